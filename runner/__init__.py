@@ -1,0 +1,1 @@
+"""Do one task of a verification: knows no queue, no HTTP, no settings and no run records."""

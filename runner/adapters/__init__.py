@@ -1,0 +1,1 @@
+"""The only importers of git, docker and psycopg on the runner's side."""

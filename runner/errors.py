@@ -1,0 +1,272 @@
+"""Error families by responsibility; each class has a stable `code`, and its docstring is its message."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with an input: where it stands, what was given, and what to do about it."""
+
+    key: str
+    message: str
+    value: str | None = None
+    line: int | None = None
+    column: int | None = None
+
+    def __str__(self) -> str:
+        place = f"line {self.line}: " if self.line is not None else ""
+        given = f" (given: {self.value})" if self.value is not None else ""
+        return f"{place}{self.key}: {self.message}{given}"
+
+
+class SeatrialError(Exception):
+    """Something went wrong."""
+
+    code: ClassVar[str] = "error"
+
+    def __init__(self, text: str | None = None) -> None:
+        self.text = text or (type(self).__doc__ or "").split("\n", 1)[0]
+        super().__init__(self.text)
+
+
+# ---- the caller's fault: refused before anything is accepted --------------------------------------------
+
+
+class RequestError(SeatrialError):
+    """The request cannot be accepted."""
+
+    code = "bad_request"
+    status: ClassVar[int] = 422
+
+    def __init__(
+        self,
+        text: str | None = None,
+        *,
+        field: str | None = None,
+        value: str | None = None,
+        remedy: str | None = None,
+        problems: tuple[Problem, ...] = (),
+    ) -> None:
+        super().__init__(text)
+        self.field = field
+        self.value = value
+        self.remedy = remedy
+        self.problems = problems
+
+
+class NotFound(RequestError):
+    """There is no such thing."""
+
+    code = "not_found"
+    status = 404
+
+
+class Conflict(RequestError):
+    """The state that it is in does not allow that."""
+
+    code = "conflict"
+    status = 409
+
+
+class RefNotFound(NotFound):
+    """The repository has no branch, tag, pull request or commit of that name."""
+
+    code = "ref_not_found"
+    status = 404
+
+
+class RefRefused(RequestError):
+    """That is not a name that a git ref can have."""
+
+    code = "ref_refused"
+
+
+class RemoteUnavailable(RequestError):
+    """The repository's remote did not answer, so the ref cannot be pinned to its present commit."""
+
+    code = "remote_unavailable"
+    status = 503
+
+
+# ---- the branch's fault: a verdict ------------------------------------------------------------------------
+
+
+class BranchError(SeatrialError):
+    """The branch cannot be verified as it is."""
+
+    code = "branch"
+
+    def __init__(self, text: str | None = None, *, problems: tuple[Problem, ...] = ()) -> None:
+        super().__init__(text)
+        self.problems = problems
+
+
+class SpecError(BranchError):
+    """seatrial.yml is not valid."""
+
+    code = "spec_invalid"
+
+
+class UnitsError(BranchError):
+    """The list of units is not valid."""
+
+    code = "units_invalid"
+
+
+class TreeTooLarge(BranchError):
+    """The commit's tree is larger than the limit."""
+
+    code = "tree_too_large"
+
+
+class TreeRefused(BranchError):
+    """The commit's tree holds something that cannot be laid out."""
+
+    code = "tree_refused"
+
+
+class ImageBuildFailed(BranchError):
+    """The workspace image could not be built."""
+
+    code = "image_build_failed"
+
+
+class ImageMissing(BranchError):
+    """The workspace image is not on this machine and could not be fetched."""
+
+    code = "image_missing"
+
+
+class StepFailed(BranchError):
+    """A command of the preparation ended with an error."""
+
+    code = "step_failed"
+
+
+class UnitsFailed(BranchError):
+    """Some units failed."""
+
+    code = "units_failed"
+
+
+class Incomplete(BranchError):
+    """The script ended without finishing all of its units."""
+
+    code = "incomplete"
+
+
+class OutOfMemory(BranchError):
+    """The workspace ran out of memory."""
+
+    code = "out_of_memory"
+
+
+class TimedOut(BranchError):
+    """The workspace did not end within its time."""
+
+    code = "timed_out"
+
+
+class Stalled(BranchError):
+    """The workspace printed nothing and finished nothing for too long."""
+
+    code = "stalled"
+
+
+class LimitExceeded(BranchError):
+    """The workspace passed one of its limits."""
+
+    code = "limit_exceeded"
+
+
+class OutputRefused(BranchError):
+    """An output is not a regular file inside the output directory."""
+
+    code = "output_refused"
+
+
+# ---- the world's fault: an interruption, never a verdict -------------------------------------------------
+
+
+class InfraError(SeatrialError):
+    """Something outside of the branch failed."""
+
+    code = "infrastructure"
+
+
+class EngineUnavailable(InfraError):
+    """The Docker engine does not answer."""
+
+    code = "engine_unavailable"
+
+
+class ContainerLost(InfraError):
+    """The workspace's container vanished or was killed from outside."""
+
+    code = "container_lost"
+
+
+class DatabaseUnavailable(InfraError):
+    """The verification database does not answer."""
+
+    code = "database_unavailable"
+
+
+class DatabaseLost(InfraError):
+    """The connection between the door and the verification database dropped."""
+
+    code = "database_lost"
+
+
+class DatabaseRefused(InfraError):
+    """The database may not be used for verification."""
+
+    code = "database_refused"
+
+
+class SourceInUse(DatabaseRefused):
+    """Sessions are open on the database, so it cannot be cloned."""
+
+    code = "source_in_use"
+
+
+class RepositoryUnavailable(InfraError):
+    """The commit could not be fetched from the repository."""
+
+    code = "repository_unavailable"
+
+
+class DiskFull(InfraError):
+    """The host's disk is full."""
+
+    code = "disk_full"
+
+
+class ResumeRequested(InfraError):
+    """The script asked to be resumed (exit 75)."""
+
+    code = "resume_requested"
+
+
+class Drained(InfraError):
+    """The worker was asked to stop, and handed the task over."""
+
+    code = "drained"
+
+
+# ---- not a fault: the task is no longer ours --------------------------------------------------------------
+
+
+class Fenced(SeatrialError):
+    """Another attempt holds this task now; nothing more may be written for it."""
+
+    code = "fenced"
+
+
+class Cancelled(SeatrialError):
+    """The run was cancelled."""
+
+    code = "cancelled"

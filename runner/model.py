@@ -1,0 +1,244 @@
+"""What the runner speaks of: frozen values without behaviour beyond derivation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from runner.spec import Spec
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why something is in the state that it is in: a stable code and a sentence for people."""
+
+    code: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Commit:
+    """A commit of a repository; `sha` is always the full 40 (or 64) hex digits, `at` is in UTC."""
+
+    sha: str
+    subject: str
+    author: str
+    at: datetime
+
+
+class RefKind(StrEnum):
+    BRANCH = "branch"
+    TAG = "tag"
+    PULL = "pull"
+    COMMIT = "commit"
+
+
+@dataclass(frozen=True)
+class Ref:
+    """A name that the remote advertises (`main`, `v2.41.0`, `refs/pull/7/head`) and the commit it stands for."""
+
+    name: str
+    kind: RefKind
+    sha: str
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A user's ref, pinned."""
+
+    ref: Ref
+    commit: Commit
+
+
+@dataclass(frozen=True)
+class Output:
+    """A stored output: content address, size in bytes and the file name that the branch gave it.
+
+    `tree` tells that the object is a manifest (JSON: path → {digest, size}) of several files.
+    """
+
+    name: str
+    digest: str
+    size: int
+    tree: bool = False
+
+
+class UnitState(StrEnum):
+    TODO = "todo"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class UnitResult:
+    """The durable record that a unit is finished. `seconds` is the time since the mark before it."""
+
+    unit: str
+    state: UnitState
+    output: Output | None = None
+    text: str = ""
+    seconds: float | None = None
+
+
+class TaskKind(StrEnum):
+    PREPARE = "prepare"
+    VERIFY = "verify"
+
+
+@dataclass(frozen=True)
+class Template:
+    """A frozen database from which executions get their clones."""
+
+    source: str
+    database: str
+    owner: str
+    data_id: str
+
+
+@dataclass(frozen=True)
+class Order:
+    """All that the runner needs to know of one task."""
+
+    run: int
+    leg: str
+    task: int
+    kind: TaskKind
+    attempt: int
+    execution: int
+    project: str
+    commit: str
+    spec: Spec
+    migrate: bool = False
+    units: tuple[str, ...] = ()
+    units_filter: str | None = None
+    resume_from: str | None = None
+    image: str | None = None
+    template: Template | None = None
+    previous_units: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def has_units(self) -> bool:
+        """Tell whether the script names its units; one that doesn't is the unit `all`."""
+        return self.spec.units is not None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a leg's preparation leaves behind for its batches."""
+
+    image: str
+    image_digest: str
+    units: tuple[str, ...]
+    template: Template | None = None
+
+
+# ---- workspace ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A host path inside a container."""
+
+    source: Path
+    target: str
+    read_only: bool = True
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """A writable view of a read-only tree: mounted by the engine itself, gone with the container."""
+
+    lower: Path
+    upper: Path
+    work: Path
+    target: str
+
+
+@dataclass(frozen=True)
+class Container:
+    """What the engine is asked to create. `name` is fixed per task and execution, so creation is idempotent."""
+
+    name: str
+    image: str
+    command: tuple[str, ...]
+    labels: dict[str, str]
+    env: dict[str, str] = field(default_factory=dict)
+    mounts: tuple[Mount, ...] = ()
+    overlays: tuple[Overlay, ...] = ()
+    tmpfs: dict[str, str] = field(default_factory=dict)
+    user: str | None = None
+    workdir: str | None = None
+    network: str = "none"
+    read_only: bool = True
+    cpus: float | None = None
+    memory: int | None = None
+    pids: int | None = None
+    file_size: int | None = None
+    init: bool = True
+
+
+@dataclass(frozen=True)
+class ContainerState:
+    """What the engine says of a container. `exit_code` is None while it has not ended."""
+
+    name: str
+    id: str
+    status: str
+    exit_code: int | None
+    oom_killed: bool
+    started_at: str
+    error: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def running(self) -> bool:
+        return self.status in ("created", "running", "paused", "restarting")
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image on this host: `id` is its content address."""
+
+    name: str
+    id: str
+
+
+# ---- database ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Base:
+    """A blessed, frozen copy of a source: `data_id` names the data of every result made from it."""
+
+    source: str
+    database: str
+    data_id: str
+    owner: str
+    blessed_at: datetime
+    size: int
+
+
+@dataclass(frozen=True)
+class Login:
+    """An execution's own role on its own clone. The password goes into the door and nowhere else."""
+
+    host: str
+    port: int
+    database: str
+    role: str
+    password: str = field(repr=False)
+    connection_limit: int = 20
+    sslmode: str = "prefer"
+
+
+@dataclass(frozen=True)
+class Clone:
+    """A database of our own and how it came to be."""
+
+    database: str
+    method: str
+    seconds: float

@@ -1,0 +1,234 @@
+"""What the runner needs from the world; each contract states order, idempotence and errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from runner.model import (
+    Base,
+    Clone,
+    Commit,
+    Container,
+    ContainerState,
+    Image,
+    Login,
+    Ref,
+    Resolved,
+    UnitResult,
+)
+
+
+class Mirror(Protocol):
+    """One project's bare mirror. Safe to use from many threads and processes at once."""
+
+    def resolve(self, ref: str, *, timeout: float = 10.0) -> Resolved:
+        """Ask the remote what `ref` stands for now, fetch that commit, and pin it.
+
+        `ref`: a branch, tag, full or abbreviated commit, or `refs/pull/N/head`, by exact name; never parsed as
+        an expression. Raises RefRefused (hostile or impossible name), RefNotFound, RemoteUnavailable (within
+        `timeout` seconds; never a stale answer). A full commit that the mirror has already needs no remote.
+        """
+        ...
+
+    def refs(self, prefix: str = "", *, limit: int = 50) -> list[Ref]:
+        """List the refs that the mirror knows whose name contains `prefix`, most recent commits first; no network."""
+        ...
+
+    def commit(self, sha: str) -> Commit:
+        """Describe a commit that the mirror has; raises RefNotFound."""
+        ...
+
+    def ensure(self, sha: str) -> None:
+        """Have the commit's objects here; fetch when they are not. Raises RepositoryUnavailable."""
+        ...
+
+    def read_file(self, sha: str, path: str, *, limit: int = 262_144) -> bytes | None:
+        """Give a regular file of the commit, or None when there is none; raises TreeRefused above `limit` bytes."""
+        ...
+
+    def export(self, sha: str, target: Path) -> None:
+        """Lay the commit's files out in the empty directory `target`; no hook, filter or submodule runs.
+
+        Raises TreeTooLarge or TreeRefused (the branch), RepositoryUnavailable or DiskFull (the world).
+        """
+        ...
+
+
+class Trees(Protocol):
+    """The host's cache of exported trees."""
+
+    def get(self, project: str, sha: str) -> Path:
+        """Give the read-only tree of a commit, exporting it first when it is not cached; safe to call at once."""
+        ...
+
+
+class Engine(Protocol):
+    """A Docker engine. Every method raises EngineUnavailable when it does not answer."""
+
+    def create(self, container: Container) -> ContainerState:
+        """Create, or adopt the one that stands under this name with the same labels (an answer that was lost)."""
+        ...
+
+    def start(self, name: str) -> None:
+        """Start; safe to call on one that runs. Raises ContainerLost when it is gone."""
+        ...
+
+    def inspect(self, name: str) -> ContainerState | None:
+        """Tell what it is doing, or None when there is none."""
+        ...
+
+    def stop(self, name: str, *, grace: float) -> None:
+        """Ask to stop, kill after `grace` seconds; safe to call on one that ended, never started or is gone."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Kill and remove with its anonymous volumes; safe to call on one that is gone."""
+        ...
+
+    def find(self, **labels: str) -> list[ContainerState]:
+        """List containers, ended ones too, that carry all these labels (`seatrial.` is put before each name)."""
+        ...
+
+    def image(self, name: str) -> Image | None:
+        """Find an image on this host."""
+        ...
+
+    def pull(self, name: str) -> Image:
+        """Fetch an image from its registry; raises ImageMissing."""
+        ...
+
+    def build(
+        self, context: Path, *, dockerfile: str, tag: str, args: dict[str, str], log: Callable[[bytes], None]
+    ) -> Image:
+        """Build from a directory, handing the build's output to `log` as it comes; raises ImageBuildFailed."""
+        ...
+
+
+class Databases(Protocol):
+    """One verification database source on its server. Raises DatabaseUnavailable or DatabaseRefused throughout."""
+
+    def base(self) -> Base:
+        """Find the newest blessed base of this source; DatabaseRefused when the marker is missing."""
+        ...
+
+    def clone(self, template: str, name: str) -> Clone:
+        """Make database `name` from the frozen database `template`; one that stands there already is dropped first."""
+        ...
+
+    def login(self, database: str, *, role: str, owner: str) -> Login:
+        """Make (or remake) the login role for a clone, member of `owner`, and give the key to it."""
+        ...
+
+    def freeze(self, database: str) -> None:
+        """Refuse connections to a prepared clone, so that it can be a template; ends only our own sessions on it."""
+        ...
+
+    def drop(self, database: str, *, role: str | None = None) -> None:
+        """Drop a clone that we made, and its role; safe to call twice. Refuses a name that is not one of ours."""
+        ...
+
+    def probe(self) -> Probe:
+        """Open the watch on the link to the server (see Probe)."""
+        ...
+
+
+class Probe(Protocol):
+    """A session of our own on the server, by the same road as the door's; it tells a dropped link from a broken branch."""
+
+    def lost_between(self, start: float, end: float) -> bool:
+        """Tell whether the link was seen down at some time between two `time.monotonic()` values (± 2 s)."""
+        ...
+
+    def close(self) -> None:
+        """End the watch; safe to call twice."""
+        ...
+
+
+class Door(Protocol):
+    """The only way out of a workspace: a Unix socket that leads to one clone."""
+
+    def open(self, execution: str, login: Login, *, tcp_network: str | None = None) -> Path:
+        """Start the gateway and give the directory that holds the socket `.s.PGSQL.5432`, ready to be used.
+
+        `execution` is the fixed name of the workspace's container. `tcp_network`: the container whose network
+        namespace gets a relay at 127.0.0.1:5432. Safe to call again for the same execution.
+        """
+        ...
+
+    def dropped(self, execution: str) -> list[str]:
+        """Give the gateway's log lines that speak of a lost server connection, oldest first."""
+        ...
+
+    def refusals(self, execution: str) -> list[str]:
+        """Give the gateway's log lines that tell why it refused a client (start-up option, too many connections)."""
+        ...
+
+    def close(self, execution: str) -> None:
+        """Stop and remove the gateway and its secrets; safe to call twice."""
+        ...
+
+
+class Objects(Protocol):
+    """The content-addressed store (SHA-256, lower-case hex)."""
+
+    def put(self, data: BinaryIO) -> tuple[str, int]:
+        """Store a stream to its end and give (digest, size in bytes); the same bytes are stored once."""
+        ...
+
+    def open(self, digest: str, *, offset: int = 0) -> BinaryIO:
+        """Open an object for reading from `offset`; raises KeyError."""
+        ...
+
+    def has(self, digest: str) -> bool:
+        """Tell whether it is there."""
+        ...
+
+
+class Recorder(Protocol):
+    """The ledger of one attempt. Every method raises Fenced when another attempt holds the task."""
+
+    def log(self, data: bytes, *, source: tuple[int, int] | None = None) -> None:
+        """Append to the task's log; durable within 250 ms.
+
+        `source`: (execution, byte offset in its log file after `data`), recorded with the bytes themselves, so
+        that whoever follows the same container later goes on there: no gap, no duplicate.
+        """
+        ...
+
+    def step(self, name: str, *, state: str, seconds: float | None = None, detail: str = "") -> None:
+        """Tell that a step began (`running`) or ended (`done`, `failed`) and how long it took."""
+        ...
+
+    def mark(self, results: Sequence[UnitResult], *, source: tuple[int, int] | None = None) -> None:
+        """Record finished units in one transaction; durable on return. `source`: as for `log`, of the checkpoint file."""
+        ...
+
+    def void(self, unit: str, reason: str) -> None:
+        """Take a mark back: the unit is to do again, and the page says why."""
+        ...
+
+    def token(self, token: str) -> None:
+        """Record the last checkpoint token of a script without units."""
+        ...
+
+    def offsets(self, execution: int) -> tuple[int, int]:
+        """Give (log, checkpoint) byte offsets up to which this execution's files have been taken."""
+        ...
+
+    def execution(self, execution: int, *, state: str, container: str, exit_code: int | None = None) -> None:
+        """Record that a container was created, or how it ended."""
+        ...
+
+    def next_execution(self) -> int:
+        """Give the number of this task's next container."""
+        ...
+
+    def check(self) -> None:
+        """Raise Cancelled when the run was cancelled, Drained when the worker drains, Fenced when the lease is lost."""
+        ...
+
+    def flush(self) -> None:
+        """Write all that is held back."""
+        ...
