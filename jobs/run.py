@@ -1,0 +1,321 @@
+"""Records of a run, the one state machine, and what a run's state is, derived from its tasks. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from runner.model import Output, Reason, TaskKind, UnitState
+
+
+class TaskState(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    INTERRUPTED = "interrupted"
+    DONE = "done"
+    FAILED = "failed"
+    ERRORED = "errored"
+    CANCELLED = "cancelled"
+
+
+class RunState(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    INTERRUPTED = "interrupted"
+    DONE = "done"
+    FAILED = "failed"
+    ERRORED = "errored"
+    CANCELLED = "cancelled"
+
+    @property
+    def final(self) -> bool:
+        return self in (RunState.DONE, RunState.FAILED, RunState.ERRORED, RunState.CANCELLED)
+
+
+class Verdict(StrEnum):
+    PASSED = "passed"
+    DIFFERENT = "different"
+
+
+_S = TaskState
+
+TRANSITIONS: frozenset[tuple[TaskState, TaskState]] = frozenset(
+    {
+        (_S.QUEUED, _S.RUNNING),  # claim, the only door to running: raises the attempt, sets the lease
+        (_S.QUEUED, _S.CANCELLED),
+        (_S.QUEUED, _S.ERRORED),
+        (_S.RUNNING, _S.DONE),
+        (_S.RUNNING, _S.FAILED),
+        (_S.RUNNING, _S.CANCELLED),
+        (_S.RUNNING, _S.ERRORED),
+        (_S.RUNNING, _S.INTERRUPTED),
+        (_S.INTERRUPTED, _S.QUEUED),
+        (_S.INTERRUPTED, _S.CANCELLED),
+        (_S.INTERRUPTED, _S.ERRORED),
+        (_S.FAILED, _S.QUEUED),  # these three by an explicit resume only
+        (_S.ERRORED, _S.QUEUED),
+        (_S.CANCELLED, _S.QUEUED),
+    }
+)
+
+FINAL_TASK_STATES = frozenset({_S.DONE, _S.FAILED, _S.ERRORED, _S.CANCELLED})
+
+# Three interruptions in a row without a finished unit: somebody has to look.
+BUDGET_WITHOUT_PROGRESS = 3
+
+
+class IllegalTransition(Exception):
+    """The state machine has no such step."""
+
+
+def check_transition(old: TaskState, new: TaskState) -> None:
+    """Raise IllegalTransition when the state machine has no step from `old` to `new`."""
+    if (old, new) not in TRANSITIONS:
+        raise IllegalTransition(f"{old} → {new}")
+
+
+def backoff(interruptions_without_progress: int) -> float:
+    """Give the seconds to wait before the next try: 1, 2, 4 … 60."""
+    return float(min(60, 2 ** max(0, interruptions_without_progress - 1)))
+
+
+@dataclass(frozen=True)
+class UnitCounts:
+    """How many units there are, and how they stand; `total` is None until the list is known."""
+
+    total: int | None = None
+    done: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True)
+class TaskFacts:
+    """What deriving a run needs to know of a task."""
+
+    kind: TaskKind
+    state: TaskState
+    attempt: int
+    reason: Reason | None
+
+
+@dataclass(frozen=True)
+class Derived:
+    """A run's (or a leg's) state, its verdict when it is done, and why."""
+
+    state: RunState
+    verdict: Verdict | None
+    reason: Reason | None
+
+
+def derive(tasks: Iterable[TaskFacts], *, compare: bool = False, different: int = 0) -> Derived:
+    """Derive a run's state from its tasks.
+
+    Work that goes on comes first, then the gravest end: errored, cancelled, failed, done. A failing batch of a
+    compare run is a class of its units, so there only a failed preparation fails the run.
+    """
+    facts = list(tasks)
+    states = [fact.state for fact in facts]
+
+    def first_reason(state: TaskState) -> Reason | None:
+        return next((fact.reason for fact in facts if fact.state is state and fact.reason), None)
+
+    if _S.RUNNING in states:
+        return Derived(RunState.RUNNING, None, None)
+    if _S.INTERRUPTED in states:
+        return Derived(RunState.INTERRUPTED, None, first_reason(_S.INTERRUPTED))
+    if _S.QUEUED in states:
+        started = any(fact.attempt > 0 for fact in facts)
+        return Derived(RunState.RUNNING if started else RunState.QUEUED, None, None)
+    for task_state, run_state in ((_S.ERRORED, RunState.ERRORED), (_S.CANCELLED, RunState.CANCELLED)):
+        if task_state in states:
+            return Derived(run_state, None, first_reason(task_state))
+    failed = [fact for fact in facts if fact.state is _S.FAILED]
+    if any(fact.kind is TaskKind.PREPARE or not compare for fact in failed):
+        return Derived(RunState.FAILED, None, first_reason(_S.FAILED))
+    if compare and (different or failed):
+        return Derived(RunState.DONE, Verdict.DIFFERENT, None)
+    return Derived(RunState.DONE, Verdict.PASSED, None)
+
+
+# ---- records, as the store gives them ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Leg:
+    """One commit on one base of data."""
+
+    name: str
+    ref: str
+    commit: str
+    subject: str
+    author: str
+    spec_source: str
+    spec_digest: str
+    image: str | None
+    image_digest: str | None
+    data_id: str | None
+    prepared: bool
+
+
+@dataclass(frozen=True)
+class Run:
+    """One submission."""
+
+    id: int
+    project: str
+    legs: tuple[Leg, ...]
+    state: RunState
+    verdict: Verdict | None
+    reason: Reason | None
+    units: UnitCounts
+    attempts: int
+    user: str
+    note: str
+    priority: int
+    units_filter: str | None
+    database: str | None
+    pool: str
+    cancel_requested: bool
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    parent: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def candidate(self) -> Leg:
+        return next(leg for leg in self.legs if leg.name == "candidate")
+
+    @property
+    def baseline(self) -> Leg | None:
+        return next((leg for leg in self.legs if leg.name == "baseline"), None)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a worker claims: a leg's `prepare`, or one batch (`verify`)."""
+
+    id: int
+    run: int
+    leg: str
+    kind: TaskKind
+    batch: int
+    state: TaskState
+    attempt: int
+    execution: int
+    pool: str
+    host: str | None
+    worker: str | None
+    reason: Reason | None
+    priority: int
+    units_total: int
+    units_done: int
+    units_failed: int
+    log_size: int
+    created_at: datetime
+    due_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One claim of a task, how it ended and how many units it finished or had to repeat."""
+
+    task: int
+    attempt: int
+    worker: str
+    host: str
+    started_at: datetime
+    ended_at: datetime | None
+    outcome: str | None
+    reason: Reason | None
+    log_offset: int
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """A step of a task with its duration in seconds."""
+
+    task: int
+    attempt: int
+    name: str
+    state: str
+    started_at: datetime
+    seconds: float | None
+    detail: str
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A unit of a leg. `seconds` is how long it took, `text` why it failed."""
+
+    leg: str
+    unit: str
+    position: int
+    task: int | None
+    state: UnitState
+    text: str
+    output: Output | None
+    seconds: float | None
+    attempt: int | None
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened: every transition is one, and so is everything that the sweeper does."""
+
+    id: int
+    run: int
+    task: int | None
+    attempt: int | None
+    at: datetime
+    kind: str
+    data: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class LogChunk:
+    """Bytes [offset, offset + len(data)) of a task's log."""
+
+    task: int
+    offset: int
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A slot of a pool, alive while `seen_at` is recent."""
+
+    name: str
+    host: str
+    pool: str
+    pid: int
+    started_at: datetime
+    seen_at: datetime
+    task: int | None
+    draining: bool
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some runs of a long list, newest first; `next` is the id to give as `before` for the next page."""
+
+    runs: tuple[Run, ...]
+    next: int | None
+    previous: int | None = None
+
+
+@dataclass(frozen=True)
+class RunFilter:
+    """What a list of runs is narrowed to; `text` searches ref, commit, note and user."""
+
+    project: str | None = None
+    state: RunState | None = None
+    user: str | None = None
+    ref: str | None = None
+    text: str | None = None
+    verdict: Verdict | None = None
