@@ -6,4 +6,5 @@
 # docker/base.Dockerfile makes the same from debian:bookworm-slim, where a registry can be reached.
 set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
-exec "$here/debian-image.sh" "seatrial/base:${SUITE:-bookworm}" $(cat "$here/base-packages.txt")
+mapfile -t packages <"$here/base-packages.txt"
+exec "$here/debian-image.sh" "seatrial/base:${SUITE:-bookworm}" "${packages[@]}"

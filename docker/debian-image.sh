@@ -25,6 +25,9 @@ image=$1; shift
 packages=("$@")
 
 inputs=$({ cat "$0"; echo "$EPOCH $SUITE ${packages[*]}"; } | sha256sum | cut -d' ' -f1)
+# Two at once make the image once.
+exec 9>"${TMPDIR:-/tmp}/seatrial-image-$(id -u).lock"
+flock 9
 present=$(docker image inspect --format '{{index .Config.Labels "seatrial.inputs"}}' "$image" 2>/dev/null || true)
 if [ "$present" = "$inputs" ] && [ -z "${REBUILD:-}" ]; then
     say "$image is up to date"
@@ -57,6 +60,7 @@ public_sources() {
     echo "deb http://deb.debian.org/debian-security $SUITE-security main"
 }
 host_sources() {
+    # shellcheck disable=SC2016  # apt's own variables
     apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' 2>/dev/null |
         awk -v s="$SUITE" '$3 == "main" && ($2 == s || $2 == s"-updates" || $2 == s"-security") { print "deb", $1, $2, $3 }' |
         sort -u
@@ -80,6 +84,7 @@ for path in /usr/share/doc /usr/share/man /usr/share/info /usr/share/locale /usr
     exclude+=("--dpkgopt=path-exclude=$path/*")
 done
 start=$SECONDS
+# shellcheck disable=SC2016  # "$1" is the image's root, given by mmdebstrap to each hook
 # The hooks leave nothing of this host in the image: its package sources, apt settings, names, and mmdebstrap's own options.
 "${SUDO[@]}" mmdebstrap --quiet --variant=apt --format=tar \
     --include="$include" "${exclude[@]}" '--dpkgopt=path-include=/usr/share/doc/*/copyright' \

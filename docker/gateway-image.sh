@@ -22,5 +22,6 @@ context=$(mktemp -d)
 trap 'rm -rf "$context"' EXIT
 cp "$here/gateway.Dockerfile" "$here/gateway-entrypoint.sh" "$context"
 docker build --quiet --network none --build-arg "BASE=$packages" --label "seatrial.inputs=$inputs" \
-    -f "$context/gateway.Dockerfile" -t "$image" "$context" >/dev/null
+    -f "$context/gateway.Dockerfile" -t "$image" "$context" >"$context/build.log" 2>&1 ||
+    { cat "$context/build.log" >&2; echo "image: the build of $image failed" >&2; exit 1; }
 echo "image: $image: $(docker image inspect --format '{{.Size}}' "$image" | awk '{ printf "%d MB", $1 / 1e6 }')"

@@ -27,6 +27,11 @@ echo "venv: installing $packages pinned packages from PyPI into $venv ($("$pytho
 if ! "$venv/bin/python" -c 'import pip' 2>/dev/null; then
     "$python" -m venv --clear "$venv"
 fi
+# Trust what the host trusts (a corporate proxy's CA), and use pip's configured index for uv too.
+export UV_SYSTEM_CERTS=${UV_SYSTEM_CERTS:-1}
+[ -n "${PIP_CERT:-}" ] || [ ! -e /etc/ssl/certs/ca-certificates.crt ] || export PIP_CERT=/etc/ssl/certs/ca-certificates.crt
+index=$("$venv/bin/python" -m pip config get global.index-url 2>/dev/null || true)
+[ -z "$index" ] || export UV_DEFAULT_INDEX=${UV_DEFAULT_INDEX:-$index}
 pin=$(mktemp)
 trap 'rm -f "$pin"' EXIT
 awk '/^uv==/ { on = 1 } on { print } on && !/\\$/ { exit }' requirements-dev.txt >"$pin"
