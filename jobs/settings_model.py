@@ -1,0 +1,329 @@
+"""The server's settings as frozen values: server, projects, databases, pools. Reads no environment by itself."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import unquote, urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, WithJsonSchema
+
+from runner.spec_fields import DurationBetween, Name, Text, Variable
+
+DEFAULT_POOL = "local"
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What validation looks at beside the file: where relative paths begin, and the environment."""
+
+    base: Path
+    environ: Mapping[str, str] = field(repr=False)
+
+
+def _surroundings(info: ValidationInfo) -> Surroundings:
+    return info.context if isinstance(info.context, Surroundings) else Surroundings(Path.cwd(), {})
+
+
+# ---- kinds of value ----------------------------------------------------------------------------------------
+
+
+def absolute_path(value: object, around: Surroundings) -> Path:
+    """Read a path: `~` is HOME, and a relative one begins at the settings file; raises ValueError."""
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        raise ValueError("must be a path: absolute, or relative to the settings file")
+    if "://" in value:
+        raise ValueError("must be a path on this machine; other stores are not available yet")
+    if value == "~" or value.startswith("~/"):
+        home = around.environ.get("HOME")
+        if not home:
+            raise ValueError("begins with ~, and HOME is not set: write the whole path")
+        return Path(home) / value[2:]
+    return around.base / value
+
+
+def _path(value: object, info: ValidationInfo) -> Path:
+    return value if isinstance(value, Path) else absolute_path(value, _surroundings(info))
+
+
+def _file(path: Path) -> Path:
+    try:
+        if not path.is_file():
+            raise ValueError("there is no such file: make it, or correct the path")
+        with path.open("rb"):
+            return path
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}; change its owner or mode") from None
+
+
+def _directory(path: Path) -> Path:
+    if not path.is_dir():
+        raise ValueError("there is no such directory: correct the path")
+    return path
+
+
+def _private_file(path: Path) -> Path:
+    if path.stat().st_mode & 0o077:
+        raise ValueError("can be read by others, so that ssh will not use it: chmod 600 it")
+    return path
+
+
+def _environment_name(text: str, info: ValidationInfo) -> str:
+    if not _surroundings(info).environ.get(text):
+        raise ValueError("names an environment variable that is not set: set it, or correct the name")
+    return text
+
+
+def _dsn(text: str) -> str:
+    """Check the form of a libpq connection string; no message repeats it."""
+    if "\0" in text or not text.strip():
+        raise ValueError("is empty: write postgresql://user:password@host/database")
+    if re.match(r"[a-z+]+://", text):
+        try:
+            parts = urlsplit(text)
+        except ValueError:
+            raise ValueError("is not a URL: write postgresql://user:password@host/database") from None
+        if parts.scheme not in ("postgresql", "postgres"):
+            raise ValueError("must begin with postgresql://; only PostgreSQL is supported")
+        named = bool(parts.path.strip("/")) or "dbname=" in parts.query or "service=" in parts.query
+    else:
+        if "=" not in text:
+            raise ValueError("must be postgresql://user:password@host/database or host=… dbname=…")
+        named = re.search(r"\b(dbname|service)\s*=", text) is not None
+    if not named:
+        raise ValueError("does not name its database: add /database at the end, or dbname=…")
+    return text
+
+
+def _dsn_variable(text: str, info: ValidationInfo) -> str:
+    try:
+        _dsn(_surroundings(info).environ[text])
+    except ValueError as error:
+        raise ValueError(f"names an environment variable whose value {error}") from None
+    return text
+
+
+def _dsn_content(path: Path) -> Path:
+    try:
+        _dsn(path.read_text("utf-8").strip())
+    except UnicodeDecodeError:
+        raise ValueError("names a file that is not UTF-8 text") from None
+    except ValueError as error:
+        raise ValueError(f"names a file whose content {error}") from None
+    return path
+
+
+def _listen(text: str) -> str:
+    match = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([^\[\]:/\s]+)):([0-9]{1,5})", text)
+    if match is None or not 1 <= int(match[3]) <= 65_535:
+        raise ValueError("must be an address and a port from 1 to 65535: 127.0.0.1:8321")
+    host = match[1] or match[2]
+    try:
+        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        raise ValueError(
+            "is not a loopback address, and there is no access control yet: everyone who reaches it could run "
+            "commands; listen on 127.0.0.1 and forward the port (ssh -L)"
+        )
+    return text
+
+
+def _database_url(text: str, info: ValidationInfo) -> str:
+    if text.startswith("sqlite:///") and len(text) > len("sqlite:///") and ":memory:" not in text:
+        return f"sqlite:///{_surroundings(info).base / text.removeprefix('sqlite:///')}"
+    if re.match(r"postgresql(\+psycopg)?://.", text):
+        return text
+    raise ValueError("must begin with sqlite:///PATH, postgresql:// or postgresql+psycopg://")
+
+
+def _redis_url(text: str) -> str:
+    if not re.match(r"(redis|rediss|unix)://.", text):
+        raise ValueError("must begin with redis://, rediss:// or unix://; leave it out for the embedded Valkey")
+    return text
+
+
+_CREDENTIALS = "leave it out and give credentials = {token_file = …}, {token_env = …} or {ssh_key_file = …}"
+
+
+def _repository(text: str) -> str:
+    """Check a repository's address: nothing that git could take for an option, a helper or a credential."""
+    if not text or len(text) > 2_000 or re.search(r"[\s\x00-\x1f\x7f]", unquote(text)):
+        raise ValueError("must be an address of 1 to 2,000 characters without white space")
+    if text.startswith("-"):
+        raise ValueError("begins with `-`, which git would take for an option: write a URL or an absolute path")
+    if text.startswith("/"):
+        return text
+    if re.match(r"[^/]*:[^/]*@", text):
+        raise ValueError(f"holds a password: {_CREDENTIALS}")
+    if "::" in text.split("/", 1)[0]:
+        raise ValueError("names a git remote helper, which runs commands: use https://, ssh:// or a path")
+    if "://" in text:
+        return _repository_url(text)
+    if match := re.fullmatch(r"(?:[A-Za-z0-9._][A-Za-z0-9._-]*@)?[A-Za-z0-9][A-Za-z0-9.-]*:(.+)", text):
+        if match[1].startswith("-"):
+            raise ValueError("has a path that begins with `-`: write it as ssh://host/path")
+        return text
+    raise ValueError("must be https://, ssh:// or file:// URL, git@host:path, or an absolute path")
+
+
+def _repository_url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        host, _port = parts.hostname or "", parts.port
+    except ValueError:
+        raise ValueError("is not a URL: write https://host/path or ssh://git@host/path") from None
+    if parts.scheme not in ("https", "ssh", "file"):
+        raise ValueError("has a scheme that is not allowed: use https, ssh or file")
+    if parts.password is not None or (parts.scheme == "https" and parts.username is not None):
+        raise ValueError(f"holds a user name or password: {_CREDENTIALS}")
+    if parts.query or parts.fragment:
+        raise ValueError("has a ? or #: leave out what follows it")
+    if (parts.username or "").startswith("-") or host.startswith("-"):
+        raise ValueError("has a host or user that begins with `-`, which ssh would take for an option")
+    if parts.scheme == "file" and (host or not parts.path.startswith("/")):
+        raise ValueError("must name an absolute path: file:///srv/git/app.git")
+    if parts.scheme != "file" and (not host or not parts.path.strip("/")):
+        raise ValueError("must name a host and a path: https://host/path")
+    return text
+
+
+def _ref(text: str) -> str:
+    if text.startswith("-") or re.search(r"[\s\x00-\x1f\x7f~^:?*\[\\]|\.\.|@\{", text):
+        raise ValueError("is not the name of a branch, tag or commit")
+    return text
+
+
+def _provider(text: object) -> object:
+    if text == "ec2":
+        raise ValueError("EC2 is not available yet: use local")
+    return text
+
+
+_PATH_SCHEMA = WithJsonSchema({"type": "string", "minLength": 1})
+AnyPath = Annotated[Path, BeforeValidator(_path), _PATH_SCHEMA]
+FilePath = Annotated[Path, AfterValidator(_file), BeforeValidator(_path), _PATH_SCHEMA]
+SetVariable = Annotated[Variable, AfterValidator(_environment_name)]
+
+
+# ---- tables ------------------------------------------------------------------------------------------------
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
+
+
+class Server(_Table):
+    """This server and where it keeps its things."""
+
+    listen: Annotated[str, AfterValidator(_listen)] = Field("127.0.0.1:8321", description="loopback address and port")
+    home: AnyPath = Field(description="directory of the server's own files")
+    database_url: Annotated[str, AfterValidator(_database_url)] = Field(
+        repr=False, description="the store: sqlite:///PATH or postgresql://…"
+    )
+    redis_url: Annotated[str, AfterValidator(_redis_url)] | None = Field(
+        None, repr=False, description="Redis or Valkey; left out: an embedded Valkey"
+    )
+    object_store: AnyPath = Field(description="directory of outputs and logs")
+    lease: Annotated[float, DurationBetween("1s", "10m")] = Field(
+        5.0, description="how long a silent worker keeps its task"
+    )
+    postgres_bin: Annotated[AnyPath, AfterValidator(_directory)] | None = Field(
+        None, description="directory of PostgreSQL's programs; left out: those of the embedded one"
+    )
+
+    @property
+    def host(self) -> str:
+        return self.listen.rpartition(":")[0].strip("[]")
+
+    @property
+    def port(self) -> int:
+        return int(self.listen.rpartition(":")[2])
+
+    @property
+    def url(self) -> str:
+        """Give the address for a browser on this machine."""
+        return f"http://{self.listen}"
+
+    @property
+    def secret_key_file(self) -> Path:
+        """Give the file that holds the key of sessions and forms, made at the first start with mode 0600."""
+        return self.home / "secret_key"
+
+
+class Credentials(_Table):
+    """How to reach a private repository; exactly one key."""
+
+    ssh_key_file: Annotated[FilePath, AfterValidator(_private_file)] | None = Field(
+        None, description="private key for ssh"
+    )
+    token_file: FilePath | None = Field(None, description="file that holds a token for https")
+    token_env: SetVariable | None = Field(None, description="environment variable that holds a token for https")
+
+    def resolve_token(self, environ: Mapping[str, str]) -> str | None:
+        """Give the token as it stands now, or None for an ssh key; raises OSError, KeyError."""
+        if self.token_file is not None:
+            return self.token_file.read_text("utf-8").strip()
+        return environ[self.token_env] if self.token_env is not None else None
+
+
+class Project(_Table):
+    """A repository and its defaults."""
+
+    repository: Annotated[str, AfterValidator(_repository)] = Field(
+        description="https://, ssh:// or file:// URL, git@host:path, or absolute path"
+    )
+    default_baseline: Annotated[Text, AfterValidator(_ref)] | None = Field(
+        None, description="ref that compare runs start from"
+    )
+    spec: FilePath | None = Field(None, description="a seatrial.yml for commits that have none")
+    pool: Name = Field(DEFAULT_POOL, description="the pool that does its work")
+    database: Name | None = Field(None, description="takes the place of the spec's database.source")
+    submodules: bool = Field(False, description="whether submodules are checked out")
+    credentials: Credentials | None = Field(None, description="ssh_key_file, token_file or token_env")
+
+
+class Database(_Table):
+    """A verification database; exactly one of dsn, dsn_env and dsn_file says where it is."""
+
+    dsn: Annotated[str, AfterValidator(_dsn)] | None = Field(
+        None, repr=False, description="postgresql://user:password@host/database"
+    )
+    dsn_env: Annotated[SetVariable, AfterValidator(_dsn_variable)] | None = Field(
+        None, description="environment variable that holds the dsn"
+    )
+    dsn_file: Annotated[FilePath, AfterValidator(_dsn_content)] | None = Field(
+        None, description="file that holds the dsn"
+    )
+    clone: Literal["auto", "template"] = Field("auto", description="how clones are made")
+    owner: Text | None = Field(None, description="the application's owner role; left out: the source's owner")
+    max_connections: int = Field(20, ge=1, le=1_000, description="connections to one clone (default 20)")
+
+    def resolve_dsn(self, environ: Mapping[str, str]) -> str:
+        """Give the connection string as it stands now; raises OSError, KeyError, ValueError (which never tell it)."""
+        if self.dsn_file is not None:
+            return _dsn(self.dsn_file.read_text("utf-8").strip())
+        return _dsn(environ[self.dsn_env] if self.dsn_env is not None else self.dsn or "")
+
+
+class Pool(_Table):
+    """The machines that may do a project's work."""
+
+    provider: Annotated[Literal["local"], BeforeValidator(_provider)] = Field(
+        "local", description="local: this machine"
+    )
+    slots: int = Field(2, ge=1, le=256, description="tasks at once, 1 to 256 (default 2)")
+
+
+class Settings(_Table):
+    """All that the server is told."""
+
+    server: Server = Field(description="this server")
+    projects: dict[Name, Project] = Field({}, description="repositories by name")
+    databases: dict[Name, Database] = Field({}, description="verification databases by name")
+    pools: dict[Name, Pool] = Field({DEFAULT_POOL: Pool()}, description="worker pools by name")
