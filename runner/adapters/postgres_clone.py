@@ -1,0 +1,218 @@
+"""A verification database on a PostgreSQL ≥ 15, cloned by the server itself (CREATE DATABASE … TEMPLATE)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import psycopg
+
+from runner.adapters import postgres_base, postgres_copy, postgres_reach, postgres_rights
+from runner.adapters.postgres_link import Connection, Server, rows, value
+from runner.adapters.postgres_names import Label, SourceCheck, check_ours, check_source, read_label
+from runner.adapters.postgres_probe import PostgresProbe
+from runner.errors import DatabaseRefused, DatabaseUnavailable
+from runner.model import Base, Clone, Login
+
+OURS = """
+SELECT datname, shobj_description(oid, 'pg_database'), pg_get_userbyid(datdba) = current_user FROM pg_database
+WHERE datname LIKE 'seatrial\\_leg\\_%%' OR datname LIKE 'seatrial\\_x\\_%%' ORDER BY 1
+"""
+
+
+class PostgresSource:
+    """One source, named by its dsn, as Seatrial's own role (CREATEDB and CREATEROLE, never a superuser).
+
+    `owner`: the application's role, which branch code becomes; default: the owner of most tables of the source.
+    `installation`: the id of this Seatrial; databases and roles of another one are never touched.
+    `maintenance`: the database in which our own sessions sit.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        dsn: str,
+        *,
+        installation: str,
+        owner: str | None = None,
+        connection_limit: int = 20,
+        maintenance: str = "postgres",
+    ) -> None:
+        self.name = check_source(name)
+        self._server = Server(name, dsn, maintenance=maintenance)
+        self._installation = installation
+        self._owner = owner
+        self._limit = connection_limit
+
+    def __repr__(self) -> str:
+        return f"PostgresSource({self.name!r}, {self._server.place}, {self._server.database!r})"
+
+    # ---- the port ------------------------------------------------------------------------------------------
+
+    def base(self) -> Base:
+        """Find the newest blessed base; DatabaseRefused when the marker or a base is missing."""
+        with self._server.session() as connection:
+            return postgres_base.newest(self._server, connection, self._installation)
+
+    def clone(self, template: str, name: str) -> Clone:
+        """Make database `name` from a frozen database of ours, with its grants and settings; asks the marker again."""
+        check_ours(template)
+        check_ours(name)
+        with self._server.session() as connection:
+            postgres_base.require_marker(self._server, connection)
+            label = self._frozen(connection, template)
+            now = postgres_base.server_time(connection).isoformat()
+            self._release(connection, name)
+            made = postgres_copy.copy(connection, template, name, label.of("clone", name, now), limit=self._limit)
+            postgres_rights.carry(connection, template, name)
+        return made
+
+    def login(self, database: str, *, role: str, owner: str) -> Login:
+        """Make (or remake) the login role for a clone, and try it once by the road that the door takes."""
+        check_ours(database)
+        with self._server.session() as connection:
+            label = postgres_copy.label_of(connection, database)
+            if label is None or label.installation != self._installation:
+                raise DatabaseRefused(f"there is no clone {database} of this Seatrial")
+            self._require_harmless(connection, owner)
+            of_role = label.of("role", database, postgres_base.server_time(connection).isoformat())
+            password = postgres_rights.make_role(self._server, connection, role, database, owner, of_role)
+        login = Login(self._server.host, self._server.port, database, role, password, self._limit, self._server.sslmode)
+        self._try(login, owner)
+        return login
+
+    def freeze(self, database: str) -> None:
+        """Refuse connections to a prepared clone and give up its login roles; ends only our own sessions on it."""
+        check_ours(database)
+        with self._server.session() as connection:
+            label = postgres_copy.label_of(connection, database)
+            if label is None or label.installation != self._installation:
+                raise DatabaseRefused(f"there is no clone {database} of this Seatrial")
+            connectable = value(connection, "SELECT datallowconn FROM pg_database WHERE datname = %s", database)
+            roles = self._roles_on(connection, database)
+            for role in roles:
+                postgres_rights.shut_role(connection, role)
+            if connectable:
+                postgres_copy.settle(self._server, connection, database)
+                for role in roles:
+                    postgres_rights.hand_over(self._server, connection, role, database, label.owner)
+                postgres_copy.freeze(self._server, connection, database)
+            for role in roles:
+                postgres_rights.drop_role(connection, role, self._installation)
+
+    def drop(self, database: str, *, role: str | None = None) -> None:
+        """Drop a clone of ours with the sessions on it, and its roles; safe to call twice."""
+        check_ours(database)
+        if role is not None:
+            check_ours(role)
+        with self._server.session() as connection:
+            self._release(connection, database, role)
+
+    def probe(self) -> PostgresProbe:
+        """Open the watch on the link to the server."""
+        return PostgresProbe(self._server)
+
+    # ---- what an admin asks --------------------------------------------------------------------------------
+
+    def bless(self) -> Base:
+        """Mark the source as a verification database and freeze a base of its data as it is now.
+
+        Raises DatabaseRefused (marked as production; rights that reach beyond a clone) and SourceInUse, which names
+        the sessions on the source: none is ended.
+        """
+        return postgres_base.bless(self._server, owner=self._owner, installation=self._installation)
+
+    def bases(self) -> list[Base]:
+        """List the frozen bases, newest first."""
+        with self._server.session() as connection:
+            return postgres_base.bases(connection, self.name, self._installation)
+
+    def forget(self, *, keep: int = 2, needed: set[str] | None = None) -> list[str]:
+        """Drop all bases but the newest `keep` and those that are `needed`; gives the names of the dropped ones."""
+        if keep < 1:
+            raise DatabaseRefused("at least one base is kept")
+        with self._server.session() as connection:
+            return postgres_base.forget(self._server, connection, self._installation, keep=keep, needed=needed or set())
+
+    def check(self) -> SourceCheck:
+        """Tell all that speaks for and against using the source, and how long a clone takes."""
+        return postgres_base.check(self._server, owner=self._owner, installation=self._installation)
+
+    def sweep(self, keep: set[str], *, older_than: float = 600.0) -> list[str]:
+        """Drop this installation's clones and roles that are not in `keep` and older than so many seconds.
+
+        `keep`: names of databases or roles that live executions or legs hold. The age, by the server's clock,
+        spares what was made after `keep` was read. Gives the names of what was dropped.
+        """
+        dropped = []
+        with self._server.session() as connection:
+            now = postgres_base.server_time(connection)
+            for database, comment, own in rows(connection, OURS):
+                label = read_label(comment)
+                if database in keep:
+                    continue
+                if label is None:  # its maker died before it could label it, unless it is at it just now
+                    stale = comment is None and own and postgres_copy.unlocked(connection, str(database))
+                else:
+                    old = (now - datetime.fromisoformat(label.made_at)).total_seconds() >= older_than
+                    stale = old and (label.installation, label.source) == (self._installation, self.name)
+                if stale:
+                    self._release(connection, str(database))
+                    dropped.append(str(database))
+            for role, label in postgres_rights.roles_of(connection, self._installation).items():
+                old = (now - datetime.fromisoformat(label.made_at)).total_seconds() >= older_than
+                gone = not postgres_copy.exists(connection, label.database)
+                if role not in keep and label.source == self.name and old and gone:
+                    postgres_rights.drop_role(connection, role, self._installation)
+                    dropped.append(role)
+        return dropped
+
+    # ---- inner ---------------------------------------------------------------------------------------------
+
+    def _frozen(self, connection: Connection, template: str) -> Label:
+        """Give the label of a frozen database of ours; raises DatabaseRefused for anything else."""
+        label = postgres_copy.label_of(connection, template)
+        if label is None:
+            raise DatabaseRefused(f"the frozen database {template} is gone; run: seatrial db bless {self.name}")
+        if label.installation != self._installation or label.source != self.name:
+            raise DatabaseRefused(f"the frozen database {template} belongs to another Seatrial or source")
+        if value(connection, "SELECT datallowconn FROM pg_database WHERE datname = %s", template):
+            raise DatabaseRefused(f"the database {template} is not frozen, so it cannot be a template")
+        return label
+
+    def _require_harmless(self, connection: Connection, owner: str) -> None:
+        """Ask again whether the application's role reaches beyond a clone: an admin may have changed it since."""
+        problems = [p for p in postgres_reach.judge_reach(connection, owner) if p.refuses]
+        if problems:
+            raise DatabaseRefused(f"the source {self.name} cannot be used. " + ". ".join(str(p) for p in problems))
+
+    def _roles_on(self, connection: Connection, database: str) -> list[str]:
+        found = postgres_rights.roles_of(connection, self._installation)
+        return [role for role, label in found.items() if label.database == database]
+
+    def _release(self, connection: Connection, database: str, role: str | None = None) -> None:
+        """Drop a clone and every role that was made for it."""
+        postgres_copy.refuse_foreign(connection, database, self._installation)
+        roles = self._roles_on(connection, database)
+        for each in roles:
+            postgres_rights.shut_role(connection, each)
+        postgres_copy.drop_database(self._server, connection, database, self._installation)
+        for each in {*roles, *([role] if role else [])}:
+            postgres_rights.drop_role(connection, each, self._installation)
+
+    def _try(self, login: Login, owner: str) -> None:
+        """Log in once as the execution's role: a server that does not admit it is not the branch's fault."""
+        info = self._server.conninfo(login.database, user=login.role, password=login.password, options="")
+        try:
+            with psycopg.connect(info, autocommit=True) as connection:
+                became = value(connection, "SELECT current_user")
+        except psycopg.OperationalError as error:
+            words = " ".join(str(error).split())
+            raise DatabaseUnavailable(
+                f"{self.name}: {self._server.place} does not admit the role {login.role} of an execution (see its "
+                f"pg_hba.conf): {words}"
+            ) from error
+        if became != owner:
+            raise DatabaseRefused(f"{self.name}: the role {login.role} became {became} at login, not {owner}")
+
+
+__all__ = ["PostgresSource", "SourceCheck"]

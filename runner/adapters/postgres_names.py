@@ -1,0 +1,128 @@
+"""What a source's databases, roles and labels are called, and what a check of a source tells; no driver in here."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from runner.errors import DatabaseRefused
+
+SOURCE = re.compile(r"[a-z][a-z0-9_]{0,24}")
+# 63 bytes is PostgreSQL's limit for a name; longer ones would be cut silently, and two could become one.
+OURS = re.compile(r"seatrial_(base|leg|x)_[a-z0-9_]{1,48}")
+MARKER = re.compile(r"^seatrial: *(\S.*?) *$", re.MULTILINE)
+VERIFICATION = "verification"
+PRODUCTION = "production"
+
+
+def check_source(name: str) -> str:
+    """Refuse a source name that cannot be part of a database's name."""
+    if not SOURCE.fullmatch(name):
+        raise DatabaseRefused(
+            f"the database source {name!r}: a name is a lower-case letter and up to 24 letters, digits or underscores"
+        )
+    return name
+
+
+def check_ours(name: str) -> str:
+    """Refuse a database or role name that Seatrial never makes; nothing else is ever dropped or changed."""
+    if not OURS.fullmatch(name) or len(name) > 63:
+        raise DatabaseRefused(f"{name!r} is not the name of a database or role that Seatrial made")
+    return name
+
+
+def base_name(source: str, data_id: str) -> str:
+    """Name the frozen base that holds the data `data_id`."""
+    return check_ours(f"seatrial_base_{source}_{data_id.replace('-', '_')}")
+
+
+def new_data_id(now: datetime) -> str:
+    """Make the id of a snapshot of data; ids sort by their age."""
+    return f"{now:%Y%m%dt%H%M%S}-{secrets.token_hex(3)}"
+
+
+def marker(comment: str | None) -> str | None:
+    """Read the marker in a database's comment: `verification`, `production`, something else, or None."""
+    found = MARKER.findall(comment or "")
+    return PRODUCTION if PRODUCTION in found else found[0] if found else None
+
+
+def marked(comment: str | None) -> str:
+    """Give the comment with the positive marker added."""
+    return "\n".join(filter(None, [(comment or "").rstrip(), f"seatrial: {VERIFICATION}"]))
+
+
+@dataclass(frozen=True)
+class Label:
+    """The comment on each database and role of ours: whose it is, and what a clone has to know of its data.
+
+    `settings`: what the application's role had by ALTER ROLE … SET when the base was made (name → value): branch
+    code can change that of the shared role, but not this copy. `made_at` is by the server's clock.
+    """
+
+    installation: str
+    kind: str
+    source: str
+    database: str
+    made_at: str
+    data_id: str = ""
+    owner: str = ""
+    settings: dict[str, str] = field(default_factory=dict)
+
+    def text(self) -> str:
+        return "seatrial " + json.dumps(asdict(self), separators=(",", ":"), sort_keys=True)
+
+    def of(self, kind: str, database: str, made_at: str) -> Label:
+        """Give the label of a copy."""
+        return replace(self, kind=kind, database=database, made_at=made_at)
+
+
+def read_label(comment: str | None) -> Label | None:
+    """Read a label; None for anything that is not one."""
+    if not comment or not comment.startswith("seatrial {"):
+        return None
+    try:
+        read: dict[str, Any] = json.loads(comment.removeprefix("seatrial "))
+        return Label(**read)
+    except (ValueError, TypeError):
+        return None
+
+
+@dataclass(frozen=True)
+class SourceProblem:
+    """Something about a source, with its remedy. `refuses`: no run can use the source before it is mended."""
+
+    text: str
+    remedy: str
+    refuses: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.text}: {self.remedy}"
+
+
+@dataclass(frozen=True)
+class SourceCheck:
+    """What `db check` tells of a source.
+
+    `method` and `seconds`: how a clone of the newest base was made and how long it took, when one was made.
+    `size` is the source's and `sizes` those of its bases (database → bytes), newest first.
+    """
+
+    reachable: bool
+    version: str = ""
+    marker: str | None = None
+    problems: tuple[SourceProblem, ...] = ()
+    owner: str = ""
+    method: str = ""
+    seconds: float | None = None
+    size: int | None = None
+    sizes: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def usable(self) -> bool:
+        """Tell whether a run could use the source now."""
+        return self.reachable and self.marker == VERIFICATION and not any(p.refuses for p in self.problems)
