@@ -19,11 +19,11 @@ from pydantic import ValidationError
 
 from jobs.settings_model import (
     DEFAULT_POOL,
-    Credentials,
-    Database,
-    Pool,
-    Project,
-    Server,
+    CredentialSettings,
+    DatabaseSettings,
+    PoolSettings,
+    ProjectSettings,
+    ServerSettings,
     Settings,
     Surroundings,
     absolute_path,
@@ -35,11 +35,11 @@ from runner.spec_yaml import Steps, dotted, shortened
 
 __all__ = [
     "CONTRACT_VARIABLES",
-    "Credentials",
-    "Database",
-    "Pool",
-    "Project",
-    "Server",
+    "CredentialSettings",
+    "DatabaseSettings",
+    "PoolSettings",
+    "ProjectSettings",
+    "ServerSettings",
     "SettingProblem",
     "Settings",
     "SettingsError",
@@ -90,7 +90,7 @@ def settings_from_process(path: Path | None = None) -> Settings:
 
 def find_settings_file(path: Path | None, environ: Mapping[str, str]) -> Path | None:
     """Give the settings file: `path`, else SEATRIAL_CONFIG, else ./seatrial.toml when there is one, else None."""
-    named = path or (Path(environ["SEATRIAL_CONFIG"]) if environ.get("SEATRIAL_CONFIG") else None)
+    named = path if path is not None else environ.get("SEATRIAL_CONFIG")
     if named is not None:
         return Path.cwd() / named
     usual = Path.cwd() / "seatrial.toml"
@@ -108,8 +108,11 @@ def settings_json_schema() -> dict[str, Any]:
     schema = tidy_schema(Settings.model_json_schema())
     schema["title"] = "seatrial.toml"
     # They have defaults, which depend on where the server runs.
-    del schema["required"], schema["$defs"]["Server"]["required"]
-    for table, keys in (("Database", _EXCLUSIVE["databases"]), ("Credentials", _EXCLUSIVE["credentials"])):
+    del schema["required"], schema["$defs"]["ServerSettings"]["required"]
+    for table, keys in (
+        ("DatabaseSettings", _EXCLUSIVE["databases"]),
+        ("CredentialSettings", _EXCLUSIVE["credentials"]),
+    ):
         schema["$defs"][table]["oneOf"] = [{"required": [key]} for key in keys]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
@@ -146,7 +149,7 @@ class _Reading:
             return {}
         try:
             content = tomllib.loads(self.file.read_bytes().decode("utf-8"))
-        except FileNotFoundError:
+        except (FileNotFoundError, IsADirectoryError):
             message = "there is no such file: correct --config or SEATRIAL_CONFIG, or make it"
         except OSError as error:
             message = f"cannot be read: {error.strerror}"
@@ -306,10 +309,12 @@ def _show(steps: Steps, value: Any) -> str | None:
 
 def _near_variable(variable: str) -> str:
     """Name the nearest variable that is a setting, and how all of them are formed."""
-    name = variable.removeprefix(PREFIX).partition("__")[2].rpartition("__")[0]
-    known = ["SEATRIAL_CONFIG", *ALIASES, *(f"SEATRIAL_SERVER__{key.upper()}" for key in Server.model_fields)]
-    for table, model in (("PROJECTS", Project), ("DATABASES", Database), ("POOLS", Pool)):
-        known += [f"{PREFIX}{table}__{name or 'NAME'}__{key.upper()}" for key in model.model_fields]
+    name = variable.removeprefix(PREFIX).partition("__")[2].partition("__")[0] or "NAME"
+    known = ["SEATRIAL_CONFIG", *ALIASES, *(f"SEATRIAL_SERVER__{key.upper()}" for key in ServerSettings.model_fields)]
+    for table, model in (("PROJECTS", ProjectSettings), ("DATABASES", DatabaseSettings), ("POOLS", PoolSettings)):
+        keys = [key for key in model.model_fields if key != "credentials"]
+        known += [f"{PREFIX}{table}__{name}__{key.upper()}" for key in keys]
+    known += [f"{PREFIX}PROJECTS__{name}__CREDENTIALS__{key.upper()}" for key in CredentialSettings.model_fields]
     near = difflib.get_close_matches(variable, known, n=1, cutoff=0.75)
     forms = "SEATRIAL_SERVER__KEY and SEATRIAL_PROJECTS__NAME__KEY, _DATABASES__ and _POOLS__ likewise"
     return (f"did you mean `{near[0]}`? " if near else "") + f"settings are {forms}"

@@ -218,7 +218,7 @@ class _Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
 
 
-class Server(_Table):
+class ServerSettings(_Table):
     """This server and where it keeps its things."""
 
     listen: Annotated[str, AfterValidator(_listen)] = Field("127.0.0.1:8321", description="loopback address and port")
@@ -256,7 +256,7 @@ class Server(_Table):
         return self.home / "secret_key"
 
 
-class Credentials(_Table):
+class CredentialSettings(_Table):
     """How to reach a private repository; exactly one key."""
 
     ssh_key_file: Annotated[FilePath, AfterValidator(_private_file)] | None = Field(
@@ -272,7 +272,7 @@ class Credentials(_Table):
         return environ[self.token_env] if self.token_env is not None else None
 
 
-class Project(_Table):
+class ProjectSettings(_Table):
     """A repository and its defaults."""
 
     repository: Annotated[str, AfterValidator(_repository)] = Field(
@@ -285,10 +285,10 @@ class Project(_Table):
     pool: Name = Field(DEFAULT_POOL, description="the pool that does its work")
     database: Name | None = Field(None, description="takes the place of the spec's database.source")
     submodules: bool = Field(False, description="whether submodules are checked out")
-    credentials: Credentials | None = Field(None, description="ssh_key_file, token_file or token_env")
+    credentials: CredentialSettings | None = Field(None, description="ssh_key_file, token_file or token_env")
 
 
-class Database(_Table):
+class DatabaseSettings(_Table):
     """A verification database; exactly one of dsn, dsn_env and dsn_file says where it is."""
 
     dsn: Annotated[str, AfterValidator(_dsn)] | None = Field(
@@ -311,7 +311,7 @@ class Database(_Table):
         return _dsn(environ[self.dsn_env] if self.dsn_env is not None else self.dsn or "")
 
 
-class Pool(_Table):
+class PoolSettings(_Table):
     """The machines that may do a project's work."""
 
     provider: Annotated[Literal["local"], BeforeValidator(_provider)] = Field(
@@ -323,7 +323,7 @@ class Pool(_Table):
 class Settings(_Table):
     """All that the server is told."""
 
-    server: Server = Field(description="this server")
-    projects: dict[Name, Project] = Field({}, description="repositories by name")
-    databases: dict[Name, Database] = Field({}, description="verification databases by name")
-    pools: dict[Name, Pool] = Field({DEFAULT_POOL: Pool()}, description="worker pools by name")
+    server: ServerSettings = Field(description="this server")
+    projects: dict[Name, ProjectSettings] = Field({}, description="repositories by name")
+    databases: dict[Name, DatabaseSettings] = Field({}, description="verification databases by name")
+    pools: dict[Name, PoolSettings] = Field({DEFAULT_POOL: PoolSettings()}, description="worker pools by name")
