@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_origin
 
 from pydantic import ValidationError
 
@@ -301,6 +301,8 @@ def _show(steps: Steps, value: Any) -> str | None:
         return None
     if not isinstance(value, str):
         return shown(value)
+    if get_origin(annotation_at(Settings, steps)) is dict:
+        return None
     variable, file = str(steps[-1]).endswith("_env"), str(steps[-1]).endswith("_file")
     if (variable and not re.fullmatch(r"[A-Z][A-Z0-9_]*", value)) or (file and ("/" not in value or "://" in value)):
         return None

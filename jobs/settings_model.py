@@ -175,7 +175,9 @@ def _repository(text: str) -> str:
 def _repository_url(text: str) -> str:
     try:
         parts = urlsplit(text)
-        host, _port = parts.hostname or "", parts.port
+        host, port = parts.hostname or "", parts.port
+        if port is None and parts.netloc.endswith(":"):
+            raise ValueError
     except ValueError:
         raise ValueError("is not a URL: write https://host/path or ssh://git@host/path") from None
     if parts.scheme not in ("https", "ssh", "file"):

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -160,10 +161,17 @@ _Units = Annotated[
 ]
 
 
+def _whole(value: object) -> object:
+    """Refuse `true` and 1.0, which are equal to 1."""
+    if type(value) is not int:
+        raise ValueError("must be 1")
+    return value
+
+
 class Spec(_Table):
     """seatrial.yml, version 1. Sizes are in bytes, durations in seconds; commands are texts for `sh -c`."""
 
-    version: Literal[1] = Field(description="1, the version of this format")
+    version: Annotated[Literal[1], BeforeValidator(_whole)] = Field(description="1, the version of this format")
     workspace: Workspace = Field(description="where the commands run: image or build, limits, env")
     database: Database | None = Field(None, description="the database of which every execution gets a clone")
     setup: Commands = Field((), description="commands that run once a leg, on its clone, both legs")

@@ -42,8 +42,8 @@ def problems_of(
     `place` gives line and column of a path, `show` the text of a given value (None keeps it secret).
     """
     for detail in error.errors(include_url=False):
-        path = _path(detail, data)
-        value = None if detail["type"] == "missing" else show(path, detail["input"])
+        path, given = _given(detail, data)
+        value = None if detail["type"] == "missing" else show(path, given)
         yield Problem(dotted(path) or "(top)", _message(detail, model, path), value, *place(path))
 
 
@@ -76,18 +76,24 @@ def field_at(model: type[BaseModel], path: Steps) -> FieldInfo | None:
     return parent.model_fields.get(str(path[-1])) if parent else None
 
 
-def _path(detail: ErrorDetails, data: Any) -> Steps:
-    """Drop what pydantic adds to a path: tags of a union (`<list>`), `[key]`, positions in a lone value."""
+def _given(detail: ErrorDetails, data: Any) -> tuple[Steps, Any]:
+    """Give path and value as they were written.
+
+    Pydantic adds to the path tags of a union (`<list>`), `[key]` and positions in a lone value, and its value may
+    have gone through validators before.
+    """
     path: list[str | int] = []
     for part in detail["loc"]:
+        if part == "[key]":
+            return tuple(path), detail["input"]
         if isinstance(part, int):
             if isinstance(data, (tuple, list)):
                 path.append(part)
-                data = data[part] if part < len(data) else None
-        elif part != "[key]" and not part.startswith("<"):
+                data = data[part]
+        elif not part.startswith("<"):
             path.append(part)
             data = data.get(part) if isinstance(data, Mapping) else None
-    return tuple(path)
+    return tuple(path), data
 
 
 def _message(detail: ErrorDetails, model: type[BaseModel], path: Steps) -> str:

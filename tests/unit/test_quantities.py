@@ -172,9 +172,7 @@ def test_a_written_duration_is_read_back_within_its_rounding(seconds: float) -> 
 
 
 @given(st.integers(0, 999), st.integers(0, 23), st.integers(0, 59), st.integers(0, 59), st.integers(0, 999))
-def test_the_parts_of_a_duration_add_up(
-    days: int, hours: int, minutes: int, seconds: int, milliseconds: int
-) -> None:
+def test_the_parts_of_a_duration_add_up(days: int, hours: int, minutes: int, seconds: int, milliseconds: int) -> None:
     text = f"{days}d{hours}h{minutes}m{seconds}s{milliseconds}ms"
     assert parse_duration(text) == pytest.approx(
         days * 86_400 + hours * 3_600 + minutes * 60 + seconds + milliseconds / 1_000
