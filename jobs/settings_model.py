@@ -61,9 +61,12 @@ def _file(path: Path) -> Path:
 
 
 def _directory(path: Path) -> Path:
-    if not path.is_dir():
-        raise ValueError("there is no such directory: correct the path")
-    return path
+    try:
+        if path.is_dir():
+            return path
+    except OSError as error:
+        raise ValueError(f"cannot be looked at: {error.strerror}; change its owner or mode") from None
+    raise ValueError("there is no such directory: correct the path")
 
 
 def _private_file(path: Path) -> Path:

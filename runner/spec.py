@@ -33,7 +33,6 @@ from runner.spec_fields import (
     Texts,
     Variable,
     VariableValue,
-    quoted,
     tidy_schema,
 )
 from runner.spec_problems import empty_values, problems_of, shown
@@ -141,7 +140,7 @@ def _distinct(units: tuple[str, ...]) -> tuple[str, ...]:
     seen: set[str] = set()
     for unit in units:
         if unit in seen:
-            raise ValueError(f"the unit {quoted(unit)} is listed twice: keep one of them")
+            raise ValueError(f"the unit {shown(unit)} is listed twice: keep one of them")
         seen.add(unit)
     return units
 

@@ -18,7 +18,6 @@ from pydantic import (
 from pydantic_core import CoreSchema, core_schema
 
 from runner.quantities import QuantityError, parse_duration, parse_size
-from runner.spec_yaml import shortened
 
 # One argument of a process holds 128 KiB on Linux; half of it leaves room for what goes around a command.
 MAX_COMMAND = 64 * 1024
@@ -174,11 +173,6 @@ ImageName = Annotated[str, AfterValidator(_image), WithJsonSchema({"type": "stri
 Variable = Annotated[str, AfterValidator(_variable)]
 FreeVariable = Annotated[str, AfterValidator(_free_variable)]
 VariableValue = Annotated[str, AfterValidator(_variable_value)]
-
-
-def quoted(text: str) -> str:
-    """Write a value into a message: in quotes, short, and on one line."""
-    return shortened(repr(text))
 
 
 def tidy_schema(schema: dict[str, Any]) -> dict[str, Any]:
