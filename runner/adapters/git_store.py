@@ -1,0 +1,182 @@
+"""The bare repository of a mirror: made when it is needed, fetched under a lock, with pins that keep commits."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from runner.adapters.git_command import GitFailed, GitRunner, GitTimedOut
+from runner.adapters.git_refs import Advertised
+from runner.adapters.git_remote import Remote
+from runner.model import Commit
+
+_REFSPECS: Final = (
+    "+refs/heads/*:refs/heads/*",
+    "+refs/tags/*:refs/tags/*",
+    "+refs/pull/*/head:refs/pull/*/head",
+)
+_PINS: Final = "refs/seatrial/pins"
+_LOCAL: Final = 60.0
+"""Seconds for a command that reads the mirror only: a listing of a million files takes 10."""
+_PACKS: Final = 50
+"""Packs before they are rolled up: above that each look-up of an object costs noticeably more."""
+
+
+class GitStore:
+    """One bare repository and its remote; every method raises GitFailed. Safe from many threads and processes."""
+
+    def __init__(self, path: Path, remote: Remote, *, fetch_timeout: float) -> None:
+        self.path = path
+        self.git = GitRunner(path, remote)
+        self._remote = remote
+        self._fetch_timeout = fetch_timeout
+
+    def exists(self) -> bool:
+        """Tell whether it has been made; that happens at the first fetch."""
+        return (self.path / "HEAD").exists()
+
+    def ask(self, *, all_kinds: bool, timeout: float) -> Advertised:
+        """Ask the remote for its branches and tags, or for all that it has.
+
+        No name is handed over: what is looked for is compared here, exactly.
+        """
+        kinds = [] if all_kinds else ["--heads", "--tags"]
+        return Advertised.parse(self.git.run(["ls-remote", "--quiet", *kinds, "--", self._remote.url], timeout=timeout))
+
+    def obtain(self, sha: str) -> Commit | None:
+        """Have a commit here and pinned, by a fetch of all refs, then of it alone; None when there is none."""
+        commit = self.describe(sha)
+        if commit is None:
+            self.fetch(sha)
+            commit = self.describe(sha)
+        if commit is None and self.kind(sha) is None:
+            self._fetch_alone(sha)
+            commit = self.describe(sha)
+        if commit is not None:
+            self._pin(sha)
+        return commit
+
+    def pinned(self, sha: str) -> bool:
+        """Tell without starting git that a commit was obtained; False means unknown."""
+        return (self.path / _PINS / sha).exists()
+
+    def kind(self, sha: str) -> str | None:
+        """Tell what an object that is here is (`commit`, `tag`, `tree`, `blob`), or None."""
+        if not self.exists():
+            return None
+        answer = self.read(["cat-file", "--batch-check"], stdin=f"{sha}\n".encode()).split()
+        return None if answer[1:] == [b"missing"] else answer[1].decode()
+
+    def describe(self, sha: str) -> Commit | None:
+        """Describe a commit that is here; None when there is none."""
+        if self.kind(sha) != "commit":
+            return None
+        output = self.read(
+            ["log", "-1", "--no-show-signature", "--encoding=UTF-8", "--format=%ct%x00%an%x00%s", sha, "--"]
+        )
+        at, author, subject = output.decode("utf-8", "replace").removesuffix("\n").split("\0", 2)
+        return Commit(sha, subject, author, _utc(int(at or "0")))
+
+    def commits(self, prefix: str) -> list[str]:
+        """Find the commits that are here and whose hex digits begin with `prefix`."""
+        # --disambiguate looks at objects only; as a revision, the digits could be the name of a ref.
+        objects = self.read(["rev-parse", f"--disambiguate={prefix}"])
+        kinds = self.read(["cat-file", "--batch-check"], stdin=objects).decode("ascii")
+        fields = [line.split() for line in kinds.splitlines()]
+        return sorted(sha for sha, kind, *_ in fields if kind == "commit")
+
+    def read(self, arguments: Sequence[str], *, stdin: bytes = b"") -> bytes:
+        """Run a command that only reads."""
+        return self.git.run(arguments, timeout=_LOCAL, stdin=stdin)
+
+    def fetch(self, wanted: str | None = None) -> None:
+        """Fetch all refs, unless another process brought `wanted` while this one waited for the lock."""
+        self._fetch(wanted, ["--prune"], _REFSPECS)
+
+    def _fetch_alone(self, sha: str) -> None:
+        """Fetch a commit that no branch has any more; remotes may refuse that, then it stays missing."""
+        try:
+            self._fetch(sha, [], [sha])
+        except GitTimedOut:
+            raise
+        except GitFailed as error:
+            if not re.search(r"not our ref|unadvertised object|couldn't find remote ref", error.stderr):
+                raise
+
+    def _fetch(self, wanted: str | None, options: Sequence[str], refspecs: Sequence[str]) -> None:
+        with self._locked() as lock:
+            if not self.exists():
+                self._create()
+            if wanted is not None and self.kind(wanted) is not None:
+                return
+            self._remove_stale_locks()
+            command = ["fetch", "--quiet", "--no-tags", "--force", "--no-recurse-submodules", "--no-write-fetch-head"]
+            # Without --update-shallow a remote that is itself shallow gives nothing.
+            command += ["--update-shallow", *options, "--", self._remote.url, *refspecs]
+            self.git.run(command, timeout=self._fetch_timeout, keep_open=lock)
+            if len(list((self.path / "objects/pack").glob("*.pack"))) > _PACKS:
+                roll_up = ["repack", "-d", "-n", "-q", "--geometric=2"]
+                self.git.run(roll_up, timeout=self._fetch_timeout, keep_open=lock)
+
+    def _create(self) -> None:
+        making = self.path.with_name(f".{self.path.name}.new")
+        shutil.rmtree(making, ignore_errors=True)
+        command = ["init", "--quiet", "--bare", "--template=", str(making)]
+        self.git.run(command, timeout=_LOCAL, env={"GIT_DIR": str(making)})
+        making.rename(self.path)
+
+    def _remove_stale_locks(self) -> None:
+        """Remove what a killed git left: whoever holds the mirror's lock is the only one to fetch."""
+        for name in ("packed-refs.lock", "shallow.lock"):
+            (self.path / name).unlink(missing_ok=True)
+        for kind in ("heads", "tags", "pull"):
+            for stale in (self.path / "refs" / kind).rglob("*.lock"):
+                stale.unlink(missing_ok=True)
+
+    @contextmanager
+    def _locked(self) -> Iterator[int]:
+        """Hold the mirror's lock; it belongs to the open file, so it keeps threads apart as well as processes."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        lock = os.open(self.path.with_name(f".{self.path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            deadline = time.monotonic() + self._fetch_timeout
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        raise GitTimedOut("another fetch of it has not ended yet") from None
+                    time.sleep(0.02)
+            yield lock
+        finally:
+            os.close(lock)
+
+    def _pin(self, sha: str) -> None:
+        """Keep a commit from being collected when its branch moves on or goes.
+
+        A pin's content follows from its name, so it is written without git's lock: whole, then renamed.
+        """
+        if self.pinned(sha):
+            return
+        pin = self.path / _PINS / sha
+        pin.parent.mkdir(parents=True, exist_ok=True)
+        fresh = self.path / f"pin-{sha}-{os.getpid()}-{time.monotonic_ns()}"
+        with fresh.open("w") as file:
+            file.write(f"{sha}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(pin)
+
+
+def _utc(seconds: int) -> datetime:
+    """Turn git's seconds into a time; those beyond the year 9999 into the last one."""
+    return datetime.fromtimestamp(min(seconds, 253_402_300_799), UTC)
