@@ -241,6 +241,7 @@ BAD = [
     ('[server]\nobject_store = "s3://bucket"\n', "server.object_store", "'s3://bucket'", "not available yet"),
     ('[server]\nlease = "0s"\n', "server.lease", "'0s'", "1s to 10m"),
     ("[server]\nlease = 5\n", "server.lease", "5", "has no unit"),
+    (f"[server]\npostgres_bin = '/{'x' * 300}'\n", "server.postgres_bin", "/xxx", "File name too long"),
     ('[server]\npostgres_bin = "nowhere"\n', "server.postgres_bin", "nowhere", "no such directory"),
     (
         f'[server]\ndatabase_url = "mysql://u:{CANARY}@h/d"\n',
