@@ -8,7 +8,7 @@ import psycopg
 
 from runner.adapters import postgres_base, postgres_copy, postgres_reach, postgres_rights
 from runner.adapters.postgres_link import Connection, Server, rows, value
-from runner.adapters.postgres_names import Label, SourceCheck, check_ours, check_source, read_label
+from runner.adapters.postgres_names import Label, SourceCheck, check_clone, check_ours, check_source, read_label
 from runner.adapters.postgres_probe import PostgresProbe
 from runner.errors import DatabaseRefused, DatabaseUnavailable
 from runner.model import Base, Clone, Login
@@ -56,7 +56,7 @@ class PostgresSource:
     def clone(self, template: str, name: str) -> Clone:
         """Make database `name` from a frozen database of ours, with its grants and settings; asks the marker again."""
         check_ours(template)
-        check_ours(name)
+        check_clone(name)
         with self._server.session() as connection:
             postgres_base.require_marker(self._server, connection)
             label = self._frozen(connection, template)
@@ -68,11 +68,11 @@ class PostgresSource:
 
     def login(self, database: str, *, role: str, owner: str) -> Login:
         """Make (or remake) the login role for a clone, and try it once by the road that the door takes."""
-        check_ours(database)
+        check_clone(database)
         with self._server.session() as connection:
-            label = postgres_copy.label_of(connection, database)
-            if label is None or label.installation != self._installation:
-                raise DatabaseRefused(f"there is no clone {database} of this Seatrial")
+            label, connectable = self._clone(connection, database)
+            if not connectable:
+                raise DatabaseRefused(f"the clone {database} is frozen")
             self._require_harmless(connection, owner)
             of_role = label.of("role", database, postgres_base.server_time(connection).isoformat())
             password = postgres_rights.make_role(self._server, connection, role, database, owner, of_role)
@@ -82,12 +82,9 @@ class PostgresSource:
 
     def freeze(self, database: str) -> None:
         """Refuse connections to a prepared clone and give up its login roles; ends only our own sessions on it."""
-        check_ours(database)
+        check_clone(database)
         with self._server.session() as connection:
-            label = postgres_copy.label_of(connection, database)
-            if label is None or label.installation != self._installation:
-                raise DatabaseRefused(f"there is no clone {database} of this Seatrial")
-            connectable = value(connection, "SELECT datallowconn FROM pg_database WHERE datname = %s", database)
+            label, connectable = self._clone(connection, database)
             roles = self._roles_on(connection, database)
             for role in roles:
                 postgres_rights.shut_role(connection, role)
@@ -101,9 +98,9 @@ class PostgresSource:
 
     def drop(self, database: str, *, role: str | None = None) -> None:
         """Drop a clone of ours with the sessions on it, and its roles; safe to call twice."""
-        check_ours(database)
+        check_clone(database)
         if role is not None:
-            check_ours(role)
+            check_clone(role)
         with self._server.session() as connection:
             self._release(connection, database, role)
 
@@ -167,6 +164,14 @@ class PostgresSource:
         return dropped
 
     # ---- inner ---------------------------------------------------------------------------------------------
+
+    def _clone(self, connection: Connection, database: str) -> tuple[Label, bool]:
+        """Give the label of a clone of ours and whether it takes connections; raises DatabaseRefused."""
+        label = postgres_copy.label_of(connection, database)
+        if label is None or label.installation != self._installation:
+            raise DatabaseRefused(f"there is no clone {database} of this Seatrial")
+        found = value(connection, "SELECT datallowconn FROM pg_database WHERE datname = %s", database)
+        return label, bool(found)
 
     def _frozen(self, connection: Connection, template: str) -> Label:
         """Give the label of a frozen database of ours; raises DatabaseRefused for anything else."""

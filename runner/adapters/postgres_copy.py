@@ -18,9 +18,10 @@ from runner.model import Clone
 CLONING = 180_000
 
 COMMENTS = "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = %s"
+# Of another role's session we see no state or type; autovacuum's workers, which step aside, have no user.
 SESSIONS = """
 SELECT pid, usename, application_name, state, backend_type FROM pg_stat_activity
-WHERE datname = %s AND pid <> pg_backend_pid() AND backend_type NOT LIKE 'autovacuum%%' ORDER BY pid
+WHERE datname = %s AND pid <> pg_backend_pid() AND usename IS NOT NULL ORDER BY pid
 """
 
 
@@ -80,7 +81,7 @@ def in_use(connection: Connection, database: str) -> str:
 def sessions(connection: Connection, database: str) -> list[str]:
     """Describe the sessions on a database but our own: pid, user, application, state."""
     return [
-        f"pid {pid} user {user or '-'} application {application or '-'} state {state or kind or 'unknown'}"
+        f"pid {pid} user {user} application {application or '-'} state {state or kind or 'not shown to us'}"
         for pid, user, application, state, kind in rows(connection, SESSIONS, database)
     ]
 

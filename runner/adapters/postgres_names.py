@@ -35,14 +35,21 @@ def check_ours(name: str) -> str:
     return name
 
 
+def check_clone(name: str) -> str:
+    """Refuse a name that no clone of ours has; a base is no clone, and only forgetting drops it."""
+    if check_ours(name).startswith("seatrial_base_"):
+        raise DatabaseRefused(f"{name!r} is a frozen base, not a clone")
+    return name
+
+
 def base_name(source: str, data_id: str) -> str:
     """Name the frozen base that holds the data `data_id`."""
     return check_ours(f"seatrial_base_{source}_{data_id.replace('-', '_')}")
 
 
 def new_data_id(now: datetime) -> str:
-    """Make the id of a snapshot of data; ids sort by their age."""
-    return f"{now:%Y%m%dt%H%M%S}-{secrets.token_hex(3)}"
+    """Make the id of a snapshot of data; ids sort by their age, to the millisecond."""
+    return f"{now:%Y%m%dt%H%M%S}{now.microsecond // 1000:03}-{secrets.token_hex(2)}"
 
 
 def marker(comment: str | None) -> str | None:

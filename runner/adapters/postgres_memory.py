@@ -1,0 +1,243 @@
+"""The strict in-memory twin of PostgresSource: the same refusals, no server."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+import threading
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from runner.adapters.postgres_names import (
+    PRODUCTION,
+    VERIFICATION,
+    base_name,
+    check_clone,
+    check_ours,
+    check_source,
+)
+from runner.errors import DatabaseRefused, DatabaseUnavailable, SourceInUse
+from runner.model import Base, Clone, Login
+
+
+@dataclass
+class _Stored:
+    installation: str
+    source: str
+    owner: str
+    data_id: str
+    rows: dict[str, str]
+    frozen: bool = False
+    made_at: float = field(default_factory=time.monotonic)
+    blessed_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+
+class MemoryServer:
+    """What several sources share: databases (name → contents), roles (name → database), and whether it answers."""
+
+    def __init__(self) -> None:
+        self.databases: dict[str, _Stored] = {}
+        self.roles: dict[str, str] = {}
+        self.markers: dict[str, str | None] = {}
+        self.rows: dict[str, dict[str, str]] = {}
+        self.sessions: dict[str, list[str]] = {}
+        self.owners: set[str] = {"app"}
+        self.up = True
+        self.lost: list[tuple[float, float | None]] = []
+        self.lock = threading.RLock()
+        self.number = itertools.count(1)
+
+    def stop(self) -> None:
+        """Answer no more."""
+        self.up = False
+        self.lost.append((time.monotonic(), None))
+
+    def start(self) -> None:
+        """Answer again."""
+        self.up = True
+        if self.lost and self.lost[-1][1] is None:
+            self.lost[-1] = (self.lost[-1][0], time.monotonic())
+
+
+class MemoryDatabases:
+    """A source on a MemoryServer. A database's contents are a dict, copied at each clone."""
+
+    def __init__(
+        self,
+        name: str,
+        server: MemoryServer,
+        *,
+        installation: str = "memory",
+        owner: str = "app",
+        connection_limit: int = 20,
+        database: str = "verification",
+    ) -> None:
+        self.name = check_source(name)
+        self.server = server
+        self._installation = installation
+        self._owner = owner
+        self._limit = connection_limit
+        self._database = database
+        server.rows.setdefault(database, {})
+
+    def bless(self) -> Base:
+        """Mark the source and freeze a base of it."""
+        with self._answering():
+            if self.server.markers.get(self._database) == PRODUCTION:
+                self._require_marker()
+            if self.server.sessions.get(self._database):
+                raise SourceInUse(f"{self._database} is in use: {'; '.join(self.server.sessions[self._database])}")
+            if self._owner not in self.server.owners:
+                raise DatabaseRefused(f"there is no role {self._owner}")
+            self.server.markers[self._database] = VERIFICATION
+            data_id = f"{next(self.server.number):06d}-{secrets.token_hex(3)}"
+            stored = _Stored(
+                self._installation, self.name, self._owner, data_id, dict(self.server.rows[self._database]), frozen=True
+            )
+            self.server.databases[base_name(self.name, data_id)] = stored
+            return self._bases()[0]
+
+    def bases(self) -> list[Base]:
+        """List the frozen bases, newest first."""
+        with self._answering():
+            return self._bases()
+
+    def base(self) -> Base:
+        """Find the newest blessed base; DatabaseRefused when the marker or a base is missing."""
+        with self._answering():
+            self._require_marker()
+            found = self._bases()
+            if not found:
+                raise DatabaseRefused(f"no frozen base yet; run: seatrial db bless {self.name}")
+            return found[0]
+
+    def forget(self, *, keep: int = 2, needed: set[str] | None = None) -> list[str]:
+        """Drop all bases but the newest `keep` and those that are needed."""
+        if keep < 1:
+            raise DatabaseRefused("at least one base is kept")
+        with self._answering():
+            old = [base.database for base in self._bases()[keep:] if base.database not in (needed or set())]
+            for database in old:
+                del self.server.databases[database]
+            return old
+
+    def clone(self, template: str, name: str) -> Clone:
+        """Copy a frozen database of ours."""
+        check_ours(template)
+        check_clone(name)
+        with self._answering():
+            self._require_marker()
+            found = self.server.databases.get(template)
+            if found is None:
+                raise DatabaseRefused(f"the frozen database {template} is gone; run: seatrial db bless {self.name}")
+            if (found.installation, found.source) != (self._installation, self.name):
+                raise DatabaseRefused(f"the frozen database {template} belongs to another Seatrial or source")
+            if not found.frozen:
+                raise DatabaseRefused(f"the database {template} is not frozen, so it cannot be a template")
+            self._release(name)
+            self.server.databases[name] = _Stored(
+                found.installation, found.source, found.owner, found.data_id, dict(found.rows)
+            )
+            return Clone(name, "memory", 0.0)
+
+    def login(self, database: str, *, role: str, owner: str) -> Login:
+        """Make (or remake) the login role for a clone."""
+        check_clone(database)
+        check_clone(role)
+        with self._answering():
+            if self._clone(database).frozen:
+                raise DatabaseRefused(f"the clone {database} is frozen")
+            if owner not in self.server.owners:
+                raise DatabaseRefused(f"there is no role {owner}")
+            self.server.roles[role] = database
+            return Login("memory", 5432, database, role, secrets.token_urlsafe(24), self._limit)
+
+    def freeze(self, database: str) -> None:
+        """Refuse connections to a prepared clone, and give up its roles."""
+        check_clone(database)
+        with self._answering():
+            self._clone(database).frozen = True
+            self._drop_roles(database)
+
+    def drop(self, database: str, *, role: str | None = None) -> None:
+        """Drop a clone of ours and its roles; safe to call twice."""
+        check_clone(database)
+        if role is not None:
+            check_clone(role)
+        with self._answering():
+            self._release(database)
+            if role is not None:
+                self.server.roles.pop(role, None)
+
+    def sweep(self, keep: set[str], *, older_than: float = 600.0) -> list[str]:
+        """Drop this installation's clones that are not in `keep` and older than so many seconds."""
+        with self._answering():
+            stale = [
+                name
+                for name, stored in self.server.databases.items()
+                if name not in keep
+                and not name.startswith("seatrial_base_")
+                and (stored.installation, stored.source) == (self._installation, self.name)
+                and time.monotonic() - stored.made_at >= older_than
+            ]
+            for name in stale:
+                self._release(name)
+            return stale
+
+    def probe(self) -> MemoryProbe:
+        """Open the watch on the link to the server."""
+        return MemoryProbe(self.server)
+
+    # ---- inner ---------------------------------------------------------------------------------------------
+
+    def _answering(self) -> threading.RLock:
+        if not self.server.up:
+            raise DatabaseUnavailable(f"{self.name}: memory:5432 does not answer")
+        return self.server.lock
+
+    def _require_marker(self) -> None:
+        found = self.server.markers.get(self._database)
+        if found == PRODUCTION:
+            raise DatabaseRefused(f"the database {self._database} is marked as production and is never used")
+        if found != VERIFICATION:
+            raise DatabaseRefused(f"{self._database} is not marked; run: seatrial db bless {self.name}")
+
+    def _bases(self) -> list[Base]:
+        found = [
+            Base(self.name, name, stored.data_id, stored.owner, stored.blessed_at, len(stored.rows))
+            for name, stored in self.server.databases.items()
+            if name.startswith("seatrial_base_")
+            and (stored.installation, stored.source) == (self._installation, self.name)
+        ]
+        return sorted(found, key=lambda base: base.data_id, reverse=True)
+
+    def _clone(self, database: str) -> _Stored:
+        found = self.server.databases.get(database)
+        if found is None or found.installation != self._installation:
+            raise DatabaseRefused(f"there is no clone {database} of this Seatrial")
+        return found
+
+    def _release(self, database: str) -> None:
+        found = self.server.databases.get(database)
+        if found is not None and found.installation != self._installation:
+            raise DatabaseRefused(f"the database {database} belongs to another Seatrial on this server")
+        self.server.databases.pop(database, None)
+        self._drop_roles(database)
+
+    def _drop_roles(self, database: str) -> None:
+        self.server.roles = {role: on for role, on in self.server.roles.items() if on != database}
+
+
+class MemoryProbe:
+    """The watch on a MemoryServer."""
+
+    def __init__(self, server: MemoryServer) -> None:
+        self._server = server
+
+    def lost_between(self, start: float, end: float) -> bool:
+        """Tell whether the server was down between two times (± 2 s)."""
+        return any(began <= end + 2.0 and (ended is None or ended >= start - 2.0) for began, ended in self._server.lost)
+
+    def close(self) -> None:
+        """End the watch; safe to call twice."""

@@ -1,0 +1,292 @@
+"""What every adapter of the port Databases does, the in-memory twin as well as PostgreSQL."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from runner.adapters.postgres_clone import PostgresSource
+from runner.adapters.postgres_memory import MemoryDatabases, MemoryServer
+from runner.errors import DatabaseRefused, DatabaseUnavailable, SourceInUse
+
+
+@dataclass
+class World:
+    """A source and what a test does behind its back."""
+
+    source: Any
+    other_installation: Any
+    mark: Callable[[str], None]
+    occupy: Callable[[], Any]
+    exists: Callable[[str], bool]
+    role_exists: Callable[[str], bool]
+    owner: str
+
+
+def memory_world() -> World:
+    server = MemoryServer()
+
+    def mark(text: str) -> None:
+        server.markers["verification"] = text.removeprefix("seatrial: ")
+
+    def occupy() -> None:
+        server.sessions["verification"] = ["pid 4711 user someone application psql state idle"]
+
+    return World(
+        MemoryDatabases("books", server, installation="one"),
+        MemoryDatabases("books", server, installation="two"),
+        mark,
+        occupy,
+        lambda name: name in server.databases,
+        lambda name: name in server.roles,
+        "app",
+    )
+
+
+@pytest.fixture(params=["memory", "postgres"])
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    if request.param == "memory":
+        yield memory_world()
+        return
+    sample = request.getfixturevalue("sample18")
+    open_sessions = []
+
+    def occupy() -> None:
+        open_sessions.append(sample.admin())
+
+    yield World(
+        PostgresSource("books", sample.dsn, installation="one"),
+        PostgresSource("books", sample.dsn, installation="two"),
+        lambda text: sample.execute(f"COMMENT ON DATABASE {sample.database} IS '{text}'"),
+        occupy,
+        lambda name: name in sample.databases(),
+        lambda name: name in sample.roles(),
+        sample.owner,
+    )
+    for session in open_sessions:
+        session.close()
+
+
+def fresh(kind: str = "x") -> str:
+    """Give a name that no other test uses: they share a server."""
+    return f"seatrial_{kind}_r{secrets.randbelow(10**9)}_candidate"
+
+
+def test_a_source_without_marker_is_refused_with_the_command_to_run(world: World) -> None:
+    with pytest.raises(DatabaseRefused, match="seatrial db bless books"):
+        world.source.base()
+
+
+def test_blessing_freezes_a_base_and_the_newest_one_counts(world: World) -> None:
+    first = world.source.bless()
+    assert world.source.base() == first
+    assert first.source == "books"
+    assert first.owner == world.owner
+    assert first.blessed_at.tzinfo is not None
+    second = world.source.bless()
+    assert second.data_id != first.data_id
+    assert world.source.base() == second
+    assert world.source.bases() == [second, first]
+
+
+def test_a_production_marker_refuses_blessing_and_use(world: World) -> None:
+    world.mark("seatrial: production")
+    with pytest.raises(DatabaseRefused, match="production"):
+        world.source.bless()
+    with pytest.raises(DatabaseRefused, match="production"):
+        world.source.base()
+
+
+def test_a_marker_changed_in_between_is_noticed_at_the_next_clone(world: World) -> None:
+    base = world.source.bless()
+    name = fresh()
+    world.mark("seatrial: production")
+    with pytest.raises(DatabaseRefused, match="production"):
+        world.source.clone(base.database, name)
+    world.mark("")
+    with pytest.raises(DatabaseRefused, match="seatrial db bless books"):
+        world.source.clone(base.database, name)
+    assert not world.exists(name)
+
+
+def test_sessions_on_the_source_are_named_and_left_alone(world: World) -> None:
+    session = world.occupy()
+    with pytest.raises(SourceInUse, match=r"pid \d+ user"):
+        world.source.bless()
+    if session is not None:
+        assert session.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_a_clone_of_a_base_replaces_one_of_the_same_name(world: World) -> None:
+    base = world.source.bless()
+    name = fresh()
+    made = world.source.clone(base.database, name)
+    assert made.database == name
+    assert made.method
+    assert made.seconds >= 0
+    assert world.source.clone(base.database, name).database == name
+    world.source.drop(name)
+    assert not world.exists(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "verification",
+        "postgres",
+        "seatrial_base_books_1",
+        "seatrial_x_",
+        "seatrial_x_a;b",
+        "Seatrial_x_a",
+        "seatrial_x_" + "a" * 60,
+    ],
+)
+def test_a_name_that_no_clone_of_ours_has_is_refused_everywhere(world: World, name: str) -> None:
+    base = world.source.bless()
+    for act in (
+        lambda: world.source.clone(base.database, name),
+        lambda: world.source.login(name, role=fresh(), owner=world.owner),
+        lambda: world.source.login(fresh(), role=name, owner=world.owner),
+        lambda: world.source.freeze(name),
+        lambda: world.source.drop(name),
+        lambda: world.source.drop(fresh(), role=name),
+    ):
+        with pytest.raises(DatabaseRefused):
+            act()
+    assert world.source.base() == base
+
+
+def test_only_a_frozen_database_of_ours_is_a_template(world: World) -> None:
+    base = world.source.bless()
+    leg, execution = fresh("leg"), fresh()
+    with pytest.raises(DatabaseRefused, match="gone"):
+        world.source.clone(leg, execution)
+    world.source.clone(base.database, leg)
+    with pytest.raises(DatabaseRefused, match="not frozen"):
+        world.source.clone(leg, execution)
+    world.source.freeze(leg)
+    world.source.freeze(leg)
+    assert world.source.clone(leg, execution).database == execution
+    with pytest.raises(DatabaseRefused, match="frozen"):
+        world.source.login(leg, role=fresh(), owner=world.owner)
+    world.source.drop(execution)
+    world.source.drop(leg)
+
+
+def test_a_login_can_be_remade_and_shows_its_password_to_nobody(world: World) -> None:
+    base = world.source.bless()
+    name = fresh()
+    world.source.clone(base.database, name)
+    first = world.source.login(name, role=name, owner=base.owner)
+    second = world.source.login(name, role=name, owner=base.owner)
+    assert (second.database, second.role) == (name, name)
+    assert second.password != first.password
+    assert len(second.password) >= 24
+    assert second.password not in repr(second)
+    assert world.role_exists(name)
+    world.source.drop(name, role=name)
+    assert not world.role_exists(name)
+
+
+def test_a_login_needs_a_clone_and_an_owner(world: World) -> None:
+    base = world.source.bless()
+    name = fresh()
+    with pytest.raises(DatabaseRefused, match="no clone"):
+        world.source.login(name, role=name, owner=base.owner)
+    world.source.clone(base.database, name)
+    with pytest.raises(DatabaseRefused, match="no role"):
+        world.source.login(name, role=name, owner="nobody_of_that_name")
+    world.source.drop(name)
+
+
+def test_freezing_gives_up_the_login_of_the_preparation(world: World) -> None:
+    base = world.source.bless()
+    leg, role = fresh("leg"), fresh()
+    world.source.clone(base.database, leg)
+    world.source.login(leg, role=role, owner=base.owner)
+    world.source.freeze(leg)
+    assert not world.role_exists(role)
+    world.source.drop(leg, role=role)
+
+
+def test_dropping_twice_is_safe(world: World) -> None:
+    base = world.source.bless()
+    name = fresh()
+    world.source.clone(base.database, name)
+    world.source.login(name, role=name, owner=base.owner)
+    world.source.drop(name, role=name)
+    world.source.drop(name, role=name)
+    assert not world.exists(name)
+    assert not world.role_exists(name)
+
+
+def test_what_another_installation_made_is_not_touched(world: World) -> None:
+    theirs = world.other_installation.bless()
+    name = fresh()
+    world.other_installation.clone(theirs.database, name)
+    mine = world.source.bless()
+    with pytest.raises(DatabaseRefused, match="another Seatrial"):
+        world.source.clone(mine.database, name)
+    with pytest.raises(DatabaseRefused, match="another Seatrial"):
+        world.source.clone(theirs.database, fresh())
+    with pytest.raises(DatabaseRefused, match="another Seatrial"):
+        world.source.drop(name)
+    with pytest.raises(DatabaseRefused, match="this Seatrial"):
+        world.source.login(name, role=fresh(), owner=mine.owner)
+    assert world.source.sweep(set(), older_than=0) == []
+    assert world.source.base() == mine
+    assert world.exists(name)
+    world.other_installation.drop(name)
+
+
+def test_the_sweep_drops_what_nobody_holds_and_spares_what_is_new(world: World) -> None:
+    base = world.source.bless()
+    held, lost = fresh(), fresh()
+    for name in (held, lost):
+        world.source.clone(base.database, name)
+        world.source.login(name, role=name, owner=base.owner)
+    assert world.source.sweep({held}) == []
+    assert lost in world.source.sweep({held}, older_than=0)
+    assert world.exists(held)
+    assert world.role_exists(held)
+    assert not world.exists(lost)
+    assert not world.role_exists(lost)
+    assert world.source.base() == base
+    world.source.drop(held, role=held)
+
+
+def test_old_bases_are_forgotten_but_the_newest_and_the_needed(world: World) -> None:
+    oldest, second, third, newest = [world.source.bless() for _ in range(4)]
+    assert world.source.forget(keep=2, needed={oldest.database}) == [second.database]
+    assert world.source.bases() == [newest, third, oldest]
+    assert world.source.forget(keep=1) == [third.database, oldest.database]
+    with pytest.raises(DatabaseRefused):
+        world.source.forget(keep=0)
+
+
+def test_the_probe_sees_an_undisturbed_link(world: World) -> None:
+    probe = world.source.probe()
+    now = time.monotonic()
+    assert not probe.lost_between(now, now + 0.2)
+    probe.close()
+    probe.close()
+
+
+def test_the_memory_twin_tells_of_an_outage() -> None:
+    world = memory_world()
+    base = world.source.bless()
+    probe = world.source.probe()
+    start = time.monotonic()
+    world.source.server.stop()
+    for act in (world.source.base, world.source.bless, lambda: world.source.clone(base.database, fresh())):
+        with pytest.raises(DatabaseUnavailable):
+            act()
+    world.source.server.start()
+    assert world.source.base() == base
+    assert probe.lost_between(start, time.monotonic())
+    assert not probe.lost_between(start - 60, start - 30)
