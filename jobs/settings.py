@@ -88,6 +88,11 @@ def settings_from_process(path: Path | None = None) -> Settings:
     return load_settings(path, os.environ)
 
 
+def host_environment() -> Mapping[str, str]:
+    """Give this process' environment, for secrets that the settings name and for a build's proxies."""
+    return os.environ
+
+
 def find_settings_file(path: Path | None, environ: Mapping[str, str]) -> Path | None:
     """Give the settings file: `path`, else SEATRIAL_CONFIG, else ./seatrial.toml when there is one, else None."""
     named = path if path is not None else environ.get("SEATRIAL_CONFIG")

@@ -140,6 +140,12 @@ class ImageMissing(BranchError):
     code = "image_missing"
 
 
+class ImageUnusable(BranchError):
+    """The workspace image cannot run a shell."""
+
+    code = "image_unusable"
+
+
 class StepFailed(BranchError):
     """A command of the preparation ended with an error."""
 
@@ -243,6 +249,12 @@ class DiskFull(InfraError):
     """The host's disk is full."""
 
     code = "disk_full"
+
+
+class StoreUnavailable(InfraError):
+    """The store of records does not answer."""
+
+    code = "store_unavailable"
 
 
 class ResumeRequested(InfraError):

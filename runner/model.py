@@ -99,16 +99,28 @@ class Template:
     data_id: str
 
 
+def leg_database(installation: str, run: int, leg: str) -> str:
+    """Name a leg's own database: prepared, then frozen as the template of its executions."""
+    return f"seatrial_leg_{installation}_r{run}_{leg}"
+
+
+def execution_database(installation: str, run: int, task: int, execution: int) -> str:
+    """Name an execution's clone, and its login role."""
+    return f"seatrial_x_{installation}_r{run}_t{task}_e{execution}"
+
+
 @dataclass(frozen=True)
 class Order:
-    """All that the runner needs to know of one task."""
+    """All that the runner needs to know of one task.
+
+    `live`: the execution whose container an earlier attempt left on this host, if any. `units`: those still to do.
+    """
 
     run: int
     leg: str
     task: int
     kind: TaskKind
     attempt: int
-    execution: int
     project: str
     commit: str
     spec: Spec
@@ -118,7 +130,30 @@ class Order:
     resume_from: str | None = None
     image: str | None = None
     template: Template | None = None
-    previous_units: tuple[str, ...] = field(default=(), repr=False)
+    installation: str = "0"
+    live: int | None = None
+
+    def container(self, execution: int) -> str:
+        """Give the fixed name of the task's container number `execution`."""
+        return f"seatrial-{self.installation}-r{self.run}-t{self.task}-e{execution}"
+
+    def leg_database(self) -> str:
+        """Give the name of the leg's own database."""
+        return leg_database(self.installation, self.run, self.leg)
+
+    def execution_database(self, execution: int) -> str:
+        """Give the name of an execution's clone and of its login role."""
+        return execution_database(self.installation, self.run, self.task, execution)
+
+    def labels(self, execution: int) -> dict[str, str]:
+        """Give the labels by which a container is known to be this task's; they don't change with the attempt."""
+        return {
+            "installation": self.installation,
+            "run": str(self.run),
+            "leg": self.leg,
+            "task": str(self.task),
+            "execution": str(execution),
+        }
 
     @property
     def has_units(self) -> bool:

@@ -100,9 +100,23 @@ class Engine(Protocol):
         ...
 
     def build(
-        self, context: Path, *, dockerfile: str, tag: str, args: dict[str, str], log: Callable[[bytes], None]
+        self,
+        context: Path,
+        *,
+        dockerfile: str,
+        tag: str,
+        args: dict[str, str],
+        log: Callable[[bytes], None],
+        extra: dict[str, bytes] | None = None,
     ) -> Image:
-        """Build from a directory, handing the build's output to `log` as it comes; raises ImageBuildFailed."""
+        """Build from a directory, handing the build's output to `log` as it comes; raises ImageBuildFailed.
+
+        `extra`: files that are added to the context, or stand in for those of the same path.
+        """
+        ...
+
+    def output(self, name: str, *, limit: int = 65_536) -> bytes:
+        """Give the last bytes that a container wrote to its standard output and error; empty when it is gone."""
         ...
 
 
@@ -173,8 +187,10 @@ class Door(Protocol):
 class Objects(Protocol):
     """The content-addressed store (SHA-256, lower-case hex)."""
 
-    def put(self, data: BinaryIO) -> tuple[str, int]:
-        """Store a stream to its end and give (digest, size in bytes); the same bytes are stored once."""
+    def put(self, data: BinaryIO, *, durable: bool = True) -> tuple[str, int]:
+        """Store a stream to its end and give (digest, size in bytes); the same bytes are stored once.
+
+        `durable`: survive a power cut too, not only the kill of a process."""
         ...
 
     def open(self, digest: str, *, offset: int = 0) -> BinaryIO:
@@ -209,7 +225,7 @@ class Recorder(Protocol):
         """Take a mark back: the unit is to do again, and the page says why."""
         ...
 
-    def token(self, token: str) -> None:
+    def token(self, token: str, *, source: tuple[int, int] | None = None) -> None:
         """Record the last checkpoint token of a script without units."""
         ...
 

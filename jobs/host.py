@@ -1,0 +1,120 @@
+"""Put together what a worker host needs beyond web and CLI: Docker, databases, doors."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+from functools import lru_cache
+from pathlib import Path
+
+from jobs.adapters.file_objects import FileObjects
+from jobs.adapters.sql_store import Store
+from jobs.cleanup import Cleanup
+from jobs.compose import Mirrors
+from jobs.settings import Settings, host_environment
+from runner.adapters.docker_engine import DockerEngine
+from runner.adapters.postgres_clone import PostgresSource
+from runner.adapters.tree_cache import TreeCache
+from runner.door import GatewayDoor
+from runner.execution import Runtime
+from runner.images import BuildHost
+from runner.model import Container
+from runner.workspace import workspace_ids
+
+GATEWAY_IMAGE = "seatrial/gateway:1"
+# The public bundle of Debian, Ubuntu and Alpine hosts; nothing else of a host goes into an image.
+CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
+PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
+
+
+def installation(settings: Settings) -> str:
+    """Give the mark that this installation's containers and databases carry: two on one machine never meet."""
+    return hashlib.sha256(str(settings.server.home.resolve()).encode()).hexdigest()[:6]
+
+
+def host_name() -> str:
+    """Give the name under which this machine's workers are known."""
+    return socket.gethostname()
+
+
+class Sources:
+    """The verification databases, opened when they are first asked for."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._get = lru_cache(maxsize=None)(self._make)
+
+    def __call__(self, name: str) -> PostgresSource:
+        return self._get(name)
+
+    def _make(self, name: str) -> PostgresSource:
+        known = self._settings.databases[name]
+        return PostgresSource(
+            name,
+            known.resolve_dsn(host_environment()),
+            owner=known.owner,
+            connection_limit=known.max_connections,
+            installation=installation(self._settings),
+        )
+
+
+def build_cleanup(settings: Settings, store: Store, runtime: Runtime) -> Cleanup:
+    """Put together what the sweeper may remove on this host."""
+    sources = Sources(settings)
+    return Cleanup(
+        store,
+        runtime.engine,
+        runtime.door,
+        lambda: {name: sources(name) for name in settings.databases},
+        runtime.executions,
+        installation=installation(settings),
+    )
+
+
+def build_host() -> BuildHost:
+    """Give what image builds take from this host."""
+    environment = host_environment()
+    proxies = {name: environment[name] for name in PROXY_VARIABLES if environment.get(name)}
+    return BuildHost(CA_BUNDLE if CA_BUNDLE.is_file() else None, proxies)
+
+
+def build_runtime(settings: Settings, *, network: str = "none") -> Runtime:
+    """Put together the world of one worker slot."""
+    home = settings.server.home
+    engine = DockerEngine()
+    executions = home / "executions"
+    executions.mkdir(parents=True, exist_ok=True)
+    labels = {"installation": installation(settings)}
+    return Runtime(
+        engine=engine,
+        trees=TreeCache(home / "trees", Mirrors(settings), owner=workspace_ids()[0]),
+        objects=FileObjects(settings.server.object_store),
+        databases=Sources(settings),
+        door=GatewayDoor(engine, home / "doors", image=GATEWAY_IMAGE, labels=labels),
+        executions=executions,
+        network=network,
+        build_host=build_host(),
+    )
+
+
+def open_network(engine: DockerEngine, settings: Settings, worker: str) -> str:
+    """Start the slot's pause container and give the network namespace that its workspaces join.
+
+    Half of a container's start is setting up its sandbox; this one is ready, has no network, and is never shared
+    by two tasks at once. A leftover of the same slot is replaced.
+    """
+    name = f"seatrial-{installation(settings)}-pause-{worker}"
+    engine.remove(name)
+    engine.create(
+        Container(
+            name=name,
+            image=GATEWAY_IMAGE,
+            command=("sleep", "infinity"),
+            labels={"installation": installation(settings), "kind": "pause", "worker": worker},
+            user="65534:65534",
+            memory=32 << 20,
+            pids=8,
+        )
+    )
+    engine.start(name)
+    return f"container:{name}"

@@ -1,0 +1,123 @@
+"""Keep child processes alive: start them, bring back what died, end all in order."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+STEADY_SECONDS = 10.0  # a child that lived this long starts again at once
+LONGEST_PAUSE = 30.0
+DRAIN_SECONDS = 10.0
+POLL_SECONDS = 0.1
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Program:
+    """A child to keep alive. `died` is told its name after each death, before it starts again."""
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    died: Callable[[str], None] | None = None
+
+
+class _Child:
+    def __init__(self, program: Program, surroundings: Mapping[str, str]) -> None:
+        self.program = program
+        self._surroundings = surroundings
+        self.process: subprocess.Popen[bytes] | None = None
+        self._started = 0.0
+        self._failures = 0
+        self._due = 0.0
+
+    def start(self) -> None:
+        environment = dict(self._surroundings) | dict(self.program.environment)
+        # A session of its own: Ctrl-C reaches the supervisor alone, which then asks the children in order.
+        self.process = subprocess.Popen(list(self.program.command), env=environment, start_new_session=True)
+        self._started = time.monotonic()
+        log.info("child.started", child=self.program.name, pid=self.process.pid)
+
+    def look(self) -> None:
+        """Notice a death, and start again when the pause is over."""
+        now = time.monotonic()
+        if self.process is None:
+            if now >= self._due:
+                self.start()
+            return
+        code = self.process.poll()
+        if code is None:
+            return
+        self.process = None
+        self._failures = 0 if now - self._started >= STEADY_SECONDS else self._failures + 1
+        pause = min(LONGEST_PAUSE, 0.1 * 2**self._failures) if self._failures else 0.0
+        self._due = now + pause
+        log.warning("child.died", child=self.program.name, code=code, again_in=round(pause, 1))
+        if self.program.died is not None:
+            self.program.died(self.program.name)
+
+
+class Supervisor:
+    """Run programs until told to stop; they end in the reverse order of their start."""
+
+    def __init__(self, programs: Sequence[Program], surroundings: Mapping[str, str]) -> None:
+        self._children = [_Child(program, surroundings) for program in programs]
+        self._stop = threading.Event()
+        self._signals = 0
+
+    def install_signals(self) -> None:
+        """End on SIGTERM or SIGINT; at once on the second."""
+        signal.signal(signal.SIGTERM, self._signalled)
+        signal.signal(signal.SIGINT, self._signalled)
+
+    def _signalled(self, _number: int, _frame: object) -> None:
+        self._signals += 1
+        self._stop.set()
+        if self._signals > 1:
+            self._kill()
+
+    def stop(self) -> None:
+        """Ask the loop to end."""
+        self._stop.set()
+
+    def pids(self) -> dict[str, int]:
+        """Give the process ids of the children that live."""
+        return {c.program.name: c.process.pid for c in self._children if c.process is not None}
+
+    def run(self) -> None:
+        """Keep all alive until stopped; then end them."""
+        try:
+            while not self._stop.is_set():
+                for child in self._children:
+                    child.look()
+                self._stop.wait(POLL_SECONDS)
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        for child in reversed(self._children):
+            if child.process is not None and child.process.poll() is None:
+                child.process.terminate()
+        deadline = time.monotonic() + DRAIN_SECONDS
+        for child in reversed(self._children):
+            if child.process is None:
+                continue
+            try:
+                child.process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                log.warning("child.killed", child=child.program.name)
+                child.process.kill()
+                child.process.wait()
+
+    def _kill(self) -> None:
+        for child in self._children:
+            if child.process is not None and child.process.poll() is None:
+                os.kill(child.process.pid, signal.SIGKILL)

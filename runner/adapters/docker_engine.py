@@ -1,0 +1,288 @@
+"""The Docker engine through its SDK."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import docker
+import requests
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.types import DriverConfig, LogConfig, Ulimit
+from docker.types import Mount as DockerMount
+
+from runner.errors import ContainerLost, EngineUnavailable, ImageBuildFailed, ImageMissing, ImageUnusable
+from runner.model import Container, ContainerState, Image
+
+LABEL = "seatrial."
+
+# Engine 20.10 spoke 1.41; naming it saves a round trip a connection and keeps the oldest supported engine honest.
+API_VERSION = "1.41"
+
+
+@contextmanager
+def _translated(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (APIError, DockerException, requests.RequestException, OSError) as error:
+        text = getattr(error, "explanation", None) or str(error)
+        raise EngineUnavailable(f"The Docker engine could not {what}: {text}") from error
+
+
+class DockerEngine:
+    """One engine. Thread-safe; made cheap by one low-level client."""
+
+    def __init__(self, base_url: str | None = None, *, timeout: float = 60.0) -> None:
+        kwargs: dict[str, Any] = {"version": API_VERSION, "timeout": timeout}
+        if base_url:
+            kwargs["base_url"] = base_url
+        with _translated("be reached"):
+            self._api = docker.APIClient(**kwargs)
+
+    # ---- containers -----------------------------------------------------------------------------------
+
+    def create(self, container: Container) -> ContainerState:
+        """Create, or adopt the one of this name and these labels."""
+        labels = {LABEL + key: value for key, value in container.labels.items()}
+        try:
+            with _translated(f"create {container.name}"):
+                self._api.create_container_from_config(self._config(container, labels), container.name)
+        except EngineUnavailable as error:
+            cause = error.__cause__
+            if isinstance(cause, ImageNotFound) or (isinstance(cause, APIError) and cause.status_code == 404):
+                raise ImageMissing(f"The image {container.image} is not on this machine.") from error
+            if not (isinstance(cause, APIError) and cause.status_code == 409):
+                raise
+        state = self.inspect(container.name)
+        if state is None:
+            raise ContainerLost(f"The container {container.name} vanished right after its creation.")
+        if any(state.labels.get(key) != value for key, value in container.labels.items()):
+            raise EngineUnavailable(f"A foreign container stands under the name {container.name}.")
+        return state
+
+    def _config(self, container: Container, labels: dict[str, str]) -> dict[str, Any]:
+        mounts = [
+            DockerMount(mount.target, str(mount.source), type="bind", read_only=mount.read_only, propagation="rprivate")
+            for mount in container.mounts
+        ]
+        for overlay in container.overlays:
+            options = f"lowerdir={overlay.lower},upperdir={overlay.upper},workdir={overlay.work}"
+            driver = DriverConfig("local", {"type": "overlay", "device": "overlay", "o": options})
+            mounts.append(
+                DockerMount(overlay.target, None, type="volume", driver_config=driver, no_copy=True, read_only=False)
+            )
+        host = self._api.create_host_config(
+            network_mode=container.network,
+            cap_drop=["ALL"],
+            security_opt=["no-new-privileges"],
+            read_only=container.read_only,
+            mounts=mounts,
+            tmpfs=container.tmpfs,
+            init=container.init,
+            mem_limit=container.memory,
+            memswap_limit=container.memory,
+            nano_cpus=None if container.cpus is None else int(container.cpus * 1e9),
+            pids_limit=container.pids,
+            ulimits=self._ulimits(container),
+            log_config=LogConfig(type="json-file", config={"max-size": "4m", "max-file": "1"}),
+            restart_policy={"Name": "no"},
+        )
+        config: dict[str, Any] = self._api.create_container_config(
+            container.image,
+            list(container.command),
+            user=container.user,
+            environment=container.env,
+            working_dir=container.workdir,
+            labels=labels,
+            host_config=host,
+            entrypoint=[] if container.command else None,
+            detach=True,
+        )
+        return config
+
+    @staticmethod
+    def _ulimits(container: Container) -> list[Ulimit]:
+        limits = [Ulimit(name="core", soft=0, hard=0)]
+        if container.file_size is not None:
+            limits.append(Ulimit(name="fsize", soft=container.file_size, hard=container.file_size))
+        return limits
+
+    def start(self, name: str) -> None:
+        """Start; safe to call on one that runs."""
+        try:
+            with _translated(f"start {name}"):
+                self._api.start(name)
+        except EngineUnavailable as error:
+            cause = error.__cause__
+            if isinstance(cause, NotFound):
+                raise ContainerLost(f"The container {name} is gone.") from error
+            if isinstance(cause, APIError) and ("executable file not found" in str(cause) or "exec format" in str(cause)):
+                raise ImageUnusable(f"The image cannot run a shell: {cause.explanation}") from error
+            raise
+
+    def inspect(self, name: str) -> ContainerState | None:
+        """Tell what it is doing, or None when there is none."""
+        try:
+            with _translated(f"inspect {name}"):
+                found = self._api.inspect_container(name)
+        except EngineUnavailable as error:
+            if isinstance(error.__cause__, NotFound):
+                return None
+            raise
+        state = found["State"]
+        ended = state["Status"] in ("exited", "dead")
+        return ContainerState(
+            name=found["Name"].lstrip("/"),
+            id=found["Id"],
+            status=state["Status"],
+            exit_code=state["ExitCode"] if ended else None,
+            oom_killed=bool(state.get("OOMKilled")),
+            started_at=state["StartedAt"],
+            error=state.get("Error") or "",
+            labels=_ours(found["Config"]["Labels"]),
+        )
+
+    def stop(self, name: str, *, grace: float) -> None:
+        """Ask to stop, kill after `grace` seconds."""
+        try:
+            with _translated(f"stop {name}"):
+                self._api.stop(name, timeout=max(0, round(grace)))
+        except EngineUnavailable as error:
+            if not isinstance(error.__cause__, NotFound):
+                raise
+
+    def remove(self, name: str) -> None:
+        """Kill and remove with its anonymous volumes."""
+        try:
+            with _translated(f"remove {name}"):
+                self._api.remove_container(name, v=True, force=True)
+        except EngineUnavailable as error:
+            cause = error.__cause__
+            # 409: somebody else is removing it at this moment.
+            if not isinstance(cause, APIError) or cause.status_code not in (404, 409):
+                raise
+
+    def find(self, **labels: str) -> list[ContainerState]:
+        """List containers, ended ones too, that carry all these labels."""
+        wanted = [f"{LABEL}{key}={value}" for key, value in labels.items()]
+        with _translated("list containers"):
+            found = self._api.containers(all=True, filters={"label": wanted or [LABEL + "installation"]})
+        return [
+            ContainerState(
+                name=item["Names"][0].lstrip("/"),
+                id=item["Id"],
+                status=item["State"],
+                exit_code=None,
+                oom_killed=False,
+                started_at="",
+                labels=_ours(item["Labels"]),
+            )
+            for item in found
+        ]
+
+    def output(self, name: str, *, limit: int = 65_536) -> bytes:
+        """Give the last bytes that a container of ours (a gateway) wrote to its standard output."""
+        try:
+            with _translated(f"read the output of {name}"):
+                data: bytes = self._api.logs(name, stdout=True, stderr=True, tail=500)
+        except EngineUnavailable as error:
+            if isinstance(error.__cause__, NotFound):
+                return b""
+            raise
+        return data[-limit:]
+
+    # ---- images ---------------------------------------------------------------------------------------
+
+    def image(self, name: str) -> Image | None:
+        """Find an image on this host."""
+        try:
+            with _translated(f"inspect the image {name}"):
+                return Image(name, self._api.inspect_image(name)["Id"])
+        except EngineUnavailable as error:
+            if isinstance(error.__cause__, NotFound):
+                return None
+            raise
+
+    def pull(self, name: str) -> Image:
+        """Fetch an image from its registry; raises ImageMissing."""
+        repository, _, tag = name.partition("@")[0].rpartition(":") if ":" in name.rsplit("/", 1)[-1] else (name, "", "")
+        try:
+            with _translated(f"pull {name}"):
+                if "@" in name:
+                    self._api.pull(name)
+                else:
+                    self._api.pull(repository or name, tag=tag or "latest")
+        except EngineUnavailable as error:
+            raise ImageMissing(
+                f"The image {name} is not on this machine and could not be fetched: "
+                f"{getattr(error.__cause__, 'explanation', None) or error.__cause__}"
+            ) from error
+        image = self.image(name)
+        if image is None:
+            raise ImageMissing(f"The image {name} is not on this machine, though its registry answered.")
+        return image
+
+    def build(
+        self,
+        context: Path,
+        *,
+        dockerfile: str,
+        tag: str,
+        args: dict[str, str],
+        log: Callable[[bytes], None],
+        extra: dict[str, bytes] | None = None,
+    ) -> Image:
+        """Build from a directory; `extra` files are added to (or replace those of) the context."""
+        from_tar = _context(context, dockerfile, extra or {})
+        with _translated(f"build {tag}"):
+            for item in self._api.build(
+                fileobj=from_tar,
+                custom_context=True,
+                dockerfile=dockerfile,
+                tag=tag,
+                buildargs=args,
+                rm=True,
+                forcerm=True,
+                decode=True,
+                labels={LABEL + "build": "1"},
+            ):
+                if "stream" in item:
+                    log(item["stream"].encode("utf-8", "replace"))
+                if "error" in item:
+                    log(item["error"].encode("utf-8", "replace") + b"\n")
+                    raise ImageBuildFailed(f"The image could not be built: {item['error']}")
+        image = self.image(tag)
+        if image is None:
+            raise ImageBuildFailed("The build ended without an image.")
+        return image
+
+    def info(self) -> dict[str, Any]:
+        """Give what the engine says of itself."""
+        with _translated("tell of itself"):
+            found: dict[str, Any] = self._api.info()
+            return found
+
+
+def _ours(labels: dict[str, str] | None) -> dict[str, str]:
+    return {key.removeprefix(LABEL): value for key, value in (labels or {}).items() if key.startswith(LABEL)}
+
+
+def _context(root: Path, dockerfile: str, extra: dict[str, bytes]) -> IO[bytes]:
+    """Pack a build context as the docker client would, .dockerignore and all."""
+    from docker.utils.build import PatternMatcher, create_archive, walk
+
+    ignore = root / ".dockerignore"
+    patterns: list[str] = []
+    if ignore.is_file() and not ignore.is_symlink():
+        lines = ignore.read_text("utf-8", "replace").splitlines()
+        patterns = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    matcher = PatternMatcher([*patterns, f"!{dockerfile}"])
+    files = sorted(set(walk(str(root), matcher, default=True)) - set(extra))
+    packed: IO[bytes] = create_archive(
+        str(root),
+        files=files,
+        extra_files=[(name, data.decode("utf-8", "surrogateescape")) for name, data in extra.items()],
+    )
+    return packed

@@ -1,0 +1,226 @@
+"""One container from its beginning to its end, with its clone, its door and its directories."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from runner.errors import DatabaseLost, Drained, Fenced, InfraError, ResumeRequested
+from runner.files import open_inside
+from runner.follow import Ended, Follower
+from runner.images import BuildHost
+from runner.model import Order, UnitResult, UnitState
+from runner.outputs import Outputs
+from runner.ports import Databases, Door, Engine, Objects, Recorder, Trees
+from runner.workspace import Command, Workspace, container
+
+ONE_UNIT = "all"
+LAST_LINES = 20
+LAST_BYTES = 4_096
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """The world of one worker slot. `network`: the namespace its containers join (a pause container's, or `none`)."""
+
+    engine: Engine
+    trees: Trees
+    objects: Objects
+    databases: Callable[[str], Databases]
+    door: Door
+    executions: Path
+    network: str = "none"
+    build_host: BuildHost = BuildHost()
+
+
+@dataclass(frozen=True)
+class WayOut:
+    """Where a workspace's door leads to: a clone, the role for it, and the role that owns what is in it."""
+
+    source: Databases
+    database: str
+    role: str
+    owner: str
+
+
+class Execution:
+    """A container of a task. Leaving it takes away all that it had, unless it is to go on without us."""
+
+    def __init__(self, order: Order, runtime: Runtime, recorder: Recorder, number: int) -> None:
+        self.order, self.runtime, self.recorder, self.number = order, runtime, recorder, number
+        self.name = order.container(number)
+        self.workspace = Workspace(runtime.executions / self.name)
+        self.last_step = ""
+        self.finished: dict[str, UnitState] = {}
+        self.voided: set[str] = set()
+        self._way_out: WayOut | None = None
+        self._probe_close: Callable[[], None] | None = None
+        self._lost_between: Callable[[float, float], bool] | None = None
+        self._outputs: Outputs | None = None
+        self.stands = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, (Drained, Fenced)):
+            self._stop_watching()  # it goes on running, for whoever claims the task next
+            return
+        if error is None:
+            self.close()
+        else:
+            with contextlib.suppress(InfraError):  # the sweeper takes away what could not be taken away now
+                self.close()
+
+    @classmethod
+    def next(cls, order: Order, runtime: Runtime, recorder: Recorder) -> Self:
+        """Give the execution that an earlier attempt left standing on this host, else a new one."""
+        if order.live is not None:
+            left = cls(order, runtime, recorder, order.live)
+            if left.workspace.io.is_dir() and runtime.engine.inspect(left.name) is not None:
+                left.stands = True
+                return left
+        return cls(order, runtime, recorder, recorder.next_execution())
+
+    # ---- the run itself -------------------------------------------------------------------------------
+
+    def run(
+        self,
+        commands: Sequence[Command],
+        *,
+        image: str,
+        tree: Path,
+        way_out: WayOut | None,
+        units: tuple[str, ...] | None = None,
+    ) -> Ended:
+        """Run the commands in a new container, or go on with the one that stands; follow it to its end."""
+        self._way_out = way_out
+        spec = self.order.spec
+        if way_out is not None:
+            probe = way_out.source.probe()
+            self._probe_close, self._lost_between = probe.close, probe.lost_between
+        if self.stands:
+            self.recorder.log(f"seatrial: attempt {self.order.attempt} goes on with {self.name}\n".encode())
+            units = self._given_units() if units is not None else None
+        else:
+            self._start(commands, image, tree, units)
+        self._outputs = Outputs(
+            self.workspace.output, self.runtime.objects, units or (), file_limit=spec.workspace.limits.file
+        )
+        follower = Follower(
+            order=self.order,
+            execution=self.number,
+            workspace=self.workspace,
+            engine=self.runtime.engine,
+            recorder=self.recorder,
+            outputs=self._outputs,
+            units=units,
+            timeouts={
+                "setup": spec.timeouts.setup,
+                "migrate": spec.timeouts.migrate,
+                "run": spec.timeouts.run,
+                "stall": spec.timeouts.stall,
+            },
+            on_step=self._on_step,
+        )
+        self.finished, self.voided = follower.finished, follower.voided
+        ended = follower.follow()
+        self.recorder.execution(self.number, state="ended", container=self.name, exit_code=ended.exit_code)
+        return ended
+
+    def _start(self, commands: Sequence[Command], image: str, tree: Path, units: tuple[str, ...] | None) -> None:
+        self.workspace.lay_out(commands, units)
+        database = self._open_door()
+        described = container(
+            self.order,
+            self.number,
+            self.workspace,
+            image=image,
+            tree=tree,
+            network=self.runtime.network,
+            database=database,
+            units=units is not None,
+        )
+        self.recorder.execution(self.number, state="running", container=self.name)
+        self.runtime.engine.create(described)
+        self.runtime.engine.start(self.name)
+
+    def _open_door(self) -> Path | None:
+        out = self._way_out
+        if out is None:
+            return None
+        login = out.source.login(out.database, role=out.role, owner=out.owner)
+        tcp = self.order.spec.database is not None and self.order.spec.database.tcp
+        network = self.runtime.network.removeprefix("container:") if tcp else None
+        return self.runtime.door.open(self.name, login, tcp_network=network)
+
+    def _on_step(self, name: str, state: str, seconds: float | None, code: int | None) -> None:
+        self.last_step = name
+        if state == "running":
+            self.recorder.log(f"── {name}\n".encode())
+        else:
+            self.recorder.log(f"── {name} ended after {seconds or 0.0:.2f} s with exit code {code}\n".encode())
+        detail = f"exit code {code}" if code else ""
+        self.recorder.step(name, state=state, seconds=seconds, detail=detail)
+
+    def _given_units(self) -> tuple[str, ...]:
+        text = (self.workspace.control / "units").read_text("utf-8")
+        return tuple(text.splitlines())
+
+    # ---- what its end means ---------------------------------------------------------------------------
+
+    def resume_requested(self) -> ResumeRequested:
+        """Give the interruption that exit 75 asks for."""
+        return ResumeRequested(f"The script asked to be resumed (exit code 75). {self.last_lines(3)}".strip())
+
+    def blame_the_world_first(self, ended: Ended) -> None:
+        """Raise DatabaseLost when door and probe agree that the link dropped while the broken unit ran.
+
+        The gateway logs the same line when branch code ends its own session, so its word alone is no evidence.
+        """
+        if self._way_out is None or self._lost_between is None:
+            return
+        dropped = self.runtime.door.dropped(self.name)
+        if dropped and self._lost_between(ended.last_mark, ended.at):
+            raise DatabaseLost(f"The connection to the database dropped: {dropped[-1]}")
+
+    def last_lines(self, count: int = LAST_LINES) -> str:
+        """Give the last lines that the script printed."""
+        try:
+            with open_inside(self.workspace.io, "log") as file:
+                file.seek(0, 2)
+                file.seek(max(0, file.tell() - LAST_BYTES))
+                lines = file.read(LAST_BYTES).decode("utf-8", "replace").splitlines()
+        except (FileNotFoundError, InfraError):
+            return ""
+        return "Last lines:\n" + "\n".join(lines[-count:]) if lines else ""
+
+    def whole_output(self, ended: Ended) -> UnitResult:
+        """Store everything in the output directory as the output of a script without units."""
+        assert self._outputs is not None
+        return UnitResult(ONE_UNIT, UnitState.DONE, self._outputs.take_all(), seconds=ended.seconds)
+
+    # ---- the end --------------------------------------------------------------------------------------
+
+    def _stop_watching(self) -> None:
+        if self._probe_close is not None:
+            self._probe_close()
+            self._probe_close = None
+
+    def close(self) -> None:
+        """Take away container, door, clone and directories, in this order; safe to call twice."""
+        self._stop_watching()
+        self.runtime.engine.remove(self.name)
+        out = self._way_out
+        if out is not None:
+            self.runtime.door.close(self.name)
+            if out.database != self.order.leg_database():  # that one is to be the template
+                out.source.drop(out.database, role=out.role)
+            self._way_out = None
+        self.workspace.remove()

@@ -1,0 +1,167 @@
+"""Lay out what one execution sees: the tree, its files, its environment, its limits. Workspace contract, version 1."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from runner.model import Container, Mount, Order, Overlay
+
+SOURCE = "/seatrial/src"
+CONTROL = "/seatrial/control"
+IO = "/seatrial/io"
+OUTPUT = "/seatrial/output"
+DATABASE = "/seatrial/db"
+HOME = "/home/seatrial"
+
+ROOT_WORKSPACE_UID = 10_001  # when the worker is root; otherwise the worker's own
+
+_WRAPPER = Path(__file__).with_name("wrapper.sh")
+_PASSWD = "root:x:0:0:root:/root:/sbin/nologin\nseatrial:x:{uid}:{gid}:Seatrial workspace:{home}:/bin/sh\n"
+_GROUP = "root:x:0:\nseatrial:x:{gid}:\n"
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of the workspace: `name` is its step (`setup`, `migrate`, `units`, `run`), `text` is for `sh -c`."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The directories of one execution on this host."""
+
+    root: Path
+
+    @property
+    def control(self) -> Path:
+        return self.root / "control"
+
+    @property
+    def io(self) -> Path:
+        return self.root / "io"
+
+    @property
+    def output(self) -> Path:
+        return self.root / "output"
+
+    @property
+    def upper(self) -> Path:
+        return self.root / "upper"
+
+    @property
+    def work(self) -> Path:
+        return self.root / "work"
+
+    def lay_out(self, commands: Sequence[Command], units: Sequence[str] | None) -> None:
+        """Write the control files and make the directories that the workspace may write to."""
+        uid, gid = workspace_ids()
+        shutil.rmtree(self.root, ignore_errors=True)
+        (self.control / "commands").mkdir(parents=True)
+        for position, command in enumerate(commands):
+            (self.control / "commands" / f"{position:02}-{command.name}").write_text(command.text, "utf-8")
+        shutil.copyfile(_WRAPPER, self.control / "wrapper.sh")
+        (self.control / "passwd").write_text(_PASSWD.format(uid=uid, gid=gid, home=HOME))
+        (self.control / "group").write_text(_GROUP.format(gid=gid))
+        if units is not None:
+            (self.control / "units").write_text("".join(f"{unit}\n" for unit in units), "utf-8")
+        for directory in (self.io, self.output, self.upper, self.work):
+            directory.mkdir()
+            if os.geteuid() == 0:
+                os.chown(directory, uid, gid)
+        for name in ("log", "checkpoint"):
+            file = self.io / name
+            file.touch()
+            if os.geteuid() == 0:
+                os.chown(file, uid, gid)
+
+    def remove(self) -> None:
+        """Remove everything; safe to call twice."""
+        shutil.rmtree(self.root, ignore_errors=True)
+
+
+def workspace_ids() -> tuple[int, int]:
+    """Give the uid and gid that branch code runs under: never root's."""
+    if os.geteuid() == 0:
+        return ROOT_WORKSPACE_UID, ROOT_WORKSPACE_UID
+    return os.geteuid(), os.getegid()
+
+
+def container(
+    order: Order,
+    execution: int,
+    workspace: Workspace,
+    *,
+    image: str,
+    tree: Path,
+    network: str,
+    database: Path | None,
+    units: bool,
+) -> Container:
+    """Describe the container of an execution: sealed, limited, with the contract's environment."""
+    uid, gid = workspace_ids()
+    limits = order.spec.workspace.limits
+    owner = f"uid={uid},gid={gid},mode=0700"
+    mounts = [
+        Mount(workspace.control, CONTROL),
+        Mount(workspace.control / "passwd", "/etc/passwd"),
+        Mount(workspace.control / "group", "/etc/group"),
+        Mount(workspace.io, IO, read_only=False),
+        Mount(workspace.output, OUTPUT, read_only=False),
+    ]
+    if database is not None:
+        mounts.append(Mount(database, DATABASE))
+    return Container(
+        name=order.container(execution),
+        image=image,
+        command=("sh", f"{CONTROL}/wrapper.sh"),
+        labels=order.labels(execution) | {"kind": "workspace"},
+        env=environment(order, database=database is not None, units=units),
+        mounts=tuple(mounts),
+        overlays=(Overlay(tree, workspace.upper, workspace.work, SOURCE),),
+        tmpfs={"/tmp": "exec,mode=1777", HOME: f"exec,{owner}"},
+        user=f"{uid}:{gid}",
+        workdir=SOURCE,
+        network=network,
+        cpus=limits.cpus,
+        memory=limits.memory,
+        pids=limits.pids,
+        file_size=max(limits.file, limits.log),
+    )
+
+
+def environment(order: Order, *, database: bool, units: bool) -> dict[str, str]:
+    """Give the contract's variables; the specification's own come first, so they can never replace them."""
+    found = dict(order.spec.workspace.env)
+    found |= {
+        "HOME": HOME,
+        "SEATRIAL_RUN": str(order.run),
+        "SEATRIAL_LEG": order.leg,
+        "SEATRIAL_COMMIT": order.commit,
+        "SEATRIAL_ATTEMPT": str(order.attempt),
+        "SEATRIAL_OUTPUT": OUTPUT,
+        "SEATRIAL_CHECKPOINT": f"{IO}/checkpoint",
+    }
+    if units:
+        found["SEATRIAL_UNITS"] = f"{CONTROL}/units"
+    if order.resume_from is not None:
+        found["SEATRIAL_RESUME_FROM"] = order.resume_from
+    if database:
+        host = "127.0.0.1" if order.spec.database is not None and order.spec.database.tcp else DATABASE
+        found |= {
+            "PGHOST": host,
+            "PGPORT": "5432",
+            "PGDATABASE": "verification",
+            "PGUSER": "seatrial",
+            "DATABASE_URL": (
+                "postgresql://seatrial@127.0.0.1:5432/verification"
+                if host == "127.0.0.1"
+                else f"postgresql:///verification?host={DATABASE}&user=seatrial"
+            ),
+        }
+    return found
