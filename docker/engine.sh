@@ -23,6 +23,7 @@ WAIT_SECONDS=60   # a first start on a slow disk loads its storage driver in wel
 say() { printf 'engine: %s\n' "$*"; }
 die() { printf 'engine: %s\n' "$*" >&2; exit 1; }
 
+started=   # the pid of the dockerd that this call started
 SUDO=()
 become_root() {
     [ "$(id -u)" -eq 0 ] && return
@@ -31,6 +32,9 @@ become_root() {
 }
 
 answers() { command -v docker >/dev/null && docker info >/dev/null 2>&1; }
+
+# A zombie counts as ended: where PID 1 does not reap, it stays in /proc for good.
+runs() { grep -qs '^State:[[:space:]]*[^ZX]' "/proc/$1/status"; }
 
 answers_root() { "${SUDO[@]}" docker info >/dev/null 2>&1; }
 
@@ -66,20 +70,27 @@ start_engine() {
     grep -qs '"live-restore"' "$DAEMON_JSON" || flags+=(--live-restore)
     say "starting dockerd in the background; log: $LOG"
     # shellcheck disable=SC2016  # expanded by the inner shell, which has the rights to open the log
-    "${SUDO[@]}" env PATH="$PATH:/usr/sbin:/sbin" sh -c \
-        'log=$1; shift; setsid nohup dockerd "$@" >>"$log" 2>&1 </dev/null &' sh "$LOG" "${flags[@]}"
+    started=$("${SUDO[@]}" env PATH="$PATH:/usr/sbin:/sbin" sh -c \
+        'log=$1; shift; setsid nohup dockerd "$@" >>"$log" 2>&1 </dev/null & echo $!' sh "$LOG" "${flags[@]}")
 }
 
 wait_for_engine() {
     local deadline=$((SECONDS + WAIT_SECONDS))
     until answers_root; do
-        if [ "$SECONDS" -ge "$deadline" ]; then
-            echo "--- last lines of $LOG" >&2
-            "${SUDO[@]}" tail -n 40 "$LOG" >&2 || true
+        if [ -n "$started" ] && ! runs "$started"; then
+            show_log
+            die "dockerd ended at once"
+        elif [ "$SECONDS" -ge "$deadline" ]; then
+            show_log
             die "dockerd did not answer within $WAIT_SECONDS s"
         fi
         sleep 0.2
     done
+}
+
+show_log() {
+    echo "--- last lines of $LOG" >&2
+    "${SUDO[@]}" tail -n 20 "$LOG" >&2 || true
 }
 
 stop_engine() {
@@ -88,7 +99,7 @@ stop_engine() {
     pid=$("${SUDO[@]}" cat "$PIDFILE" 2>/dev/null) || die "no engine that this script started ($PIDFILE is missing)"
     say "stopping dockerd (pid $pid)"
     "${SUDO[@]}" kill "$pid"
-    while [ -d "/proc/$pid" ]; do sleep 0.1; done
+    while runs "$pid"; do sleep 0.1; done
 }
 
 case "${1:-}" in

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
 import signal
 import sys
 from pathlib import Path
@@ -200,8 +199,7 @@ def web(config: Path | None) -> None:
 
     Example: seatrial web
     """
-    settings = current_settings(config)
-    secret_key(settings)
+    current_settings(config)
     environment = dict(host_environment())
     if config is not None:
         environment["SEATRIAL_CONFIG"] = str(config)
@@ -211,25 +209,9 @@ def web(config: Path | None) -> None:
         "gunicorn",
         "--config",
         "python:web.gunicorn_conf",
-        "--bind",
-        settings.server.listen,
-        "web.wsgi:app",
+        "web.wsgi:main()",
     ]
     os.execve(sys.executable, command, environment)  # noqa: S606 - becomes the web server itself
-
-
-def secret_key(settings: Settings) -> bytes:
-    """Give the key of sessions and forms; made at the first start, readable by this user only."""
-    path = settings.server.secret_key_file
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return path.read_bytes()
-    key = secrets.token_hex(32).encode()
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(key)
-    return key
 
 
 __all__ = ["programs", "sweeper", "up", "web", "worker"]

@@ -98,11 +98,12 @@ class Follower:
 
     def _take(self) -> bool:
         """Take what is new in log, steps and checkpoint; tell whether there was anything."""
-        self._take_steps()
+        steps = self._steps.read(65_536)  # before the log: what a command printed comes before its end
         data = self._log.read(LOG_READ)
         if data:
             self._alive = time.monotonic()
             self.recorder.log(data, source=(self.execution, self._log.offset))
+        self._take_steps(steps)
         marks = self._marks.read(LOG_READ)
         if marks:
             self._alive = time.monotonic()
@@ -144,8 +145,8 @@ class Follower:
             self._say(f"{mark.unit}: {error.text}")
             return UnitResult(mark.unit, UnitState.FAILED, text=error.text, seconds=seconds)
 
-    def _take_steps(self) -> None:
-        self._steps_rest += self._steps.read(65_536)
+    def _take_steps(self, data: bytes) -> None:
+        self._steps_rest += data
         *lines, self._steps_rest = self._steps_rest.split(b"\n")
         for line in lines:
             parts = line.decode("utf-8", "replace").split("\t")

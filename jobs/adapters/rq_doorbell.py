@@ -28,11 +28,12 @@ log = structlog.get_logger(__name__)
 
 def connect(url: str) -> Redis:
     """Open a connection that notices a half-open link within seconds and does not retry by itself."""
+    over_tcp = {} if url.startswith("unix:") else {"socket_keepalive": True}
     return Redis.from_url(
         url,
+        **over_tcp,
         socket_timeout=10,
         socket_connect_timeout=2,
-        socket_keepalive=True,
         health_check_interval=5,
         retry=Retry(NoBackoff(), 0),
     )

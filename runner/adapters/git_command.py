@@ -64,7 +64,7 @@ _REASONS: Final = {
         "|unable to (read|parse) (tree|object|[0-9a-f]{40})|could not read [0-9a-f]{40}|error processing"
     ),
     "there is no git repository at that address": (
-        "does not appear to be a git repository|not a git repository|repository .*not found|error: 404"
+        "does not appear to be a git repository|invalid gitfile|not a git repository|repository .*not found|error: 404"
         "|no such file or directory|does not exist"
     ),
     "its address is of a kind that is not allowed": "transport '.*' not allowed",
@@ -114,7 +114,8 @@ class GitRunner:
         `keep_open`: a descriptor (a lock) that the child holds too: the lock outlives a killed parent.
         Raises GitFailed, GitTimedOut, DiskFull; whatever `take` raises ends the command.
         """
-        strays = [f"--unset={name}" for name in os.environ if name.startswith("GIT_")]
+        variables = self._environment() | (env or {})
+        strays = [f"--unset={name}" for name in os.environ if name.startswith("GIT_") and name not in variables]
         prefix = ["env", *strays] if strays else []
         with TemporaryFile() as file:  # and no pipe, which would have to be fed while the answer is read
             file.write(stdin)
@@ -123,7 +124,7 @@ class GitRunner:
                 [*prefix, "git", *arguments],
                 istream=cast(BinaryIO, file),
                 as_process=True,
-                env=self._environment() | (env or {}),
+                env=variables,
                 start_new_session=True,
                 umask=0o022,
                 pass_fds=() if keep_open is None else (keep_open,),

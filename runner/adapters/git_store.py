@@ -27,7 +27,7 @@ _PINS: Final = "refs/seatrial/pins"
 _LOCAL: Final = 60.0
 """Seconds for a command that reads the mirror only: a listing of a million files takes 10."""
 _PACKS: Final = 50
-"""Packs before they are rolled up: above that each look-up of an object costs noticeably more."""
+"""Packs before they, and refs, are rolled up: above that each look-up of an object costs noticeably more."""
 
 
 class GitStore:
@@ -113,7 +113,8 @@ class GitStore:
 
     def _fetch(self, wanted: str | None, options: Sequence[str], refspecs: Sequence[str]) -> None:
         with self._locked() as lock:
-            if not self.exists():
+            first = not self.exists()
+            if first:
                 self._create()
             if wanted is not None and self.kind(wanted) is not None:
                 return
@@ -122,9 +123,9 @@ class GitStore:
             # Without --update-shallow a remote that is itself shallow gives nothing.
             command += ["--update-shallow", *options, "--", self._remote.url, *refspecs]
             self.git.run(command, timeout=self._fetch_timeout, keep_open=lock)
-            if len(list((self.path / "objects/pack").glob("*.pack"))) > _PACKS:
-                roll_up = ["repack", "-d", "-n", "-q", "--geometric=2"]
-                self.git.run(roll_up, timeout=self._fetch_timeout, keep_open=lock)
+            if first or len(list((self.path / "objects/pack").glob("*.pack"))) > _PACKS:
+                for roll_up in (["pack-refs", "--all"], ["repack", "-d", "-n", "-q", "--geometric=2"]):
+                    self.git.run(roll_up, timeout=self._fetch_timeout, keep_open=lock)
 
     def _create(self) -> None:
         making = self.path.with_name(f".{self.path.name}.new")
