@@ -1,0 +1,211 @@
+"""The JSON API: submissions, runs and what a run consists of, projects, capacity."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from flask import Blueprint, Response, make_response, request
+from pydantic import BaseModel
+
+from jobs.run import RunFilter, RunState, Verdict
+from jobs.submission import Submission
+from runner.model import UnitState
+from web import asking, guard, links, shapes
+from web import schemas as s
+
+blueprint = Blueprint("api", __name__)
+
+
+def answer(shape: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Answer with JSON."""
+    response = make_response(shape.model_dump_json(), status)
+    response.mimetype = "application/json"
+    for name, value in (headers or {}).items():
+        response.headers[name] = value
+    return response
+
+
+def run_filter(asked: s.RunsQuery) -> RunFilter:
+    """Give the store's filter of a query."""
+    return RunFilter(
+        project=asked.project,
+        state=RunState(asked.state) if asked.state else None,
+        user=asked.user,
+        ref=asked.ref,
+        text=asked.text,
+        verdict=Verdict(asked.verdict) if asked.verdict else None,
+    )
+
+
+# ---- runs --------------------------------------------------------------------------------------------------
+
+
+@blueprint.post("/runs")
+def submit() -> Response:
+    """Submit a run; answers 201, or 200 with the same run when the idempotency key was used before."""
+    guard.require_json()
+    asking.query(s.NoQuery)
+    body = s.RunBody.model_validate_json(request.get_data())
+    submission = Submission(
+        project=body.project,
+        ref=body.ref,
+        baseline=body.baseline,
+        units=body.units,
+        database=body.database,
+        priority=body.priority,
+        note=body.note,
+        options=body.options,
+    )
+    run, created = asking.service().submit(submission, user=asking.user(), idempotency_key=asking.idempotency_key())
+    return answer(shapes.run(run), 201 if created else 200, {"Location": links.api_run(run.id)})
+
+
+@blueprint.get("/runs")
+def runs() -> Response:
+    """List runs, newest first."""
+    asked = asking.query(s.RunsQuery)
+    page = asking.service().runs(run_filter(asked), before=asked.before, after=asked.after, limit=asked.limit)
+    kept = asked.model_dump(exclude={"before", "after"}, exclude_defaults=True)
+    address = links.API + "/runs"
+    older = address + links.query(**kept, before=page.next) if page.next is not None else None
+    newer = address + links.query(**kept, after=page.previous) if page.previous is not None else None
+    found = [f'<{url}>; rel="{rel}"' for url, rel in ((older, "next"), (newer, "prev")) if url]
+    found.append(f'<{address + links.query(**kept)}>; rel="first"')
+    body = s.RunsOut(runs=[shapes.run(run) for run in page.runs], next=older, previous=newer)
+    return answer(body, headers={"Link": ", ".join(found)})
+
+
+@blueprint.get("/runs/<id:run>")
+def show(run: int) -> Response:
+    """Show a run."""
+    asking.query(s.NoQuery)
+    return answer(detail(run))
+
+
+def detail(run_id: int) -> s.RunDetail:
+    """Read all that a run's page shows at first sight."""
+    service = asking.service()
+    run = service.run(run_id)
+    final = run.state.final
+    return shapes.detail(
+        run,
+        service.tasks(run_id),
+        service.steps(run_id),
+        None if final else service.estimate(run_id),
+        "" if final else service.explain(run_id),
+    )
+
+
+def _bare() -> None:
+    """Refuse a body that is neither empty nor JSON: these requests need none."""
+    asking.query(s.NoQuery)
+    guard.require_json()
+    body = request.get_data()
+    if body.strip() not in (b"", b"{}"):
+        s.NoQuery.model_validate_json(body)
+
+
+@blueprint.post("/runs/<id:run>/cancel")
+def cancel(run: int) -> Response:
+    """Cancel a run."""
+    _bare()
+    return answer(shapes.run(asking.service().cancel(run, user=asking.user())))
+
+
+@blueprint.post("/runs/<id:run>/resume")
+def resume(run: int) -> Response:
+    """Resume a run at its first unfinished unit."""
+    _bare()
+    return answer(shapes.run(asking.service().resume(run, user=asking.user())))
+
+
+@blueprint.post("/runs/<id:run>/rerun")
+def rerun(run: int) -> Response:
+    """Run the same commit with the same options again, as a new run."""
+    _bare()
+    new = asking.service().rerun(run, user=asking.user())
+    return answer(shapes.run(new), 201, {"Location": links.api_run(new.id)})
+
+
+# ---- inside a run ------------------------------------------------------------------------------------------
+
+
+@blueprint.get("/runs/<id:run>/units")
+def units(run: int) -> Response:
+    """List a run's units in their order."""
+    asked = asking.query(s.UnitsQuery)
+    service = asking.service()
+    service.run(run)
+    found = service.units(
+        run,
+        leg=asked.leg,
+        state=UnitState(asked.state) if asked.state else None,
+        text=asked.text,
+        task=asked.task,
+        after=asked.after,
+        limit=asked.limit,
+    )
+    following = None
+    if len(found) == asked.limit:
+        kept = asked.model_dump(exclude={"after"}, exclude_defaults=True)
+        following = links.api_run(run, "/units", **kept, after=found[-1].position)
+    body = s.UnitsOut(
+        units=[shapes.unit(run, one) for one in found],
+        counts=shapes.legs_counts(service.unit_counts(run)),
+        next=following,
+    )
+    return answer(body, headers={"Link": f'<{following}>; rel="next"'} if following else None)
+
+
+@blueprint.get("/runs/<id:run>/attempts")
+def attempts(run: int) -> Response:
+    """List every claim of the run's tasks and how it ended."""
+    asking.query(s.NoQuery)
+    service = asking.service()
+    service.run(run)
+    return answer(s.AttemptsOut(attempts=[shapes.attempt(one) for one in service.attempts(run)]))
+
+
+@blueprint.get("/runs/<id:run>/events")
+def events(run: int) -> Response:
+    """List what happened, oldest first."""
+    asked = asking.query(s.EventsQuery)
+    service = asking.service()
+    service.run(run)
+    found = service.events(run, after=asked.after, limit=asked.limit)
+    following = None
+    if len(found) == asked.limit:
+        following = links.api_run(run, "/events", after=found[-1].id, limit=asked.limit)
+    return answer(s.EventsOut(events=[shapes.event(one) for one in found], next=following))
+
+
+# ---- around runs -------------------------------------------------------------------------------------------
+
+
+@blueprint.get("/projects")
+def projects() -> Response:
+    """List the projects."""
+    asking.query(s.NoQuery)
+    return answer(s.ProjectsOut(projects=[shapes.project(one) for one in asking.service().projects()]))
+
+
+@blueprint.get("/projects/<name>/refs")
+def refs(name: str) -> Response:
+    """List refs whose names begin with `q`, from the mirror."""
+    asked = asking.query(s.RefsQuery)
+    found = asking.service().refs(name, asked.q, asked.limit)
+    return answer(s.RefsOut(refs=[shapes.ref(one) for one in found]))
+
+
+@blueprint.get("/projects/<name>/preview")
+def preview(name: str) -> Response:
+    """Show what a ref stands for now and how it would be verified."""
+    asked = asking.query(s.PreviewQuery)
+    return answer(shapes.preview(asking.service().preview(name, asked.ref)))
+
+
+@blueprint.get("/capacity")
+def capacity() -> Response:
+    """List pools and their workers."""
+    asking.query(s.NoQuery)
+    return answer(s.CapacityOut(pools=[shapes.pool(one) for one in asking.service().capacity()]))

@@ -1,0 +1,24 @@
+"""How gunicorn runs the application: one process, because its threads share one reader of the store."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jobs.settings import settings_from_process
+from web.app import VIEWERS, follow_server
+
+bind = settings_from_process().server.listen
+worker_class = "gthread"
+workers = 1
+# Each live viewer holds a thread; the rest answer everything else.
+threads = VIEWERS + 40
+graceful_timeout = 3
+timeout = 60
+keepalive = 5
+accesslog = None
+forwarded_allow_ips = ""
+
+
+def post_worker_init(worker: Any) -> None:
+    """End live streams when the worker is told to stop."""
+    follow_server(worker.wsgi, lambda: not worker.alive)

@@ -1,0 +1,194 @@
+"""A log by its lines: where each begins, windows of them, and a search. Logs only grow, so an index only grows."""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from web.ansi import plain
+
+# Lines are found by counting newlines in blocks of this size: 4,096 numbers for a log of 256 MiB.
+BLOCK = 65_536
+
+# A longer line is shown up to here; the rest is in the download.
+LINE_LIMIT = 16_384
+
+# A window holds at most so much text, however many lines were asked for.
+WINDOW_LIMIT = 2 << 20
+
+# One search request looks at so many bytes; the next one goes on.
+SEARCH_LIMIT = 64 << 20
+
+# Indexes kept in memory; an index of a 256 MiB log takes about 150 KB.
+KEPT = 256
+
+
+class Reader(Protocol):
+    """Reads bytes of a task's log."""
+
+    def log(self, task: int, *, offset: int = 0, limit: int = BLOCK) -> bytes: ...
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line: its number from 1, where it begins, its text, and how many of its bytes are not shown."""
+
+    n: int
+    offset: int
+    text: str
+    cut: int
+
+
+@dataclass(frozen=True)
+class Window:
+    """Some lines of a log; `next_offset` is the byte after the last one, `open` tells that no newline ends it."""
+
+    lines: tuple[Line, ...]
+    total: int
+    size: int
+    next_offset: int
+    open: bool
+
+
+@dataclass(frozen=True)
+class Hits:
+    """What a search found; `next` is the line to go on from."""
+
+    hits: tuple[Line, ...]
+    next: int | None
+    total: int
+
+
+class LogIndex:
+    """How many newlines stand before each block of one task's log."""
+
+    def __init__(self, reader: Reader, task: int) -> None:
+        self._reader = reader
+        self._task = task
+        self._lock = threading.Lock()
+        self._before: list[int] = [0]  # newlines before block i; one more entry than there are full blocks
+        self._partial = b""  # what stands after the last full block
+
+    def _grow(self) -> None:
+        while True:
+            start = (len(self._before) - 1) * BLOCK + len(self._partial)
+            data = self._reader.log(self._task, offset=start, limit=BLOCK)
+            if not data:
+                return
+            self._partial += data
+            while len(self._partial) >= BLOCK:
+                block, self._partial = self._partial[:BLOCK], self._partial[BLOCK:]
+                self._before.append(self._before[-1] + block.count(b"\n"))
+
+    def _facts(self) -> tuple[list[int], int, int, bool]:
+        """Give newlines before each block, newlines in all, size, and whether the last line is open."""
+        with self._lock:
+            self._grow()
+            newlines = self._before[-1] + self._partial.count(b"\n")
+            size = (len(self._before) - 1) * BLOCK + len(self._partial)
+            ends = self._partial[-1:] or (self._reader.log(self._task, offset=size - 1, limit=1) if size else b"\n")
+            return self._before, newlines, size, ends != b"\n"
+
+    def total(self) -> int:
+        """Count the lines, one that no newline ends included."""
+        _, newlines, _, is_open = self._facts()
+        return newlines + is_open
+
+    def window(self, start: int, count: int) -> Window:
+        """Give up to `count` lines from line `start` on; a negative `start` counts from the end."""
+        before, newlines, size, is_open = self._facts()
+        total = newlines + is_open
+        first = max(1, total + start + 1 if start < 0 else max(1, start))
+        offset = self._offset(before, first) if first <= total else size
+        lines: list[Line] = []
+        room = WINDOW_LIMIT
+        for line, length in self._lines(first, offset, size):
+            lines.append(line)
+            offset += length
+            room -= len(line.text)
+            if len(lines) >= count or room <= 0:
+                break
+        return Window(tuple(lines), total, size, offset, is_open and bool(lines) and lines[-1].n == total)
+
+    def search(self, text: str, start: int, limit: int) -> Hits:
+        """Find the lines that hold `text`, case ignored, from line `start` on."""
+        before, newlines, size, is_open = self._facts()
+        total = newlines + is_open
+        if start > total:
+            return Hits((), None, total)
+        offset = self._offset(before, start)
+        end = offset + SEARCH_LIMIT
+        wanted = text.casefold()
+        hits: list[Line] = []
+        for line, length in self._lines(start, offset, size):
+            if wanted in plain(line.text).casefold():
+                hits.append(line)
+            offset += length
+            if (offset >= end or len(hits) >= limit) and line.n < total:
+                return Hits(tuple(hits), line.n + 1, total)
+        return Hits(tuple(hits), None, total)
+
+    def _offset(self, before: list[int], line: int) -> int:
+        """Find the byte at which a line begins: after newline number `line - 1`."""
+        wanted = line - 1
+        if wanted == 0:
+            return 0
+        block = bisect_left(before, wanted) - 1
+        left = wanted - before[block]
+        data = b""
+        start = block * BLOCK
+        while len(data) < BLOCK:
+            more = self._reader.log(self._task, offset=start + len(data), limit=BLOCK - len(data))
+            if not more:
+                break
+            data += more
+        place = -1
+        for _ in range(left):
+            place = data.index(b"\n", place + 1)
+        return start + place + 1
+
+    def _lines(self, number: int, offset: int, size: int) -> Iterator[tuple[Line, int]]:
+        """Walk over lines from `offset` to `size` with their whole lengths; a long line is never held whole."""
+        begin, held, length = offset, b"", 0
+        while offset < size:
+            data = self._reader.log(self._task, offset=offset, limit=min(BLOCK, size - offset))
+            if not data:
+                break
+            offset += len(data)
+            at = 0
+            while (end := data.find(b"\n", at)) >= 0:
+                held += data[at : min(end, at + LINE_LIMIT - len(held))]
+                length += end - at
+                yield _line(number, begin, held, length), length + 1
+                number, begin, held, length = number + 1, begin + length + 1, b"", 0
+                at = end + 1
+            rest = len(data) - at
+            held += data[at : at + max(0, LINE_LIMIT - len(held))]
+            length += rest
+        if length:
+            yield _line(number, begin, held, length), length
+
+
+def _line(number: int, offset: int, held: bytes, length: int) -> Line:
+    return Line(number, offset, held.decode("utf-8", "replace"), length - len(held))
+
+
+class LogIndexes:
+    """The indexes of the logs that were read lately."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[int, LogIndex] = OrderedDict()
+
+    def of(self, task: int) -> LogIndex:
+        with self._lock:
+            index = self._kept.pop(task, None) or LogIndex(self._reader, task)
+            self._kept[task] = index
+            while len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
+            return index

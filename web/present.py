@@ -1,0 +1,306 @@
+"""What pages show of records: states in words with their reason, progress, buttons that say what they do. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from jobs.run import Run, RunState, StepRecord, Task, TaskState, UnitCounts, Verdict
+from runner.model import TaskKind, UnitState
+from web import links
+from web.schemas import EstimateOut
+from web.words import about, duration, number, plural, task_title
+
+
+@dataclass(frozen=True)
+class Badge:
+    """A state's look (icon and colour are chosen by `kind`) and its word."""
+
+    kind: str
+    word: str
+
+
+BADGES = {
+    RunState.QUEUED: Badge("queued", "Queued"),
+    RunState.RUNNING: Badge("running", "Running"),
+    RunState.INTERRUPTED: Badge("interrupted", "Interrupted"),
+    RunState.DONE: Badge("passed", "Passed"),
+    RunState.FAILED: Badge("failed", "Failed"),
+    RunState.ERRORED: Badge("errored", "Errored"),
+    RunState.CANCELLED: Badge("cancelled", "Cancelled"),
+}
+DIFFERENT = Badge("different", "Different")
+CANCELLING = Badge("cancelled", "Cancelling")
+
+UNIT_BADGES = {
+    UnitState.TODO: Badge("queued", "To do"),
+    UnitState.DONE: Badge("passed", "Done"),
+    UnitState.FAILED: Badge("failed", "Failed"),
+}
+
+STEP_BADGES = {
+    "running": Badge("running", "Running"),
+    "done": Badge("passed", "Done"),
+    "failed": Badge("failed", "Failed"),
+    "ended": Badge("interrupted", "Cut off"),
+}
+
+
+def badge(run: Run) -> Badge:
+    """Give a run's badge: its verdict when it is done."""
+    if run.verdict is Verdict.DIFFERENT:
+        return DIFFERENT
+    if run.cancel_requested and not run.state.final:
+        return CANCELLING
+    return BADGES[run.state]
+
+
+def task_badge(task: Task) -> Badge:
+    return outcome_badge(task.state)
+
+
+def step_badge(state: str) -> Badge:
+    return STEP_BADGES.get(state, Badge("queued", state))
+
+
+def outcome_badge(outcome: str | None) -> Badge:
+    """Give the badge of how an attempt ended; None while it goes on."""
+    if outcome is None:
+        return BADGES[RunState.RUNNING]
+    if outcome == TaskState.DONE:
+        return Badge("passed", "Done")
+    return BADGES[RunState(outcome)]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A bar of units: parts of 100, and the same in words. `total` is None until the list is known."""
+
+    total: int | None
+    done: int
+    failed: int
+    left: int
+    done_share: float
+    failed_share: float
+    words: str
+
+
+def progress(units: UnitCounts) -> Progress:
+    total = units.total
+    if total is None:
+        return Progress(None, 0, 0, 0, 0.0, 0.0, "units not listed yet")
+    share = 100.0 / max(1, total)
+    left = max(0, total - units.done - units.failed)
+    words = f"{number(units.done)} of {plural(total, 'unit')}"
+    if units.failed:
+        words += f", {number(units.failed)} failed"
+    return Progress(total, units.done, units.failed, left, units.done * share, units.failed * share, words)
+
+
+@dataclass(frozen=True)
+class Button:
+    """A button of a form that stands elsewhere on the page; its label says what will happen."""
+
+    form: str
+    label: str
+    primary: bool = False
+    confirm: str | None = None
+
+
+def buttons(run: Run) -> list[Button]:
+    found = []
+    left = progress(run.units).left + run.units.failed
+    todo = plural(left, "unit") + " left" if run.units.total is not None else "begins with the preparation"
+    if run.state is RunState.INTERRUPTED:
+        found.append(Button("resume", f"Resume now — {todo}", primary=True))
+    elif run.state in (RunState.FAILED, RunState.ERRORED, RunState.CANCELLED):
+        found.append(Button("resume", f"Resume — {todo}", primary=True))
+    if not run.state.final and not run.cancel_requested:
+        safe = plural(run.units.done, "finished unit")
+        ask = f"Cancel run {run.id}? Its {safe} stay, and it can be resumed."
+        found.append(Button("cancel", "Cancel run", confirm=ask))
+    if run.state.final:
+        found.append(Button("rerun", f"Run {links.commit(run.candidate.commit)} again"))
+    return found
+
+
+def because(run: Run, explanation: str) -> str:
+    """Say in one sentence why a run stands where it stands."""
+    units = run.units
+    if run.state is RunState.INTERRUPTED:
+        why = explanation or (run.reason.text if run.reason else "the world got in the way.")
+        safe = f" {number(units.done)} of {plural(units.total, 'unit')} are safe." if units.total else ""
+        return why + safe
+    if run.cancel_requested and not run.state.final:
+        return "waiting for its containers to end."
+    if run.state is RunState.QUEUED:
+        return explanation or "a worker is about to take it."
+    if run.state is RunState.RUNNING:
+        return explanation or (progress(units).words if units.total is not None else "preparing the workspace")
+    if run.state is RunState.DONE:
+        if run.verdict is Verdict.DIFFERENT:
+            return "the candidate's results differ from the baseline's."
+        return f"all {plural(units.total or 0, 'unit')} finished" if units.total != 1 else "its unit finished"
+    if run.reason is not None:
+        return run.reason.text
+    return ""
+
+
+def span(run: Run, now: datetime | None = None) -> float | None:
+    """Give how many seconds a run has taken since it began."""
+    if run.started_at is None:
+        return None
+    return ((run.finished_at or now or datetime.now(UTC)) - run.started_at).total_seconds()
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the list of runs."""
+
+    run: Run
+    badge: Badge
+    because: str
+    progress: Progress
+    took: str
+    left: str
+    href: str
+
+
+def row(run: Run, now: datetime | None = None) -> Row:
+    final = run.state.final
+    return Row(
+        run=run,
+        badge=badge(run),
+        because=because(run, "waiting for a worker" if run.state is RunState.QUEUED else ""),
+        progress=progress(run.units),
+        took=duration(span(run, now)),
+        left="" if final else "so far",
+        href=links.run(run.id),
+    )
+
+
+@dataclass(frozen=True)
+class StepLine:
+    name: str
+    badge: Badge
+    took: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class TaskLine:
+    """A task with its steps."""
+
+    task: Task
+    title: str
+    badge: Badge
+    took: str
+    progress: Progress
+    steps: list[StepLine]
+    log: str
+
+
+def task_lines(run: Run, tasks: Sequence[Task], steps: Sequence[StepRecord]) -> list[TaskLine]:
+    by_task: dict[int, list[StepRecord]] = {}
+    for step in steps:
+        by_task.setdefault(step.task, []).append(step)
+    return [_task_line(run, task, by_task.get(task.id, [])) for task in tasks]
+
+
+def _task_line(run: Run, task: Task, steps: Sequence[StepRecord]) -> TaskLine:
+    last = max((step.attempt for step in steps), default=0)
+    took = None
+    if task.started_at is not None:
+        took = ((task.finished_at or datetime.now(UTC)) - task.started_at).total_seconds()
+    return TaskLine(
+        task=task,
+        title=task_title(task),
+        badge=task_badge(task),
+        took=duration(took) if task.state not in (TaskState.QUEUED, TaskState.INTERRUPTED) else "",
+        progress=progress(UnitCounts(task.units_total, task.units_done, task.units_failed)),
+        steps=[
+            StepLine(step.name, step_badge(step.state), duration(step.seconds), step.detail)
+            for step in steps
+            if step.attempt == last
+        ],
+        log=links.run(run.id, tab="log", task=task.id),
+    )
+
+
+@dataclass(frozen=True)
+class Tab:
+    name: str
+    label: str
+    count: str
+    href: str
+
+
+def tabs(run: Run) -> list[Tab]:
+    counts = {
+        "units": number(run.units.total) if run.units.total is not None else "",
+        "attempts": number(run.attempts) if run.attempts else "",
+        "files": "",
+    }
+    labels = {"summary": "Summary", "units": "Units", "log": "Log", "attempts": "Attempts", "files": "Files"}
+    return [
+        Tab(name, label, counts.get(name, ""), links.run(run.id, tab=None if name == "summary" else name))
+        for name, label in labels.items()
+    ]
+
+
+@dataclass(frozen=True)
+class Head:
+    """The part of a run's page that answers "is it all right?"."""
+
+    run: Run
+    badge: Badge
+    because: str
+    progress: Progress
+    facts: list[str]
+    basis: str
+    buttons: list[Button]
+    tabs: list[Tab]
+    title: str
+    ongoing: list[TaskLine]
+    preparations: list[TaskLine]
+    batches: list[TaskLine]
+
+
+def head(
+    run: Run,
+    tasks: Sequence[Task],
+    steps: Sequence[StepRecord],
+    estimate: EstimateOut | None,
+    explanation: str,
+) -> Head:
+    shown = badge(run)
+    bar = progress(run.units)
+    facts = []
+    if bar.total is not None and not run.state.final:
+        facts.append(f"{plural(bar.left, 'unit')} left")
+    if estimate is not None and estimate.units_per_minute:
+        facts.append(f"{estimate.units_per_minute:.0f}/min" if estimate.units_per_minute >= 1 else "under 1/min")
+    if estimate is not None and estimate.seconds_left is not None:
+        facts.append(f"about {about(estimate.seconds_left)} left")
+    took = span(run)
+    if took is not None:
+        facts.append(f"took {duration(took)}" if run.state.final else f"{duration(took)} so far")
+    if run.attempts > len(tasks):
+        facts.append(plural(run.attempts, "attempt"))
+    percent = f" {int(bar.done_share)} %" if run.state is RunState.RUNNING and bar.total else ""
+    lines = task_lines(run, tasks, steps)
+    return Head(
+        run=run,
+        badge=shown,
+        because=because(run, explanation),
+        progress=bar,
+        facts=facts,
+        basis=estimate.basis if estimate is not None and estimate.seconds_left is not None else "",
+        buttons=buttons(run),
+        tabs=tabs(run),
+        title=f"{shown.word}{percent} · run {run.id} · {run.candidate.ref}",
+        ongoing=[line for line in lines if line.task.state is TaskState.RUNNING],
+        preparations=[line for line in lines if line.task.kind is TaskKind.PREPARE],
+        batches=[line for line in lines if line.task.kind is TaskKind.VERIFY],
+    )

@@ -1,0 +1,439 @@
+"""What the JSON API takes and gives; the OpenAPI document is generated from these models."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints
+
+# What an SQL integer holds: a larger number names nothing.
+MAX_ID = 2**63 - 1
+
+NOTE_LIMIT = 2_000
+KEY_LIMIT = 255
+
+
+def rfc3339(at: datetime) -> str:
+    """Write a time as RFC 3339 in UTC with milliseconds."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _printable(text: str) -> str:
+    if "\x00" in text:
+        raise ValueError("a NUL character is not allowed")
+    return text
+
+
+Time = Annotated[datetime, PlainSerializer(rfc3339, return_type=str, when_used="json")]
+Text = Annotated[str, AfterValidator(_printable)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=300), AfterValidator(_printable)]
+Id = Annotated[int, Field(ge=1, le=MAX_ID)]
+RunStateName = Literal["queued", "running", "interrupted", "done", "failed", "errored", "cancelled"]
+UnitStateName = Literal["todo", "done", "failed"]
+
+
+class Strict(BaseModel):
+    """Refuses what it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Shape(BaseModel):
+    """What the API answers with."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+# ---- requests ----------------------------------------------------------------------------------------------
+
+
+class RunBody(BaseModel):
+    """A submission."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    project: Name
+    ref: Name = Field(description="Branch, tag, full or abbreviated commit, or refs/pull/N/head.")
+    baseline: Name | None = Field(None, description="The ref to compare with; the project's default when null.")
+    units: Text | None = Field(None, max_length=2_000, description="Run only the units that match.")
+    database: Name | None = Field(None, description="One of the project's databases.")
+    priority: int = Field(0, ge=-100, le=100)
+    note: Text = Field("", max_length=NOTE_LIMIT, description="What could this change affect?")
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class RunsQuery(Strict):
+    """What a list of runs is narrowed to."""
+
+    project: Name | None = None
+    state: RunStateName | None = None
+    verdict: Literal["passed", "different"] | None = None
+    user: Name | None = None
+    ref: Name | None = None
+    text: Name | None = Field(None, description="Searches ref, commit, note and user.")
+    before: Id | None = Field(None, description="Only runs older than this one.")
+    after: Id | None = Field(None, description="Only runs newer than this one.")
+    limit: int = Field(50, ge=1, le=200)
+
+
+class UnitsQuery(Strict):
+    """What a run's units are narrowed to."""
+
+    leg: Name | None = None
+    state: UnitStateName | None = None
+    text: Name | None = None
+    task: Id | None = None
+    after: int | None = Field(None, ge=-1, le=MAX_ID, description="Only units after this position.")
+    limit: int = Field(200, ge=1, le=1_000)
+
+
+class EventsQuery(Strict):
+    """From where on events are wanted."""
+
+    after: int = Field(0, ge=0, le=MAX_ID)
+    limit: int = Field(500, ge=1, le=1_000)
+
+
+class OutputQuery(Strict):
+    """Which leg's output, and which file of it when there are several."""
+
+    leg: Name = "candidate"
+    path: Name | None = None
+
+
+class OffsetQuery(Strict):
+    """From which byte on a log is wanted, and at most how many."""
+
+    offset: int = Field(0, ge=0, le=MAX_ID)
+    limit: int | None = Field(None, ge=1, le=MAX_ID, description="At most so many bytes; all there are when absent.")
+
+
+class LinesQuery(Strict):
+    """A window of a log's lines; a negative `start` counts from the end."""
+
+    start: int = Field(1, ge=-5_000, le=MAX_ID)
+    count: int = Field(500, ge=1, le=5_000)
+
+
+class SearchQuery(Strict):
+    """A search in a log. `line` is the first line looked at; one answer looks at 64 MiB at most."""
+
+    q: Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_printable)]
+    line: int = Field(1, ge=1, le=MAX_ID)
+    limit: int = Field(200, ge=1, le=1_000)
+
+
+class StreamQuery(Strict):
+    """What a stream holds and where it goes on."""
+
+    cursor: Text | None = Field(None, max_length=100_000, description="Instead of Last-Event-ID.")
+    logs: Annotated[str, StringConstraints(pattern=r"^(all|none|[0-9]{1,18})$")] = Field(
+        "all", description="all, none, or the id of the only task whose log is wanted."
+    )
+    view: Literal["page"] | None = Field(None, description="Add the page's own fragments.")
+
+
+class RefsQuery(Strict):
+    """The beginning of a ref's name."""
+
+    q: Annotated[str, StringConstraints(max_length=300), AfterValidator(_printable)] = ""
+    limit: int = Field(50, ge=1, le=500)
+
+
+class PreviewQuery(Strict):
+    """The ref to look at."""
+
+    ref: Name
+
+
+class NoQuery(Strict):
+    """Nothing."""
+
+
+# ---- answers -----------------------------------------------------------------------------------------------
+
+
+class ReasonOut(Shape):
+    code: str
+    text: str
+
+
+class RefCommit(Shape):
+    ref: str
+    commit: str
+
+
+class CountsOut(Shape):
+    total: int | None
+    done: int
+    failed: int
+
+
+class LegOut(Shape):
+    name: str
+    ref: str
+    commit: str
+    subject: str
+    author: str
+    spec_source: str
+    spec_digest: str
+    image: str | None
+    image_digest: str | None
+    data_id: str | None
+    prepared: bool
+
+
+class LinksOut(Shape):
+    self: str
+    page: str
+    log: str
+    stream: str
+    units: str
+    outputs: str
+
+
+class RunOut(Shape):
+    """A run."""
+
+    id: int
+    project: str
+    ref: str
+    commit: str
+    baseline: RefCommit | None
+    state: RunStateName
+    verdict: Literal["passed", "different"] | None
+    reason: ReasonOut | None
+    units: CountsOut
+    attempts: int
+    created_at: Time
+    started_at: Time | None
+    finished_at: Time | None
+    legs: list[LegOut]
+    user: str
+    note: str
+    priority: int
+    database: str | None
+    units_filter: str | None
+    pool: str
+    cancel_requested: bool
+    parent: int | None
+    options: dict[str, Any]
+    links: LinksOut
+
+
+class EstimateOut(Shape):
+    seconds_left: float | None
+    units_per_minute: float | None
+    basis: str
+
+
+class StepOut(Shape):
+    task: int
+    attempt: int
+    name: str
+    state: str
+    started_at: Time
+    seconds: float | None
+    detail: str
+
+
+class TaskOut(Shape):
+    id: int
+    leg: str
+    kind: Literal["prepare", "verify"]
+    batch: int
+    state: RunStateName
+    attempt: int
+    host: str | None
+    worker: str | None
+    reason: ReasonOut | None
+    units: CountsOut
+    log_size: int
+    created_at: Time
+    started_at: Time | None
+    finished_at: Time | None
+
+
+class RunDetail(RunOut):
+    """A run with its tasks and steps, an estimate while it goes on, and why it stands where it stands."""
+
+    explanation: str
+    estimate: EstimateOut | None
+    tasks: list[TaskOut]
+    steps: list[StepOut]
+
+
+class RunsOut(Shape):
+    runs: list[RunOut]
+    next: str | None
+    previous: str | None
+
+
+class OutputOut(Shape):
+    name: str
+    digest: str
+    size: int
+    tree: bool
+    href: str
+
+
+class UnitOut(Shape):
+    leg: str
+    unit: str
+    position: int
+    task: int | None
+    state: UnitStateName
+    text: str
+    output: OutputOut | None
+    seconds: float | None
+    attempt: int | None
+
+
+class UnitsOut(Shape):
+    units: list[UnitOut]
+    counts: dict[str, CountsOut]
+    next: str | None
+
+
+class AttemptOut(Shape):
+    task: int
+    attempt: int
+    worker: str
+    host: str
+    started_at: Time
+    ended_at: Time | None
+    outcome: str | None
+    reason: ReasonOut | None
+    log_offset: int
+
+
+class AttemptsOut(Shape):
+    attempts: list[AttemptOut]
+
+
+class EventOut(Shape):
+    id: int
+    task: int | None
+    attempt: int | None
+    at: Time
+    kind: str
+    data: dict[str, Any]
+
+
+class EventsOut(Shape):
+    events: list[EventOut]
+    next: str | None
+
+
+class LineOut(Shape):
+    """A line: its number from 1, the byte at which it begins, and its text (non-UTF-8 bytes replaced).
+
+    `cut` is how many bytes of a very long line are not shown.
+    """
+
+    n: int
+    offset: int
+    text: str
+    cut: int
+
+
+class LinesOut(Shape):
+    """A window of a log. `next_offset` is the byte after the last one shown; `open` tells that it ends no line."""
+
+    task: int
+    lines: list[LineOut]
+    total: int
+    size: int
+    next_offset: int
+    open: bool
+
+
+class HitsOut(Shape):
+    task: int
+    hits: list[LineOut]
+    next: int | None = Field(description="The line from which to go on; null when the end was reached.")
+    total: int
+
+
+class ProjectOut(Shape):
+    name: str
+    repository: str
+    default_baseline: str | None
+    pool: str
+    database: str | None
+
+
+class ProjectsOut(Shape):
+    projects: list[ProjectOut]
+
+
+class RefOut(Shape):
+    name: str
+    kind: Literal["branch", "tag", "pull", "commit"]
+    commit: str
+
+
+class RefsOut(Shape):
+    refs: list[RefOut]
+
+
+class CommitOut(Shape):
+    sha: str
+    subject: str
+    author: str
+    at: Time
+
+
+class PreviewOut(Shape):
+    ref: RefOut
+    commit: CommitOut
+    spec_source: str
+    spec: dict[str, Any]
+
+
+class WorkerOut(Shape):
+    name: str
+    host: str
+    pid: int
+    started_at: Time
+    seen_at: Time
+    task: int | None
+    draining: bool
+
+
+class PoolOut(Shape):
+    name: str
+    slots: int
+    queued: int
+    running: int
+    workers: list[WorkerOut]
+
+
+class CapacityOut(Shape):
+    pools: list[PoolOut]
+
+
+class HealthOut(Shape):
+    healthy: bool
+    problems: list[str]
+
+
+class ProblemItem(Shape):
+    key: str
+    message: str
+    value: str | None = None
+    line: int | None = None
+    column: int | None = None
+    remedy: str | None = None
+
+
+class ProblemOut(Shape):
+    """An RFC 9457 problem document."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    errors: list[ProblemItem] = Field(default_factory=list)

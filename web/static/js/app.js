@@ -1,0 +1,36 @@
+// What every page has: theme, times, keyboard, copy buttons, rows that can be clicked, questions before an act.
+
+import { listen } from "./keys.js";
+import { localise } from "./times.js";
+
+function reveal() {
+  for (const button of document.querySelectorAll("#theme, #help-open, [data-copy]")) button.hidden = false;
+  for (const field of document.querySelectorAll("[data-key]")) field.value ||= crypto.randomUUID?.() ?? String(Math.random());
+}
+
+function clicked(event) {
+  const copy = event.target.closest("[data-copy]");
+  if (copy) {
+    navigator.clipboard?.writeText(copy.dataset.copy).then(() => {
+      copy.textContent = "Copied";
+      setTimeout(() => { copy.textContent = "Copy"; }, 1500);
+    });
+    return;
+  }
+  const asks = event.target.closest("[data-confirm]");
+  if (asks && !confirm(asks.dataset.confirm)) { event.preventDefault(); return; }
+  const row = event.target.closest("tr[data-href]");
+  const selecting = String(getSelection()) !== "";
+  if (row && !event.target.closest("a, button, input") && !selecting) {
+    if (event.ctrlKey || event.metaKey) open(row.dataset.href); else location.href = row.dataset.href;
+  }
+}
+
+reveal();
+localise();
+listen();
+setInterval(localise, 20_000);
+document.addEventListener("click", clicked);
+document.addEventListener("htmx:after:swap", () => { reveal(); localise(); });
+document.getElementById("theme")?.addEventListener("click", () => globalThis.switchTheme());
+document.getElementById("help-open")?.addEventListener("click", () => document.getElementById("help").showModal());

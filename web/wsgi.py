@@ -1,0 +1,55 @@
+"""The entry for gunicorn: `gunicorn -c python:web.gunicorn_conf 'web.wsgi:main()'`."""
+
+from __future__ import annotations
+
+import getpass
+import logging
+import os
+import secrets
+import sys
+from pathlib import Path
+
+import structlog
+from flask import Flask
+
+from jobs.compose import build_service
+from jobs.settings import settings_from_process
+from web.app import create_app
+
+
+def secret_key(path: Path) -> str:
+    """Read the key that signs sessions and forms; make it at the first start, for this user only."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return path.read_text("ascii").strip()
+    with os.fdopen(handle, "w") as file:
+        file.write(secrets.token_hex(32))
+    return path.read_text("ascii").strip()
+
+
+def configure_logging() -> None:
+    """Write one line an event to standard error; tracebacks without the values of variables."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            ),
+        ],
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+    )
+
+
+def main() -> Flask:
+    """Build the application from this process's settings."""
+    configure_logging()
+    settings = settings_from_process()
+    return create_app(
+        build_service(settings),
+        secret_key=secret_key(settings.server.secret_key_file),
+        user=getpass.getuser(),
+    )
