@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-REQUIREMENTS = HERE / "layers" / "released" / "requirements.txt"
+REQUIREMENTS = HERE / "layers" / "released" / "image" / "requirements.txt"
 ENTITIES = 6
 DOCUMENTS = 8
 

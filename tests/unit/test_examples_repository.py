@@ -188,7 +188,7 @@ def test_planted_defects_are_labelled_and_small() -> None:
 def test_the_ledgers_packages_are_pinned_by_hash_and_name_no_host() -> None:
     versions: dict[str, dict[str, str]] = {}
     for branch in ("released", "candidate"):
-        text = trees("ledger")[branch]["requirements.txt"].decode()
+        text = trees("ledger")[branch]["image/requirements.txt"].decode()
         assert "http" not in text
         blocks = [block for block in text.replace("\\\n", " ").splitlines() if not block.lstrip().startswith("#")]
         assert all("--hash=sha256:" in block for block in blocks)
