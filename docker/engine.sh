@@ -34,7 +34,7 @@ become_root() {
 answers() { command -v docker >/dev/null && docker info >/dev/null 2>&1; }
 
 # A zombie counts as ended: where PID 1 does not reap, it stays in /proc for good.
-runs() { grep -qs '^State:[[:space:]]*[^ZX]' "/proc/$1/status"; }
+runs() { grep -qsE '^State:[[:space:]]+[^ZX[:space:]]' "/proc/$1/status"; }
 
 answers_root() { "${SUDO[@]}" docker info >/dev/null 2>&1; }
 
