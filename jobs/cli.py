@@ -6,10 +6,45 @@ from pathlib import Path
 
 import click
 
-from jobs.cli_server import sweeper, up, web, worker
+from jobs.cli_group import LazyGroup
+
+SECTIONS = {
+    "Runs": {
+        "submit": ("jobs.cli_runs:submit", "Verify a branch, tag or commit."),
+        "list": ("jobs.cli_runs:list_runs", "List runs, newest first."),
+        "show": ("jobs.cli_runs:show", "Show a run: its state and why, its units, steps and tasks."),
+        "logs": ("jobs.cli_files:logs", "Write a run's log, byte by byte as the branch wrote it."),
+        "units": ("jobs.cli_runs:units", "List a run's units."),
+        "output": ("jobs.cli_files:output", "Fetch a unit's output, or all of a run as an archive."),
+        "resume": ("jobs.cli_runs:resume", "Go on with a run at its first unfinished unit."),
+        "cancel": ("jobs.cli_runs:cancel", "End a run."),
+        "rerun": ("jobs.cli_runs:rerun", "Run the same commit again from its beginning, as a new run."),
+        "projects": ("jobs.cli_around:projects", "List the server's projects."),
+        "refs": ("jobs.cli_around:refs", "List the branches and tags of a project."),
+        "capacity": ("jobs.cli_around:capacity", "List pools, their workers and what waits."),
+    },
+    "Server": {
+        "up": ("jobs.cli_server:up", "Start everything: web, workers, sweeper, and a Valkey when none is set."),
+        "demo": ("jobs.cli_demo:demo", "Show Seatrial on real input, with sample databases and repositories."),
+        "worker": ("jobs.cli_server:worker", "Do the work of a pool on this machine, some tasks at once."),
+        "sweeper": ("jobs.cli_server:sweeper", "Watch leases, ring for what waits, clean up what is over."),
+        "web": ("jobs.cli_server:web", "Serve the pages and the API."),
+    },
+    "Set-up": {
+        "doctor": ("jobs.cli_doctor:doctor", "Check all that Seatrial needs, and say how to mend it."),
+        "settings": ("jobs.cli_admin:settings", "Check seatrial.toml."),
+        "spec": ("jobs.cli_admin:spec", "Check a seatrial.yml."),
+        "project": ("jobs.cli_admin:project", "Look at the projects of seatrial.toml."),
+        "db": ("jobs.cli_db:db", "Bless, check and tidy the verification databases."),
+    },
+}
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=LazyGroup,
+    sections=SECTIONS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.option(
     "--config",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -22,9 +57,6 @@ def main(config: Path | None) -> None:
     Exit codes: 0 passed, 1 failed or different, 2 usage, 3 infrastructure.
     """
 
-
-for command in (up, worker, sweeper, web):
-    main.add_command(command)
 
 if __name__ == "__main__":
     main()

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import update_wrapper
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobs.settings import Settings, SettingsError, settings_from_process
+if TYPE_CHECKING:
+    from jobs.settings import Settings
 
 EXIT_PASSED, EXIT_FAILED, EXIT_USAGE, EXIT_INFRASTRUCTURE = 0, 1, 2, 3
 
@@ -37,6 +38,9 @@ def pass_config(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def current_settings(config: Path | None) -> Settings:
     """Load the settings; problems end the command with exit code 2."""
+    # Half a second of a loaded machine: not for those commands that need no settings.
+    from jobs.settings import SettingsError, settings_from_process
+
     try:
         return settings_from_process(config)
     except SettingsError as error:

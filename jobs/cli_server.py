@@ -23,15 +23,16 @@ from runner.model import Reason
 log = structlog.get_logger(__name__)
 
 
-def configure_logging() -> None:
-    """Write one line an event to standard error."""
+def configure_logging(file: Path | None = None) -> None:
+    """Write one line an event to standard error, or to the end of a file."""
+    stream = sys.stderr if file is None else file.open("a", encoding="utf-8")
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
+            structlog.dev.ConsoleRenderer(colors=stream.isatty()),
         ],
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=stream),
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
     )
 
@@ -63,7 +64,7 @@ def programs(settings: Settings, config: Path | None) -> list[Program]:
     """List what a whole server is made of, in the order of its start."""
     found = []
     if settings.server.redis_url is None:
-        found.append(Program("valkey", valkey_command(embedded_socket(settings))))
+        found.append(Program("valkey", valkey_command(embedded_socket(settings)), needed_by_others=True))
     found.append(Program("sweeper", _again(config, "sweeper")))
     found += [Program(f"worker-{pool}", _again(config, "worker", "--pool", pool)) for pool in sorted(settings.pools)]
     found.append(Program("web", _again(config, "web")))
@@ -142,7 +143,7 @@ def _be_slot(settings: Settings, pool: str, number: int) -> None:
     name = f"{host_name()}-{pool}-{number}"
     engine = DockerEngine()
     try:
-        network = open_network(engine, settings, f"{pool}-{number}-{os.getpid()}")
+        network = open_network(engine, settings, f"{pool}-{number}")
     except ImageMissing:
         network = "none"  # the gateway image is not made yet: starts take longer, nothing else changes
     place = Place(

@@ -12,7 +12,7 @@ import structlog
 from jobs.adapters.sql_ledger import INLINE_BYTES
 from jobs.adapters.sql_store import Store
 from runner.errors import Cancelled, Drained, Fenced, StoreUnavailable
-from runner.model import UnitResult
+from runner.model import Output, UnitResult
 from runner.ports import Objects
 
 FLUSH_SECONDS = 0.2
@@ -75,6 +75,10 @@ class LedgerRecorder:
     def token(self, token: str, *, source: tuple[int, int] | None = None) -> None:
         """Record the last token."""
         self._store.ledger.token(self._task, self._attempt, token, source)
+
+    def resume_point(self, token: str, output: Output) -> None:
+        """Record from where the next container goes on."""
+        self._store.ledger.resume_point(self._task, self._attempt, token, output)
 
     def offsets(self, execution: int) -> tuple[int, int]:
         """Give how far an execution's log and checkpoint were taken."""

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import IO, Any
 
 import structlog
 
@@ -22,17 +23,22 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Program:
-    """A child to keep alive. `died` is told its name after each death, before it starts again."""
+    """A child to keep alive. `died` is told its name after each death, before it starts again.
+
+    `needed_by_others`: it ends when all the others have.
+    """
 
     name: str
     command: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
     died: Callable[[str], None] | None = None
+    needed_by_others: bool = False
 
 
 class _Child:
-    def __init__(self, program: Program, surroundings: Mapping[str, str]) -> None:
+    def __init__(self, program: Program, surroundings: Mapping[str, str], output: IO[bytes] | None) -> None:
         self.program = program
+        self._output = output
         self._surroundings = surroundings
         self.process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
@@ -41,8 +47,9 @@ class _Child:
 
     def start(self) -> None:
         environment = dict(self._surroundings) | dict(self.program.environment)
+        streams: dict[str, Any] = {} if self._output is None else {"stdout": self._output, "stderr": self._output}
         # A session of its own: Ctrl-C reaches the supervisor alone, which then asks the children in order.
-        self.process = subprocess.Popen(list(self.program.command), env=environment, start_new_session=True)
+        self.process = subprocess.Popen(list(self.program.command), env=environment, start_new_session=True, **streams)
         self._started = time.monotonic()
         log.info("child.started", child=self.program.name, pid=self.process.pid)
 
@@ -66,10 +73,12 @@ class _Child:
 
 
 class Supervisor:
-    """Run programs until told to stop; they end in the reverse order of their start."""
+    """Run programs until told to stop."""
 
-    def __init__(self, programs: Sequence[Program], surroundings: Mapping[str, str]) -> None:
-        self._children = [_Child(program, surroundings) for program in programs]
+    def __init__(
+        self, programs: Sequence[Program], surroundings: Mapping[str, str], *, output: IO[bytes] | None = None
+    ) -> None:
+        self._children = [_Child(program, surroundings, output) for program in programs]
         self._stop = threading.Event()
         self._signals = 0
 
@@ -88,6 +97,10 @@ class Supervisor:
         """Ask the loop to end."""
         self._stop.set()
 
+    def stopping(self) -> bool:
+        """Tell whether the loop was asked to end."""
+        return self._stop.is_set()
+
     def pids(self) -> dict[str, int]:
         """Give the process ids of the children that live."""
         return {c.program.name: c.process.pid for c in self._children if c.process is not None}
@@ -103,15 +116,19 @@ class Supervisor:
             self._end()
 
     def _end(self) -> None:
-        for child in reversed(self._children):
-            if child.process is not None and child.process.poll() is None:
-                child.process.terminate()
         deadline = time.monotonic() + DRAIN_SECONDS
-        for child in reversed(self._children):
-            if child.process is None:
-                continue
+        self._end_some([child for child in self._children if not child.program.needed_by_others], deadline)
+        self._end_some([child for child in self._children if child.program.needed_by_others], deadline)
+
+    def _end_some(self, children: list[_Child], deadline: float) -> None:
+        living = [child for child in children if child.process is not None]
+        for child in living:
+            assert child.process is not None
+            child.process.terminate()
+        for child in living:
+            assert child.process is not None
             try:
-                child.process.wait(max(0.0, deadline - time.monotonic()))
+                child.process.wait(max(0.1, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 log.warning("child.killed", child=child.program.name)
                 child.process.kill()

@@ -141,6 +141,7 @@ class Slot:
             units=claim.units,
             units_filter=claim.units_filter,
             resume_from=claim.resume_from,
+            resume_output=claim.resume_output,
             image=claim.image,
             template=claim.template,
             installation=self._place.installation,

@@ -164,12 +164,12 @@ class GatewayDoor:
                 image=self._image,
                 command=("/bin/sh", "-c", RELAY),
                 labels={**self._labels, "door": execution, "part": "relay"},
-                env={"CHILDREN": str(2 * login.connection_limit)},
+                env={"CHILDREN": str(2 * admitted(login.connection_limit))},
                 mounts=(Mount(home / "db", INSIDE), Mount(home / "relay", LOG, read_only=False)),
                 user=f"{RELAY_UID}:{RELAY_UID}",
                 network=f"container:{network}",
                 memory=256 * 1024**2,
-                pids=16 + 2 * login.connection_limit,
+                pids=16 + 2 * admitted(login.connection_limit),
             )
             self._engine.create(relay)
             self._engine.start(name)
@@ -196,7 +196,7 @@ class GatewayDoor:
 
 def configuration(login: Login, *, server_ca: bool = False) -> dict[str, str]:
     """Write PgBouncer's files (name → text): one database, one client, no console, nothing that times out."""
-    limit = login.connection_limit
+    limit = admitted(login.connection_limit)
     target = {
         "host": login.host, "port": str(login.port), "dbname": login.database, "user": login.role,
         "password": login.password, "pool_size": str(limit),
@@ -210,7 +210,7 @@ def configuration(login: Login, *, server_ca: bool = False) -> dict[str, str]:
         "auth_type": "hba",
         "auth_hba_file": f"{CONFIG}/hba.conf",
         "auth_file": f"{CONFIG}/users.txt",
-        # As many clients as the clone takes sessions: one more is refused at once instead of waiting for its turn.
+        # As many clients as there are sessions: one more is refused at once instead of waiting for its turn.
         "max_client_conn": str(limit),
         "default_pool_size": str(limit),
         "max_db_connections": str(limit),
@@ -246,6 +246,14 @@ def configuration(login: Login, *, server_ca: bool = False) -> dict[str, str]:
         "hba.conf": f"local {DATABASE} {USER} trust\nlocal all all reject\n",
         "users.txt": f'"{USER}" ""\n',
     }
+
+
+def admitted(connection_limit: int) -> int:
+    """Tell how many clients the door lets in at once.
+
+    A quarter more than the limit: a client that has just said goodbye is still counted when its successor knocks.
+    """
+    return connection_limit + max(2, connection_limit // 4)
 
 
 def _quoted(value: str) -> str:

@@ -9,14 +9,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from runner.errors import DatabaseLost, Drained, Fenced, InfraError, ResumeRequested
+from runner.errors import Cancelled, DatabaseLost, Drained, Fenced, InfraError, ResumeRequested
 from runner.files import open_inside
 from runner.follow import Ended, Follower
 from runner.images import BuildHost
 from runner.model import Order, UnitResult, UnitState
 from runner.outputs import Outputs
 from runner.ports import Databases, Door, Engine, Objects, Recorder, Trees
-from runner.workspace import Command, Workspace, container
+from runner.workspace import Command, Workspace, container, workspace_ids
 
 ONE_UNIT = "all"
 LAST_LINES = 20
@@ -61,6 +61,7 @@ class Execution:
         self._probe_close: Callable[[], None] | None = None
         self._lost_between: Callable[[float, float], bool] | None = None
         self._outputs: Outputs | None = None
+        self._follower: Follower | None = None
         self.stands = False
 
     def __enter__(self) -> Self:
@@ -74,9 +75,9 @@ class Execution:
             return
         if error is None:
             self.close()
-        else:
-            with contextlib.suppress(InfraError):  # the sweeper takes away what could not be taken away now
-                self.close()
+            return
+        with contextlib.suppress(InfraError):  # the sweeper takes away what could not be taken away now
+            self.close(unfinished=not isinstance(error, Cancelled))
 
     @classmethod
     def next(cls, order: Order, runtime: Runtime, recorder: Recorder) -> Self:
@@ -108,11 +109,11 @@ class Execution:
         if self.stands:
             self.recorder.log(f"seatrial: attempt {self.order.attempt} goes on with {self.name}\n".encode())
             units = self._given_units() if units is not None else None
-        else:
-            self._start(commands, image, tree, units)
         self._outputs = Outputs(
             self.workspace.output, self.runtime.objects, units or (), file_limit=spec.workspace.limits.file
         )
+        if not self.stands:
+            self._start(commands, image, tree, units)
         follower = Follower(
             order=self.order,
             execution=self.number,
@@ -130,12 +131,15 @@ class Execution:
             on_step=self._on_step,
         )
         self.finished, self.voided = follower.finished, follower.voided
+        self._follower = follower
         ended = follower.follow()
         self.recorder.execution(self.number, state="ended", container=self.name, exit_code=ended.exit_code)
         return ended
 
     def _start(self, commands: Sequence[Command], image: str, tree: Path, units: tuple[str, ...] | None) -> None:
         self.workspace.lay_out(commands, units)
+        if self.order.resume_output is not None and self._outputs is not None:
+            self._outputs.restore(self.order.resume_output, workspace_ids())
         database = self._open_door()
         described = container(
             self.order,
@@ -213,10 +217,15 @@ class Execution:
             self._probe_close()
             self._probe_close = None
 
-    def close(self) -> None:
-        """Take away container, door, clone and directories, in this order; safe to call twice."""
+    def close(self, *, unfinished: bool = False) -> None:
+        """Take away container, door, clone and directories, in this order; safe to call twice.
+
+        `unfinished`: another container is to go on where this one was interrupted.
+        """
         self._stop_watching()
         self.runtime.engine.remove(self.name)
+        if unfinished:
+            self._keep_resume_point()
         out = self._way_out
         if out is not None:
             self.runtime.door.close(self.name)
@@ -224,3 +233,10 @@ class Execution:
                 out.source.drop(out.database, role=out.role)
             self._way_out = None
         self.workspace.remove()
+
+    def _keep_resume_point(self) -> None:
+        """Keep what a script without units has written so far, with the last token that it gave."""
+        if self.order.has_units or self._follower is None or self._follower.last_token is None:
+            return
+        assert self._outputs is not None
+        self.recorder.resume_point(self._follower.last_token, self._outputs.take_all())

@@ -113,6 +113,7 @@ def execution_database(installation: str, run: int, task: int, execution: int) -
 class Order:
     """All that the runner needs to know of one task.
 
+    `resume_from` and `resume_output`: how far a script without units had come, and what it had written by then.
     `live`: the execution whose container an earlier attempt left on this host, if any. `units`: those still to do.
     """
 
@@ -128,6 +129,7 @@ class Order:
     units: tuple[str, ...] = ()
     units_filter: str | None = None
     resume_from: str | None = None
+    resume_output: Output | None = None
     image: str | None = None
     template: Template | None = None
     installation: str = "0"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from runner.errors import LimitExceeded, OutputRefused
 from runner.files import list_inside, open_inside, walk_inside
@@ -92,6 +93,19 @@ class Outputs:
         digest, _ = self._objects.put(io.BytesIO(text))
         return Output("output", digest, total, tree=True)
 
+    def restore(self, output: Output, owner: tuple[int, int]) -> None:
+        """Write the files of a manifest back, as the script left them."""
+        with self._objects.open(output.digest) as file:
+            manifest: dict[str, dict[str, Any]] = json.load(file)
+        for name, entry in manifest.items():
+            path = self._root / name
+            for directory in [*reversed(path.relative_to(self._root).parents)][1:]:
+                (self._root / directory).mkdir(exist_ok=True)
+                _give(self._root / directory, owner)
+            with self._objects.open(entry["digest"]) as stored, path.open("xb") as file:
+                shutil.copyfileobj(stored, file)
+            _give(path, owner)
+
     def _find(self, unit: str) -> str:
         directory, _, name = unit.rpartition("/")
         found = self._candidates(directory, name, fresh=False) or self._candidates(directory, name, fresh=True)
@@ -120,6 +134,11 @@ class Outputs:
                     end = file.find(".", end + 1)
             self._by_first[directory] = index
         return self._by_first[directory]
+
+
+def _give(path: Path, owner: tuple[int, int]) -> None:
+    if os.geteuid() == 0:
+        os.chown(path, *owner, follow_symlinks=False)
 
 
 def _longer_names(units: tuple[str, ...]) -> dict[str, list[str]]:

@@ -14,6 +14,7 @@ from runner.model import (
     ContainerState,
     Image,
     Login,
+    Output,
     Ref,
     Resolved,
     UnitResult,
@@ -226,7 +227,11 @@ class Recorder(Protocol):
         ...
 
     def token(self, token: str, *, source: tuple[int, int] | None = None) -> None:
-        """Record the last checkpoint token of a script without units."""
+        """Record the last checkpoint token of a script without units: it is progress."""
+        ...
+
+    def resume_point(self, token: str, output: Output) -> None:
+        """Record from where the next container of a script without units goes on, with what was written by then."""
         ...
 
     def offsets(self, execution: int) -> tuple[int, int]:

@@ -20,7 +20,7 @@ HOME = "/home/seatrial"
 ROOT_WORKSPACE_UID = 10_001  # when the worker is root; otherwise the worker's own
 
 _WRAPPER = Path(__file__).with_name("wrapper.sh")
-_PASSWD = "root:x:0:0:root:/root:/sbin/nologin\nseatrial:x:{uid}:{gid}:Seatrial workspace:{home}:/bin/sh\n"
+_PASSWD = "root:x:0:0:root:/root:/sbin/nologin\nseatrial:x:{uid}:{gid}:Seatrial workspace:{home}:/bin/sh\n"  # noqa: S105 - no password
 _GROUP = "root:x:0:\nseatrial:x:{gid}:\n"
 
 
@@ -124,7 +124,7 @@ def container(
         env=environment(order, database=database is not None, units=units),
         mounts=tuple(mounts),
         overlays=(Overlay(tree, workspace.upper, workspace.work, SOURCE),),
-        tmpfs={"/tmp": "exec,mode=1777", HOME: f"exec,{owner}"},
+        tmpfs={"/tmp": "exec,mode=1777", HOME: f"exec,{owner}"},  # noqa: S108 - a tmpfs inside
         user=f"{uid}:{gid}",
         workdir=SOURCE,
         network=network,

@@ -10,7 +10,7 @@ from jobs.adapters.sql_engine import Database
 from jobs.adapters.sql_rows import append_event
 from jobs.adapters.sql_schema import executions, legs, log_chunks, runs, steps, tasks, units
 from jobs.adapters.sql_tasks import fence
-from runner.model import UnitResult, UnitState
+from runner.model import Output, UnitResult, UnitState
 
 # Chunks up to this size stand in the row itself; a file each would cost more than it saves.
 INLINE_BYTES = 16_384
@@ -121,11 +121,20 @@ class SqlLedger:
             data = {"unit": unit, "reason": reason}
             append_event(connection, row.run, "void", now, task=task, attempt=attempt, data=data)
 
+    def resume_point(self, task: int, attempt: int, token: str, output: Output) -> None:
+        """Record from where the next container goes on: a token, and the output that belongs to it."""
+        with self._db.write() as connection:
+            fence(connection, task, attempt)
+            values = {"resume_token": token, "resume_output": dict(vars(output))}
+            connection.execute(update(tasks).where(tasks.c.id == task).values(**values))
+
     def token(self, task: int, attempt: int, token: str, source: tuple[int, int] | None = None) -> None:
         """Record the last checkpoint token."""
         with self._db.write() as connection:
-            fence(connection, task, attempt)
-            connection.execute(update(tasks).where(tasks.c.id == task).values(resume_token=token, progress=True))
+            now = self._db.now(connection)
+            row = fence(connection, task, attempt)
+            connection.execute(update(tasks).where(tasks.c.id == task).values(progress=True))
+            append_event(connection, row.run, "token", now, task=task, attempt=attempt, data={"token": token[:200]})
             if source is not None:
                 self._advance(connection, task, source[0], mark_offset=source[1])
 

@@ -100,6 +100,7 @@ tasks = Table(
     Column("progress", Boolean, nullable=False, default=False),
     Column("fruitless", Integer, nullable=False, default=0),
     Column("resume_token", Text),
+    Column("resume_output", JSON(none_as_null=True)),
     Column("units_total", Integer, nullable=False, default=0),
     Column("units_done", Integer, nullable=False, default=0),
     Column("units_failed", Integer, nullable=False, default=0),

@@ -12,7 +12,7 @@ from jobs.adapters.sql_rows import append_event, refresh_run, task_of
 from jobs.adapters.sql_schema import attempts, legs, runs, steps, tasks, units, workers
 from jobs.run import BUDGET_WITHOUT_PROGRESS, Task, TaskState, backoff, check_transition
 from runner.errors import Fenced
-from runner.model import Reason, TaskKind, Template, UnitState
+from runner.model import Output, Reason, TaskKind, Template, UnitState
 
 S = TaskState
 
@@ -33,6 +33,7 @@ class Claim:
     migrate: bool
     units: tuple[str, ...]
     resume_from: str | None
+    resume_output: Output | None
     lease: float
 
 
@@ -188,6 +189,7 @@ class SqlTasks:
             migrate=leg.name == "candidate",
             units=tuple(todo),
             resume_from=row.resume_token,
+            resume_output=Output(**row.resume_output) if row.resume_output else None,
             lease=lease,
         )
 

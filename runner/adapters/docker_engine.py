@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import docker
 import requests
@@ -89,7 +89,7 @@ class DockerEngine:
             log_config=LogConfig(type="json-file", config={"max-size": "4m", "max-file": "1"}),
             restart_policy={"Name": "no"},
         )
-        config: dict[str, Any] = self._api.create_container_config(
+        config: dict[str, Any] = self._api.create_container_config(  # type: ignore[no-untyped-call]  # so in the stubs
             container.image,
             list(container.command),
             user=container.user,
@@ -199,7 +199,8 @@ class DockerEngine:
         """Find an image on this host."""
         try:
             with _translated(f"inspect the image {name}"):
-                return Image(name, self._api.inspect_image(name)["Id"])
+                found = self._api.inspect_image(name)  # type: ignore[no-untyped-call]  # so in the stubs
+                return Image(name, found["Id"])
         except EngineUnavailable as error:
             if isinstance(error.__cause__, NotFound):
                 return None
@@ -269,20 +270,18 @@ def _ours(labels: dict[str, str] | None) -> dict[str, str]:
     return {key.removeprefix(LABEL): value for key, value in (labels or {}).items() if key.startswith(LABEL)}
 
 
-def _context(root: Path, dockerfile: str, extra: dict[str, bytes]) -> IO[bytes]:
+def _context(root: Path, dockerfile: str, extra: dict[str, bytes]) -> Any:
     """Pack a build context as the docker client would, .dockerignore and all."""
-    from docker.utils.build import PatternMatcher, create_archive, walk
+    from docker.utils.build import create_archive, walk
 
     ignore = root / ".dockerignore"
     patterns: list[str] = []
     if ignore.is_file() and not ignore.is_symlink():
         lines = ignore.read_text("utf-8", "replace").splitlines()
         patterns = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-    matcher = PatternMatcher([*patterns, f"!{dockerfile}"])
-    files = sorted(set(walk(str(root), matcher, default=True)) - set(extra))
-    packed: IO[bytes] = create_archive(
+    files = sorted(set(walk(str(root), [*patterns, f"!{dockerfile}"])) - set(extra))
+    return create_archive(
         str(root),
         files=files,
         extra_files=[(name, data.decode("utf-8", "surrogateescape")) for name, data in extra.items()],
     )
-    return packed

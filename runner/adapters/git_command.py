@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import BinaryIO, Final, cast
@@ -51,7 +52,7 @@ _REASONS: Final = {
     "it refused the ssh key; set the project's credentials": r"permission denied \(|no such identity|load key",
     "its ssh host key is not the known one": "host key verification failed",
     "its host name could not be resolved": "could not resolve host",
-    "its host refused the connection": "connection refused",
+    "no connection to its host could be made": "connection refused|couldn't connect to server|no route to host",
     "its host did not answer in time": "timed out|operation too slow",
     "no trusted TLS connection to its host could be made": "certificate|ssl|tls",
     "it has moved to another address; set the project's repository to that": r"error: 30\d|redirect",
@@ -206,6 +207,17 @@ class GitRunner:
             **numbered,
             **self._remote.environment(),
         }
+
+
+@contextmanager
+def disk_full_told() -> Iterator[None]:
+    """Turn our own failure to write into DiskFull."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(f"The host's disk is full: {error}.") from error
+        raise
 
 
 def reason(stderr: str) -> str:

@@ -15,7 +15,7 @@ from typing import Final
 
 from runner.adapters.git_command import GitFailed, GitRunner
 from runner.adapters.git_tree import TreeCheck, TreeLimits
-from runner.errors import TreeRefused
+from runner.errors import DiskFull, TreeRefused
 
 _LISTING: Final = 120.0
 _LAY_OUT: Final = 1_800.0
@@ -44,6 +44,10 @@ def export_tree(
             _check_out(git, target, env, ["-z", "--stdin"], stdin=b"".join(p + b"\0" for p in changed if changed[p]))
         done = True
     except GitFailed as error:
+        # Not always does git say why it could not write.
+        space = os.statvfs(target)
+        if space.f_bavail * space.f_frsize < check.size or (space.f_files and not space.f_favail):
+            raise DiskFull(f"The host's disk is full: the tree of {sha[:12]} needs {check.size:,} bytes.") from None
         refused = re.search(r"invalid path '.*'", error.stderr)
         if refused is None:
             raise
@@ -73,14 +77,13 @@ def _link(near: Path, target: Path, changed: dict[bytes, bool]) -> bool:
     """Fill `target` with hard links to what is the same; False (and an empty target) when links cannot be made."""
     top = os.fsencode(near)
     try:
-        for directory, names, files in os.walk(top):
+        for directory, names, files in os.walk(top, onerror=_raise):
             inside = directory[len(top) + 1 :]
             to = os.path.join(os.fsencode(target), inside)
+            # What was a directory and is something else now has nothing below it that is still the same.
+            names[:] = [name for name in names if os.path.join(inside, name) not in changed]
             for name in names:
-                path = os.path.join(inside, name)
                 source = os.path.join(directory, name)
-                if path in changed:  # a submodule that came or went
-                    continue
                 if os.path.islink(source):
                     os.link(source, os.path.join(to, name), follow_symlinks=False)
                 else:
@@ -93,6 +96,10 @@ def _link(near: Path, target: Path, changed: dict[bytes, bool]) -> bool:
         return False
     _remove_empty(target, {path for path, kept in changed.items() if not kept})
     return True
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _remove_empty(target: Path, deleted: set[bytes]) -> None:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from runner.adapters.git_command import GitFailed, GitRunner, GitTimedOut
+from runner.adapters.git_command import GitFailed, GitRunner, GitTimedOut, disk_full_told
 from runner.adapters.git_refs import Advertised
 from runner.adapters.git_remote import Remote
 from runner.model import Commit
@@ -112,7 +112,7 @@ class GitStore:
                 raise
 
     def _fetch(self, wanted: str | None, options: Sequence[str], refspecs: Sequence[str]) -> None:
-        with self._locked() as lock:
+        with disk_full_told(), self._locked() as lock:
             first = not self.exists()
             if first:
                 self._create()
@@ -171,11 +171,12 @@ class GitStore:
         pin = self.path / _PINS / sha
         pin.parent.mkdir(parents=True, exist_ok=True)
         fresh = self.path / f"pin-{sha}-{os.getpid()}-{time.monotonic_ns()}"
-        with fresh.open("w") as file:
-            file.write(f"{sha}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(pin)
+        with disk_full_told():
+            with fresh.open("w") as file:
+                file.write(f"{sha}\n")
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.replace(pin)
 
 
 def _utc(seconds: int) -> datetime:

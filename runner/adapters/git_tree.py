@@ -39,6 +39,7 @@ class TreeCheck:
     size: int = 0
     _rest: bytes = b""
     _seen: set[bytes] = field(default_factory=set)
+    _directories: set[bytes] = field(default_factory=lambda: {b""})
 
     def take(self, chunk: bytes) -> None:
         """Check one more piece of the listing."""
@@ -74,7 +75,11 @@ class TreeCheck:
         if path in self._seen:
             raise self._refused(path, "stands twice in it")
         self._seen.add(path)
-        if kind == b"blob":
+        if path[: -len(name) - 1] not in self._directories:
+            raise self._refused(path, "has a slash in its name")
+        if kind == b"tree":
+            self._directories.add(path)
+        elif kind == b"blob":
             self._measure(path, int(size))
             if mode == _LINK and int(size) > 4_095:
                 raise self._refused(path, "is a symbolic link to a longer path than there can be")

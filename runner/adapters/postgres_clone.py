@@ -46,6 +46,11 @@ class PostgresSource:
     def __repr__(self) -> str:
         return f"PostgresSource({self.name!r}, {self._server.place}, {self._server.database!r})"
 
+    @property
+    def place(self) -> str:
+        """Name the database and its server for people, without the password."""
+        return f"{self._server.place}, database {self._server.database}"
+
     # ---- the port ------------------------------------------------------------------------------------------
 
     def base(self) -> Base:
@@ -62,7 +67,10 @@ class PostgresSource:
             label = self._frozen(connection, template)
             now = postgres_base.server_time(connection).isoformat()
             self._release(connection, name)
-            made = postgres_copy.copy(connection, template, name, label.of("clone", name, now), limit=self._limit)
+            # The door counts; this is the fence behind it, with room for sessions that are still ending.
+            made = postgres_copy.copy(
+                connection, template, name, label.of("clone", name, now), limit=2 * self._limit + 5
+            )
             postgres_rights.carry(connection, template, name)
         return made
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Final, Protocol
 
+from runner.adapters.git_command import disk_full_told
 from runner.ports import Mirror
 
 _PROJECT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z", re.ASCII)
@@ -56,14 +57,15 @@ class TreeCache:
         tree = self._root / project / sha
         if self._stands(tree):
             return tree
-        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        tree.parent.mkdir(exist_ok=True)
-        with _lock(_lock_file(tree), fcntl.LOCK_EX) as lock:
-            if self._stands(tree):  # another one has just done it
-                return tree
-            _sweep(tree)
-            self._make(project, sha, tree)
-            os.pwrite(lock, self._boot.encode(), 0)
+        with disk_full_told():
+            self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            tree.parent.mkdir(exist_ok=True)
+            with _lock(_lock_file(tree), fcntl.LOCK_EX) as lock:
+                if self._stands(tree):  # another one has just done it
+                    return tree
+                _sweep(tree)
+                self._make(project, sha, tree)
+                os.pwrite(lock, self._boot.encode(), 0)
         self.prune()
         return tree
 
@@ -88,6 +90,10 @@ class TreeCache:
             with suppress(BlockingIOError), _lock(_lock_file(tree), fcntl.LOCK_EX | fcntl.LOCK_NB):
                 _sweep(tree)
                 removed.append(tree)
+        for left in self._root.glob("[!.]*/.new-*"):  # by a process that was killed, or by one that is at it
+            tree = left.with_name(left.name.split("-")[1])
+            with suppress(BlockingIOError), _lock(_lock_file(tree), fcntl.LOCK_EX | fcntl.LOCK_NB):
+                shutil.rmtree(left, ignore_errors=True)
         return removed
 
     def _stands(self, tree: Path) -> bool:

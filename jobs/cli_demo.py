@@ -1,0 +1,120 @@
+"""The demo on the command line."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from jobs.cli_common import EXIT_FAILED, EXIT_INFRASTRUCTURE, Failure, current_settings
+from jobs.cli_server import configure_logging, programs
+from jobs.demo import Client, Expected, default_home, expected, postgres, prepare, settings_file
+from jobs.host import Sources
+from jobs.settings import Settings, host_environment
+from jobs.supervisor import Supervisor
+from runner.errors import DatabaseRefused, SeatrialError
+
+FINAL = ("done", "failed", "errored", "cancelled")
+
+
+@click.command()
+@click.option("--home", type=click.Path(path_type=Path, file_okay=False), help="Where the demo keeps its things.")
+@click.option("--port", type=click.IntRange(1, 65_535), default=8321, show_default=True)
+@click.option("--slots", type=click.IntRange(1, 64), default=2, show_default=True, help="Tasks at once.")
+@click.option("--once", is_flag=True, help="End after the runs; exit code 0 only if each ended as its example says.")
+def demo(home: Path | None, port: int, slots: int, once: bool) -> None:
+    """Show Seatrial on real input: sample databases, example repositories, a whole server, and their runs.
+
+    Example: seatrial demo --once
+    """
+    home = (home or default_home()).absolute()
+    console = Console()
+    try:
+        wanted = expected()
+        for line in prepare(home, port=port, slots=slots):
+            console.print(f"· {line}")
+        settings = current_settings(settings_file(home))
+        _bless(settings, console)
+        matched = _serve(settings, home, wanted, console, once=once)
+    except SeatrialError as error:
+        raise Failure(error.text, EXIT_INFRASTRUCTURE) from None
+    finally:
+        if (home / "postgres").is_dir():
+            postgres(home).stop()
+    if once and not matched:
+        raise Failure("Not every run ended as its example says.", EXIT_FAILED)
+
+
+def _bless(settings: Settings, console: Console) -> None:
+    sources = Sources(settings)
+    for name in sorted(settings.databases):
+        try:
+            base = sources(name).base()
+        except DatabaseRefused:
+            base = sources(name).bless()
+        console.print(f"· Database {name}: blessed base {base.data_id}")
+
+
+def _serve(settings: Settings, home: Path, wanted: list[Expected], console: Console, *, once: bool) -> bool:
+    log = home / "server.log"
+    configure_logging(log)
+    console.print(f"· Server processes (their log: {log})")
+    with log.open("ab") as output:
+        supervisor = Supervisor(programs(settings, settings_file(home)), host_environment(), output=output)
+        supervisor.install_signals()
+        thread = threading.Thread(target=supervisor.run, name="supervisor")
+        thread.start()
+        try:
+            client = Client(settings.server.url)
+            client.wait()
+            console.print(f"\n[bold]Seatrial is at {settings.server.url}[/bold]\n")
+            runs = [(client.submit(run), run) for run in wanted]
+            matched = _watch(client, runs, settings.server.url, supervisor, console)
+            if not once and not supervisor.stopping():
+                console.print(f"\nOpen {settings.server.url} in a browser. Ctrl-C ends the demo.")
+                while not supervisor.stopping():
+                    time.sleep(0.2)
+        finally:
+            supervisor.stop()
+            thread.join()
+    return matched
+
+
+def _watch(
+    client: Client, runs: list[tuple[int, Expected]], url: str, supervisor: Supervisor, console: Console
+) -> bool:
+    """Show the runs until all have ended; tell whether each ended as its example says."""
+    with Live(console=console, refresh_per_second=4, transient=False) as live:
+        while True:
+            found = [client.run(run) for run, _ in runs]
+            live.update(_table(found, [expected for _, expected in runs], url))
+            if all(run["state"] in FINAL for run in found) or supervisor.stopping():
+                return all(expected.matches(run) for run, (_, expected) in zip(found, runs, strict=True))
+            time.sleep(0.5)
+
+
+def _table(found: list[dict[str, Any]], expected: list[Expected], url: str) -> Table:
+    table = Table(title="Runs", title_justify="left")
+    for column in ("run", "project", "ref → commit", "state", "units", "as expected"):
+        table.add_column(column, overflow="fold")
+    for run, wanted in zip(found, expected, strict=True):
+        units = run["units"]
+        total = "?" if units["total"] is None else units["total"]
+        state = run["verdict"] or run["state"]
+        reason = f" ({run['reason']['code']})" if run["reason"] else ""
+        ended = run["state"] in FINAL
+        table.add_row(
+            f"{url}/runs/{run['id']}",
+            run["project"],
+            f"{run['ref']} → {run['commit'][:10]}",
+            f"{state}{reason}",
+            f"{units['done']} / {total}" + (f", {units['failed']} failed" if units["failed"] else ""),
+            ("yes" if wanted.matches(run) else "[bold red]no[/bold red]") if ended else "…",
+        )
+    return table

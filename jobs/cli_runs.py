@@ -1,0 +1,194 @@
+"""What an engineer does with runs: submit, list, show, units, resume, cancel, rerun."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from jobs.api_client import ApiClient, Document
+from jobs.cli_client import RUN_ID, json_option, wait_for, with_client
+from jobs.cli_common import EXIT_USAGE, Failure
+from jobs.cli_show import (
+    RUN_HEAD,
+    columns,
+    duration,
+    headline,
+    plain,
+    run_lines,
+    run_row,
+    say_json,
+    say_lines,
+    size,
+)
+
+STATES = ("queued", "running", "interrupted", "done", "failed", "errored", "cancelled")
+RUNS_AT_ONCE = 200
+UNITS_AT_ONCE = 1_000
+
+wait_option = click.option(
+    "--wait", is_flag=True, help="Wait for the end; exit code 0 passed, 1 failed or cancelled, 3 errored."
+)
+
+
+def accepted(client: ApiClient, run: Document, *, wait: bool, as_json: bool) -> None:
+    """Tell of a run that was accepted, and wait for it when that is wanted."""
+    if wait:
+        click.echo(f"Run {run['id']}: {client.url}{run['links']['page']}", err=True)
+        wait_for(client, run["id"], as_json=as_json)
+    elif as_json:
+        say_json(run)
+    else:
+        click.echo(f"{headline(run)}: {plain(run['project'])} {plain(run['ref'])} at {run['commit'][:10]}")
+        click.echo(f"{client.url}{run['links']['page']}")
+
+
+@click.command()
+@click.argument("ref")
+@click.option("--project", metavar="NAME", help="The project (may be left out when the server has only one).")
+@click.option("--units", metavar="FILTER", help="Only the units that match.")
+@click.option("--database", metavar="NAME", help="Another source than the project's.")
+@click.option("--note", metavar="TEXT", help="What could this change affect?")
+@click.option("--priority", type=click.IntRange(-100, 100), help="Higher goes first (default 0).")
+@click.option("--idempotency-key", metavar="KEY", help="The same key gives the same run for 24 hours.")
+@wait_option
+@json_option
+@with_client
+def submit(
+    client: ApiClient, ref: str, project: str | None, idempotency_key: str | None, *, wait: bool, as_json: bool, **more: Any
+) -> None:
+    """Verify a branch, tag or commit.
+
+    REF is a branch, a tag, a full or abbreviated commit, or refs/pull/N/head; it is pinned to its commit now.
+
+    Example: seatrial submit --project ledger feature/new-rates --note "rounding of interest" --wait
+    """
+    body = {"project": project or _only_project(client), "ref": ref}
+    body |= {name: value for name, value in more.items() if value is not None}
+    accepted(client, client.post("/runs", body, key=idempotency_key), wait=wait, as_json=as_json)
+
+
+def _only_project(client: ApiClient) -> str:
+    known = [str(project["name"]) for project in client.get("/projects")["projects"]]
+    if len(known) == 1:
+        return known[0]
+    named = f"Name one with --project: {', '.join(known)}" if known else "Add one to the server's seatrial.toml."
+    raise Failure(f"The server has {len(known) or 'no'} projects. {named}", EXIT_USAGE)
+
+
+@click.command("list")
+@click.option("--project", metavar="NAME")
+@click.option("--state", type=click.Choice(STATES))
+@click.option("--verdict", type=click.Choice(("passed", "different")))
+@click.option("--user", metavar="NAME")
+@click.option("--text", metavar="TEXT", help="Search ref, commit, note and user.")
+@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="At most so many.")
+@json_option
+@with_client
+def list_runs(client: ApiClient, limit: int, *, as_json: bool, **wanted: str | None) -> None:
+    """List runs, newest first.
+
+    Example: seatrial list --state failed --project ledger
+    """
+    found: list[Document] = []
+    for page in client.pages("/runs", limit=min(limit, RUNS_AT_ONCE), **wanted):
+        found += page["runs"]
+        if len(found) >= limit:
+            break
+    found = found[:limit]
+    if as_json:
+        say_json({"runs": found})
+    elif found:
+        say_lines(columns(RUN_HEAD, map(run_row, found)))
+    else:
+        click.echo("No run matches." if any(wanted.values()) else "No runs yet. Start one: seatrial submit REF", err=True)
+
+
+@click.command()
+@click.argument("run", type=RUN_ID)
+@json_option
+@with_client
+def show(client: ApiClient, run: int, *, as_json: bool) -> None:
+    """Show a run: its state and why, its units, steps and tasks.
+
+    Example: seatrial show 7
+    """
+    found = client.run(run)
+    if as_json:
+        say_json(found)
+    else:
+        say_lines(run_lines(found, client.url))
+
+
+@click.command()
+@click.argument("run", type=RUN_ID)
+@click.option("--state", type=click.Choice(("todo", "done", "failed")))
+@click.option("--text", metavar="TEXT", help="Only units whose names contain it.")
+@click.option("--leg", metavar="NAME", help="candidate or baseline (default: both).")
+@json_option
+@with_client
+def units(client: ApiClient, run: int, *, as_json: bool, **wanted: str | None) -> None:
+    """List a run's units.
+
+    One a line: state, how long it took, size of its output, name, and why it failed.
+
+    Example: seatrial units 7 --state failed
+    """
+    pages = client.pages(f"/runs/{run}/units", limit=UNITS_AT_ONCE, **wanted)
+    if as_json:
+        found = list(pages)
+        say_json({"units": [unit for page in found for unit in page["units"]], "counts": found[0]["counts"]})
+        return
+    for page in pages:
+        several = len(page["counts"]) > 1
+        for unit in page["units"]:
+            click.echo(_unit_line(unit, several=several))
+
+
+def _unit_line(unit: Document, *, several: bool) -> str:
+    name = f"{unit['leg']} {unit['unit']}" if several else unit["unit"]
+    weight = size(unit["output"]["size"]) if unit["output"] else ""
+    why = f"  {plain(unit['text'])}" if unit["text"] else ""
+    return f"{unit['state']:<6}  {duration(unit['seconds']):>8}  {weight:>9}  {plain(name)}{why}"
+
+
+@click.command()
+@click.argument("run", type=RUN_ID)
+@wait_option
+@json_option
+@with_client
+def resume(client: ApiClient, run: int, *, wait: bool, as_json: bool) -> None:
+    """Go on with a run at its first unfinished unit.
+
+    On the same commit; what is finished is not done again.
+
+    Example: seatrial resume 7 --wait
+    """
+    accepted(client, client.post(f"/runs/{run}/resume"), wait=wait, as_json=as_json)
+
+
+@click.command()
+@click.argument("run", type=RUN_ID)
+@json_option
+@with_client
+def cancel(client: ApiClient, run: int, *, as_json: bool) -> None:
+    """End a run.
+
+    Its workspaces are asked to stop, then killed. It can be resumed later.
+
+    Example: seatrial cancel 7
+    """
+    accepted(client, client.post(f"/runs/{run}/cancel"), wait=False, as_json=as_json)
+
+
+@click.command()
+@click.argument("run", type=RUN_ID)
+@wait_option
+@json_option
+@with_client
+def rerun(client: ApiClient, run: int, *, wait: bool, as_json: bool) -> None:
+    """Run the same commit again from its beginning, as a new run.
+
+    Example: seatrial rerun 7 --wait
+    """
+    accepted(client, client.post(f"/runs/{run}/rerun"), wait=wait, as_json=as_json)

@@ -1,0 +1,158 @@
+"""How the command line writes things: columns, durations, and text of branches without its control characters."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+import click
+
+FINAL = frozenset({"done", "failed", "errored", "cancelled"})
+
+
+def plain(value: object) -> str:
+    """Make text of others fit for a terminal: what would move the cursor, hide or reorder text is shown as its code."""
+    text = "" if value is None else str(value)
+    return "".join(_seen(letter) for letter in text)
+
+
+def _seen(letter: str) -> str:
+    if unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp"):
+        return f"\\x{ord(letter):02x}" if ord(letter) < 0x100 else f"\\u{ord(letter):04x}"
+    return letter
+
+
+def columns(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    """Write a table as lines; nothing is cut, and the last column may be as long as it likes."""
+    table = [list(head), *([plain(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[at]) for row in table) for at in range(len(head))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+
+
+def say_json(document: object) -> None:
+    """Print a document for programs."""
+    click.echo(json.dumps(document, indent=2))
+
+
+def say_lines(lines: Iterable[str]) -> None:
+    """Print lines."""
+    for line in lines:
+        click.echo(line)
+
+
+def duration(seconds: float | None) -> str:
+    """Write a duration: 0.3 s, 41.0 s, 0:04:12."""
+    if seconds is None:
+        return ""
+    return f"{seconds:.1f} s" if seconds < 60 else str(timedelta(seconds=round(seconds)))
+
+
+def moment(text: str | None) -> str:
+    """Write one of the API's times, which are UTC, to the second."""
+    return "" if not text else text[:19].replace("T", " ")
+
+
+def size(count: int) -> str:
+    """Write a size: 812 B, 1.4 MiB."""
+    amount, unit = float(count), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if amount < 1024:
+            break
+        amount, unit = amount / 1024, larger
+    return f"{count} B" if unit == "B" else f"{amount:.1f} {unit}"
+
+
+def standing(run: Mapping[str, Any]) -> str:
+    """Name how a run stands: its verdict when it is done, else its state."""
+    return str(run["verdict"] or run["state"])
+
+
+def counted(counts: Mapping[str, Any]) -> str:
+    """Write how far the units are: 12/40, 1 failed."""
+    if counts["total"] is None:
+        return "-"
+    failed = f", {counts['failed']} failed" if counts["failed"] else ""
+    return f"{counts['done'] + counts['failed']}/{counts['total']}{failed}"
+
+
+def headline(run: Mapping[str, Any]) -> str:
+    """Write a run in one line: number, standing, reason."""
+    reason = run["reason"]
+    why = f": {plain(reason['text'])} ({reason['code']})" if reason else ""
+    asked = ", cancel asked for" if run["cancel_requested"] and run["state"] not in FINAL else ""
+    return f"Run {run['id']} is {standing(run)}{asked}{why}"
+
+
+def run_row(run: Mapping[str, Any]) -> tuple[object, ...]:
+    """Give a run's cells of a list."""
+    return (
+        run["id"],
+        standing(run),
+        run["project"],
+        run["ref"],
+        run["commit"][:10],
+        counted(run["units"]),
+        run["user"],
+        moment(run["created_at"]),
+    )
+
+
+RUN_HEAD = ("RUN", "STATE", "PROJECT", "REF", "COMMIT", "UNITS", "USER", "CREATED (UTC)")
+
+
+def run_lines(run: Mapping[str, Any], url: str) -> list[str]:
+    """Write all that `seatrial show` tells of a run."""
+    commits = [f"{leg['ref']} = {leg['commit'][:10]} {leg['subject']!s}" for leg in run["legs"]]
+    told = {
+        "project": run["project"],
+        **{leg["name"]: commit for leg, commit in zip(run["legs"], commits, strict=True)},
+        "database": run["database"],
+        "data": ", ".join(sorted({leg["data_id"] for leg in run["legs"] if leg["data_id"]})),
+        "image": ", ".join(sorted({leg["image"] for leg in run["legs"] if leg["image"]})),
+        "units": counted(run["units"]),
+        "only": run["units_filter"],
+        "note": run["note"],
+        "user": run["user"],
+        "priority": run["priority"] or None,
+        "again": None if run["parent"] is None else f"run {run['parent']}",
+        "created": moment(run["created_at"]),
+        "started": moment(run["started_at"]),
+        "finished": moment(run["finished_at"]),
+        "waits": run["explanation"],
+        "left": _left(run["estimate"]),
+        "page": url + run["links"]["page"],
+    }
+    lines = [headline(run), *(f"  {key:<10} {plain(value)}" for key, value in told.items() if value)]
+    titles = {task["id"]: task_title(task) for task in run["tasks"]}
+    if run["tasks"]:
+        rows = [
+            (t["id"], titles[t["id"]], t["state"], t["attempt"], counted(t["units"]), t["host"], _why(t["reason"]))
+            for t in run["tasks"]
+        ]
+        lines += ["", *columns(("TASK", "", "STATE", "ATTEMPT", "UNITS", "HOST", "WHY"), rows)]
+    if run["steps"]:
+        steps = [
+            (titles.get(s["task"], s["task"]), s["name"], s["state"], duration(s["seconds"]), s["detail"])
+            for s in run["steps"]
+        ]
+        lines += ["", *columns(("STEP OF", "", "STATE", "TOOK", "DETAIL"), steps)]
+    return lines
+
+
+def _left(estimate: Mapping[str, Any] | None) -> str:
+    if estimate is None or estimate["seconds_left"] is None:
+        return ""
+    return f"about {duration(estimate['seconds_left'])} ({estimate['basis']})"
+
+
+def _why(reason: Mapping[str, Any] | None) -> str:
+    return f"{reason['code']}: {reason['text']}" if reason else ""
+
+
+def task_title(task: Mapping[str, Any]) -> str:
+    """Name a task as the pages do: prepare, batch 3; with its leg when that is not the candidate."""
+    name = "prepare" if task["kind"] == "prepare" else f"batch {task['batch']}"
+    return name if task["leg"] == "candidate" else f"{task['leg']} {name}"
