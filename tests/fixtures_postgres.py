@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import socket
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -180,3 +184,78 @@ def through(door: Path, database: str = "verification", user: str = "seatrial", 
 
 def is_root() -> bool:
     return os.geteuid() == 0
+
+
+class Proxy:
+    """A TCP road to a port of this host that can be cut, mended, cut for a moment, or hang without a word."""
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self._up = True
+        self._hung = threading.Event()
+        self._pairs: set[socket.socket] = set()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        self._ended = False
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def __enter__(self) -> Proxy:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended = True
+        self._listener.close()
+        self._drop()
+
+    def through(self, dsn: str) -> str:
+        return re.sub(r"@[^/]+/", f"@127.0.0.1:{self.port}/", dsn)
+
+    def cut(self) -> None:
+        self._up = False
+        self._drop()
+
+    def hang(self) -> None:
+        self._hung.set()
+
+    def mend(self) -> None:
+        self._up = True
+        self._hung.clear()
+
+    def blink(self) -> None:
+        self._drop()
+
+    def _drop(self) -> None:
+        for end in list(self._pairs):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self) -> None:
+        while not self._ended:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            try:
+                if not self._up:
+                    raise ConnectionRefusedError
+                server = socket.create_connection(("127.0.0.1", self._target))
+            except OSError:
+                client.close()
+                continue
+            self._pairs |= {client, server}
+            for one, other in ((client, server), (server, client)):
+                threading.Thread(target=self._pump, args=(one, other), daemon=True).start()
+
+    def _pump(self, one: socket.socket, other: socket.socket) -> None:
+        try:
+            while data := one.recv(65536):
+                while self._hung.is_set():
+                    time.sleep(0.05)
+                other.sendall(data)
+        except OSError:
+            pass
+        finally:
+            with suppress(OSError):
+                other.shutdown(socket.SHUT_RDWR)
+            self._pairs.discard(one)
+            one.close()
