@@ -16,6 +16,7 @@ from typing import Final
 from runner.adapters.git_command import GitFailed, GitRunner, GitTimedOut, disk_full_told
 from runner.adapters.git_refs import Advertised
 from runner.adapters.git_remote import Remote
+from runner.adapters.git_rounds import Rounds
 from runner.model import Commit
 
 _REFSPECS: Final = (
@@ -28,6 +29,8 @@ _LOCAL: Final = 60.0
 """Seconds for a command that reads the mirror only: a listing of a million files takes 10."""
 _PACKS: Final = 50
 """Packs before they, and refs, are rolled up: above that each look-up of an object costs noticeably more."""
+_KNOWN: Final = 10_000
+"""Descriptions of commits kept in memory, about 5 MB."""
 
 
 class GitStore:
@@ -38,6 +41,8 @@ class GitStore:
         self.git = GitRunner(path, remote)
         self._remote = remote
         self._fetch_timeout = fetch_timeout
+        self._rounds: dict[bool, Rounds[Advertised]] = {False: Rounds(), True: Rounds()}
+        self._known: dict[str, Commit] = {}
 
     def exists(self) -> bool:
         """Tell whether it has been made; that happens at the first fetch."""
@@ -49,10 +54,15 @@ class GitStore:
         No name is handed over: what is looked for is compared here, exactly.
         """
         kinds = [] if all_kinds else ["--heads", "--tags"]
-        return Advertised.parse(self.git.run(["ls-remote", "--quiet", *kinds, "--", self._remote.url], timeout=timeout))
+        command = ["ls-remote", "--quiet", *kinds, "--", self._remote.url]
+        return self._rounds[all_kinds].ask(
+            lambda left: Advertised.parse(self.git.run(command, timeout=left)), timeout=timeout
+        )
 
     def obtain(self, sha: str) -> Commit | None:
         """Have a commit here and pinned, by a fetch of all refs, then of it alone; None when there is none."""
+        if sha in self._known and self.pinned(sha):
+            return self._known[sha]
         commit = self.describe(sha)
         if commit is None:
             self.fetch(sha)
@@ -62,6 +72,9 @@ class GitStore:
             commit = self.describe(sha)
         if commit is not None:
             self._pin(sha)
+            if len(self._known) >= _KNOWN:
+                self._known.clear()
+            self._known[sha] = commit
         return commit
 
     def pinned(self, sha: str) -> bool:
