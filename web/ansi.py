@@ -12,7 +12,9 @@ _SEQUENCES = re.compile(
 
 def plain(text: str) -> str:
     """Take terminal sequences out; of a line that was overwritten (progress bars) keep what stood there last."""
-    if text.isprintable():
-        return text
-    last = text.rstrip("\r").rsplit("\r", 1)[-1]
-    return _SEQUENCES.sub("", last)
+    return stripped(text.rstrip("\r").rsplit("\r", 1)[-1])
+
+
+def stripped(text: str) -> str:
+    """Take terminal sequences and control characters out; keep also what was overwritten."""
+    return text if text.isprintable() else _SEQUENCES.sub("", text)

@@ -103,6 +103,7 @@ def _templates(app: Flask) -> None:
         "size": words.size,
         "ago": words.ago,
         "moment": words.moment,
+        "soon": words.soon,
         "rfc3339": schemas.rfc3339,
         "short": links.commit,
         "task_title": words.task_title,

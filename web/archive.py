@@ -57,7 +57,7 @@ class _Sink(io.RawIOBase):
 def safe_path(*parts: str) -> str:
     """Join the parts of a path inside an archive; raises ValueError for one that would leave it."""
     path = PurePosixPath("/".join(part for part in parts if part))
-    if path.is_absolute() or ".." in path.parts or "\\" in str(path) or "\x00" in str(path):
+    if any(part.startswith("/") for part in parts) or ".." in path.parts or "\\" in str(path) or "\x00" in str(path):
         raise ValueError(f"not a path inside an archive: {path}")
     return str(path)
 

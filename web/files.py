@@ -159,8 +159,9 @@ def _object(source: BinaryIO, digest: str, size: int, name: str) -> Response:
 
 
 def _pieces(source: BinaryIO) -> Iterator[bytes]:
-    while piece := source.read(PIECE):
-        yield piece
+    with source:
+        while piece := source.read(PIECE):
+            yield piece
 
 
 def outputs_of(service: Service, run: int) -> Iterator[Unit]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from web.ansi import plain
+from web.ansi import stripped
 
 # Lines are found by counting newlines in blocks of this size: 4,096 numbers for a log of 256 MiB.
 BLOCK = 65_536
@@ -125,7 +125,7 @@ class LogIndex:
         wanted = text.casefold()
         hits: list[Line] = []
         for line, length in self._lines(start, offset, size):
-            if wanted in plain(line.text).casefold():
+            if wanted in stripped(line.text).casefold():
                 hits.append(line)
             offset += length
             if (offset >= end or len(hits) >= limit) and line.n < total:

@@ -125,11 +125,11 @@ def buttons(run: Run) -> list[Button]:
     return found
 
 
-def because(run: Run, explanation: str) -> str:
-    """Say in one sentence why a run stands where it stands."""
+def because(run: Run, explanation: str, doing: str = "") -> str:
+    """Say in one sentence why a run stands where it stands; `doing`: what its tasks do now."""
     units = run.units
     if run.state is RunState.INTERRUPTED:
-        why = explanation or (run.reason.text if run.reason else "the world got in the way.")
+        why = run.reason.text if run.reason else explanation or "Something outside of the branch got in the way."
         safe = f" {number(units.done)} of {plural(units.total, 'unit')} are safe." if units.total else ""
         return why + safe
     if run.cancel_requested and not run.state.final:
@@ -137,7 +137,7 @@ def because(run: Run, explanation: str) -> str:
     if run.state is RunState.QUEUED:
         return explanation or "a worker is about to take it."
     if run.state is RunState.RUNNING:
-        return explanation or (progress(units).words if units.total is not None else "preparing the workspace")
+        return explanation or doing or "preparing the workspace"
     if run.state is RunState.DONE:
         if run.verdict is Verdict.DIFFERENT:
             return "the candidate's results differ from the baseline's."
@@ -172,7 +172,8 @@ def row(run: Run, now: datetime | None = None) -> Row:
     return Row(
         run=run,
         badge=badge(run),
-        because=because(run, "waiting for a worker" if run.state is RunState.QUEUED else ""),
+        # What the bar says already is not said twice.
+        because="" if run.state in (RunState.RUNNING, RunState.DONE) and not run.cancel_requested else because(run, ""),
         progress=progress(run.units),
         took=duration(span(run, now)),
         left="" if final else "so far",
@@ -228,6 +229,20 @@ def _task_line(run: Run, task: Task, steps: Sequence[StepRecord]) -> TaskLine:
     )
 
 
+def doing(lines: Sequence[TaskLine]) -> str:
+    """Say what the tasks do now: the step of a preparation, or how many batches run."""
+    running = [line for line in lines if line.task.state is TaskState.RUNNING]
+    if not running:
+        return "waiting for a worker to go on"
+    first = running[0]
+    if first.task.kind is TaskKind.PREPARE:
+        step = next((step.name for step in first.steps if step.badge.kind == "running"), "")
+        return f"preparing: {step}" if step else "preparing the workspace"
+    batches = sum(1 for line in lines if line.task.kind is TaskKind.VERIFY)
+    names = ", ".join(line.title for line in running) if len(running) <= 3 else plural(len(running), "batch")
+    return f"{names} of {batches}"
+
+
 @dataclass(frozen=True)
 class Tab:
     name: str
@@ -256,13 +271,13 @@ class Head:
     run: Run
     badge: Badge
     because: str
+    retry_at: datetime | None
     progress: Progress
     facts: list[str]
     basis: str
     buttons: list[Button]
     tabs: list[Tab]
     title: str
-    ongoing: list[TaskLine]
     preparations: list[TaskLine]
     batches: list[TaskLine]
 
@@ -288,19 +303,20 @@ def head(
         facts.append(f"took {duration(took)}" if run.state.final else f"{duration(took)} so far")
     if run.attempts > len(tasks):
         facts.append(plural(run.attempts, "attempt"))
+    waiting = [task.due_at for task in tasks if task.state is TaskState.INTERRUPTED]
     percent = f" {int(bar.done_share)} %" if run.state is RunState.RUNNING and bar.total else ""
     lines = task_lines(run, tasks, steps)
     return Head(
         run=run,
         badge=shown,
-        because=because(run, explanation),
+        because=because(run, explanation, doing(lines)),
+        retry_at=min(waiting) if waiting and run.state is RunState.INTERRUPTED else None,
         progress=bar,
         facts=facts,
         basis=estimate.basis if estimate is not None and estimate.seconds_left is not None else "",
         buttons=buttons(run),
         tabs=tabs(run),
         title=f"{shown.word}{percent} · run {run.id} · {run.candidate.ref}",
-        ongoing=[line for line in lines if line.task.state is TaskState.RUNNING],
         preparations=[line for line in lines if line.task.kind is TaskKind.PREPARE],
         batches=[line for line in lines if line.task.kind is TaskKind.VERIFY],
     )

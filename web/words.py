@@ -59,8 +59,12 @@ def size(count: int) -> str:
     for unit in ("KiB", "MiB", "GiB"):
         amount /= 1_024
         if amount < 1_000:
-            return f"{amount:.1f} {unit}" if amount < 9.95 else f"{amount:.0f} {unit}"
-    return f"{amount / 1_024:.1f} TiB"
+            return f"{_short(amount)} {unit}"
+    return f"{_short(amount / 1_024)} TiB"
+
+
+def _short(amount: float) -> str:
+    return f"{amount:.0f}" if amount >= 9.95 else f"{amount:.1f}".removesuffix(".0")
 
 
 def ago(at: datetime, now: datetime | None = None) -> str:
@@ -75,6 +79,12 @@ def ago(at: datetime, now: datetime | None = None) -> str:
     if seconds < 129_600:
         return f"{round(seconds / 3_600)} h ago"
     return f"{round(seconds / 86_400)} d ago"
+
+
+def soon(at: datetime, now: datetime | None = None) -> str:
+    """Say in how long something is due."""
+    seconds = (at - (now or datetime.now(UTC))).total_seconds()
+    return f"in {about(seconds)}" if seconds >= 10 else f"in {max(1, round(seconds))} s" if seconds > 0 else "any moment"
 
 
 def moment(at: datetime) -> str:

@@ -30,6 +30,7 @@ reveal();
 localise();
 listen();
 setInterval(localise, 20_000);
+setInterval(() => { if (document.querySelector("time.soon")) localise(); }, 1000);
 document.addEventListener("click", clicked);
 document.addEventListener("htmx:after:swap", () => { reveal(); localise(); });
 document.getElementById("theme")?.addEventListener("click", () => globalThis.switchTheme());

@@ -33,6 +33,14 @@ box.follow.addEventListener("change", () => {
   if (box.follow.checked) view.end();
 });
 
+// The frame of lines reaches to the lower edge of the window.
+function fit() {
+  const room = innerHeight - view.el.getBoundingClientRect().top - scrollY - 12;
+  view.el.style.height = room > 320 ? `${room}px` : "";
+}
+addEventListener("resize", fit);
+fit();
+
 function wrap(on) {
   view.el.classList.toggle("wrap", on);
   box.wrap.checked = on;
@@ -41,6 +49,7 @@ function wrap(on) {
 box.wrap.addEventListener("change", () => wrap(box.wrap.checked));
 try { wrap(localStorage.getItem("wrap") === "yes"); } catch { wrap(false); }
 
+root.querySelector(".log-find").addEventListener("submit", (event) => event.preventDefault());
 new Finder(view, run, document.getElementById("log-find"), document.getElementById("log-hits"));
 const finder = { prev: "Shift", next: "" };
 for (const button of root.querySelectorAll("[data-find]")) {

@@ -15,13 +15,19 @@ export function ago(at, now = Date.now()) {
   return `${Math.round(seconds / 86400)} d ago`;
 }
 
+export function soon(at, now = Date.now()) {
+  const seconds = (at - now) / 1000;
+  if (seconds > 90) return `in ${Math.round(seconds / 60)} min`;
+  return seconds > 0 ? `in ${Math.ceil(seconds)} s` : "any moment";
+}
+
 export function localise(root = document) {
   for (const time of root.querySelectorAll("time[datetime]")) {
     const at = new Date(time.dateTime);
     if (Number.isNaN(at.valueOf())) continue;
     const title = `${whole.format(at)} ${zoneName(at)}`;
     if (time.title !== title) time.title = title;
-    const text = ago(at.valueOf());
+    const text = time.classList.contains("soon") ? soon(at.valueOf()) : ago(at.valueOf());
     if (time.textContent !== text) time.textContent = text;
   }
 }

@@ -1,0 +1,220 @@
+"""Words, states, previews, cursors, terminal text, archives: what pages and API are made of."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from jobs.run import Leg, Run, RunState, Task, TaskState, UnitCounts, Verdict
+from runner.errors import RequestError
+from runner.model import Output, Reason, TaskKind
+from web import archive, links, present, words
+from web.ansi import plain
+from web.cursor import Cursor
+from web.preview import ROWS, preview
+
+NOW = datetime(2026, 11, 21, 14, 0, tzinfo=UTC)
+LEG = Leg(
+    "candidate", "feature/x", "4f2c9e1a" * 5, "Round", "Mio", "seatrial.yml", "d", None, None, None, prepared=True
+)
+RUN = Run(
+    214,
+    "accounts",
+    (LEG,),
+    RunState.RUNNING,
+    None,
+    None,
+    UnitCounts(1920, 1204, 0),
+    3,
+    "mio",
+    "",
+    0,
+    None,
+    None,
+    "local",
+    cancel_requested=False,
+    created_at=NOW,
+    started_at=NOW,
+    finished_at=None,
+)
+
+
+def task(kind: TaskKind = TaskKind.VERIFY, state: TaskState = TaskState.RUNNING, batch: int = 1) -> Task:
+    return Task(
+        batch + 1,
+        214,
+        "candidate",
+        kind,
+        batch,
+        state,
+        1,
+        1,
+        "local",
+        "host-a",
+        "w",
+        None,
+        0,
+        10,
+        4,
+        1,
+        0,
+        NOW,
+        NOW,
+        NOW,
+        None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (None, ""),
+        (-1, "0.00 s"),
+        (0.03, "0.03 s"),
+        (4.26, "4.3 s"),
+        (41.2, "41 s"),
+        (59.7, "1 min 00 s"),
+        (252, "4 min 12 s"),
+        (3_840, "1 h 04 min"),
+        (190_000, "2 d 04 h"),
+    ],
+)
+def test_durations(seconds: float | None, said: str) -> None:
+    assert words.duration(seconds) == said
+
+
+def test_figures() -> None:
+    assert words.number(1_234_567) == "1\u202f234\u202f567"
+    assert words.plural(1, "unit") == "1 unit"
+    assert words.plural(3, "batch") == "3 batches"
+    assert [words.size(n) for n in (0, 999, 4 << 30, 1_434, 256 << 20)] == [
+        "0 B",
+        "999 B",
+        "4 GiB",
+        "1.4 KiB",
+        "256 MiB",
+    ]
+    assert words.ago(NOW - timedelta(hours=3), NOW) == "3 h ago"
+    assert words.soon(NOW + timedelta(seconds=4), NOW) == "in 4 s"
+    assert words.soon(NOW - timedelta(seconds=4), NOW) == "any moment"
+
+
+def test_a_resume_button_says_what_is_left() -> None:
+    failed = replace(
+        RUN, state=RunState.FAILED, units=UnitCounts(1920, 1204, 4), reason=Reason("units_failed", "4 units failed.")
+    )
+    assert [button.label for button in present.buttons(failed)] == [
+        "Resume — 716 units left",
+        "Run 4f2c9e1a4f again",
+    ]
+    assert [button.form for button in present.buttons(RUN)] == ["cancel"]
+    assert present.buttons(replace(RUN, cancel_requested=True)) == []
+
+
+def test_an_interruption_says_why_and_what_is_safe() -> None:
+    cut = replace(RUN, state=RunState.INTERRUPTED, reason=Reason("database_lost", "The connection dropped at 14:02."))
+    head = present.head(cut, [task(state=TaskState.INTERRUPTED)], [], None, "")
+    assert head.because == "The connection dropped at 14:02. 1\u202f204 of 1\u202f920 units are safe."
+    assert head.retry_at == NOW
+    assert head.badge.kind == "interrupted"
+
+
+def test_a_running_run_says_what_it_does() -> None:
+    head = present.head(RUN, [task(TaskKind.PREPARE, TaskState.DONE, 0), task()], [], None, "")
+    assert head.because == "batch 1 of 1"
+    assert head.title == "Running 62 % · run 214 · feature/x"
+    preparing = present.head(RUN, [task(TaskKind.PREPARE)], [], None, "")
+    assert preparing.because == "preparing the workspace"
+
+
+def test_states_differ_in_word_and_look() -> None:
+    badges = [*present.BADGES.values(), present.DIFFERENT]
+    assert len({badge.kind for badge in badges}) == len({badge.word for badge in badges}) == len(badges)
+    assert present.badge(replace(RUN, state=RunState.DONE, verdict=Verdict.DIFFERENT)).word == "Different"
+    assert present.badge(replace(RUN, cancel_requested=True)).word == "Cancelling"
+
+
+def test_units_without_a_list_have_no_share() -> None:
+    assert present.progress(UnitCounts()).total is None
+    assert present.progress(UnitCounts(0)).done_share == 0
+
+
+def test_a_csv_is_shown_as_a_table() -> None:
+    look = preview("pl.csv", b"account;amount\n1;=1+1\n2;<b>\n", 27)
+    assert (look.kind, look.header, look.rows) == ("table", ["account", "amount"], [["1", "=1+1"], ["2", "<b>"]])
+    long = b"n\n" + b"1\n" * 5_000
+    assert (len(preview("n.csv", long, len(long)).rows), preview("n.csv", long, len(long)).cut) == (ROWS, True)
+
+
+def test_other_outputs_are_shown_as_text_or_not_at_all() -> None:
+    assert preview("x.csv", b"", 0).kind == "empty"
+    assert preview("x.bin", b"\x00\x01", 2).kind == "binary"
+    assert preview("x.txt", b"caf\xe9\n", 5).text == "caf\ufffd\n"
+    assert preview("x.csv", b'"open\r' + b"x" * 200_000, 200_006).kind in ("text", "table")
+
+
+def test_a_cursor_survives_its_text() -> None:
+    cursor = Cursor(7, {3: 65_536, 1: 0})
+    assert str(cursor) == "7;1:0,3:65536"
+    assert Cursor.parse(str(cursor)) == cursor
+    assert Cursor.parse("0;") == Cursor()
+
+
+@pytest.mark.parametrize("text", ["", "x", "1", "1;2", "1;2:", "-1;", "1;1:1,", "1;1:99999999999999999999", "²;"])
+def test_a_broken_cursor_is_refused(text: str) -> None:
+    with pytest.raises(RequestError) as refused:
+        Cursor.parse(text)
+    assert refused.value.field == "Last-Event-ID"
+
+
+def test_terminal_text_as_plain_text() -> None:
+    assert plain("\x1b[1;31mred\x1b[0m plain\ttab") == "red plain\ttab"
+    assert plain(" 10%\r 50%\r100% done\r") == "100% done"
+    assert plain("a\x1b]8;;javascript:alert(1)\x07b\x1b]8;;\x07c\x1b]52;c;aGk=\x07d\x00e") == "abcde"
+
+
+def test_addresses_quote_what_a_path_cannot_hold() -> None:
+    assert links.unit(1, "candidate", "a b/ü?#%") == "/runs/1/units/candidate/a%20b/%C3%BC%3F%23%25"
+    assert links.log_line(214, 3, 120) == "/runs/214?tab=log&task=3#L120"
+    assert links.query(text="a&b=c", ref=None, user="") == "?text=a%26b%3Dc"
+
+
+def entries() -> Iterator[archive.Entry]:
+    for name in ("a", "b"):
+        yield archive.Entry(f"candidate/{name}.csv", 600_000, lambda name=name: io.BytesIO(name.encode() * 600_000))  # type: ignore[misc]
+
+
+def test_archives_hold_every_byte() -> None:
+    zipped = zipfile.ZipFile(io.BytesIO(b"".join(archive.zipped(entries()))))
+    assert zipped.testzip() is None
+    assert zipped.read("candidate/b.csv") == b"b" * 600_000
+    with tarfile.open(fileobj=io.BytesIO(b"".join(archive.tarred(entries())))) as tar:
+        assert tar.getnames() == ["candidate/a.csv", "candidate/b.csv"]
+        found = tar.extractfile("candidate/a.csv")
+        assert found is not None
+        assert found.read() == b"a" * 600_000
+
+
+def test_an_archive_never_ends_well_when_an_object_is_short() -> None:
+    short = [archive.Entry("x", 10, lambda: io.BytesIO(b"12345"))]
+    with pytest.raises(OSError, match="5 bytes are missing"):
+        list(archive.tarred(short))
+
+
+@pytest.mark.parametrize("path", ["../x", "/etc/passwd", "a/../../b", "a\\b", "a\x00b"])
+def test_an_archive_refuses_paths_that_leave_it(path: str) -> None:
+    manifest = io.BytesIO(json.dumps({path: {"digest": "d", "size": 1}}).encode())
+    with pytest.raises(ValueError, match="not a path"):
+        list(archive.tree_entries("candidate/all", manifest, lambda _: io.BytesIO(b"x")))
+
+
+def test_an_output_is_named_after_its_unit() -> None:
+    entry = next(archive.entries_of("candidate", "t/pl", Output("whatever.csv", "d", 1), lambda _: io.BytesIO(b"x")))
+    assert entry.path == "candidate/t/pl.csv"
