@@ -58,12 +58,14 @@ class ApiClient:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._http.close()
 
     # ---- documents -----------------------------------------------------------------------------------------
 
-    def get(self, path: str, **query: object) -> Document:
+    def get(self, path: str, /, **query: object) -> Document:
         """Read a document; what is None is not asked for."""
         with self._told():
             return self._document(self._http.get(path, params=_given(query)))
@@ -75,7 +77,7 @@ class ApiClient:
         with self._told():
             return self._document(self._http.post(path, json=dict(body or {}), headers=headers, timeout=timeout))
 
-    def pages(self, path: str, **query: object) -> Iterator[Document]:
+    def pages(self, path: str, /, **query: object) -> Iterator[Document]:
         """Read a list page by page."""
         page = self.get(path, **query)
         yield page
@@ -90,12 +92,14 @@ class ApiClient:
     # ---- bytes ---------------------------------------------------------------------------------------------
 
     @contextmanager
-    def stream(self, path: str, **query: object) -> Iterator[httpx.Response]:
+    def stream(self, path: str, /, **query: object) -> Iterator[httpx.Response]:
         """Open bytes; read them with `iter_raw(PIECE)` inside of the block, where errors are told in words."""
         with self._told(), self._http.stream("GET", path, params=_given(query), headers=_IDENTITY) as answer:
             if not answer.is_success:
                 answer.read()
                 self._document(answer)
+            if "Content-Disposition" not in answer.headers:  # each log and output of Seatrial is a file to keep
+                raise self._foreign(answer)
             yield answer
 
     # ---- inner ---------------------------------------------------------------------------------------------
@@ -117,13 +121,15 @@ class ApiClient:
         except ValueError:
             found = None
         if not isinstance(found, dict) or not (answer.is_success or "detail" in found):
-            raise ServerUnreachable(
-                f"What answers at {self.url} is not Seatrial's API (status {answer.status_code}). {_REMEDY}"
-            )
+            raise self._foreign(answer)
         if answer.is_success:
             return found
         text = problem_words(found)
         raise ServerFailed(text) if answer.status_code >= 500 else ApiRefused(text)
+
+    def _foreign(self, answer: httpx.Response) -> ServerUnreachable:
+        status = f"status {answer.status_code}"
+        return ServerUnreachable(f"What answers at {self.url} is not Seatrial's API ({status}). {_REMEDY}")
 
 
 _IDENTITY = {"Accept-Encoding": "identity"}
@@ -173,8 +179,10 @@ def problem_words(problem: Document) -> str:
         value = "" if item.get("value") is None else str(item["value"])
         given = f" (given: {value})" if value and message else ""
         # A single refusal is its own detail: once is enough.
-        lines.append(f"  {line}{item.get('key')}: {value if message == detail else message + given}".rstrip(": "))
+        told = f"{line}{item.get('key')}: {value if message == detail else message + given}".rstrip(": ")
+        if told not in detail:
+            lines.append(f"  {told}")
         remedy = item.get("remedy")
         if remedy and str(remedy) not in detail:
-            lines.append(f"    {remedy}")
+            lines.append(f"  {remedy}")
     return "\n".join(lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def spec_check(file: str, *, as_json: bool) -> None:
     Example: seatrial spec check seatrial.yml
     """
     try:
-        text = click.get_binary_stream("stdin").read() if file == "-" else Path(file).read_bytes()
+        text = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as error:
         raise Failure(f"{file} cannot be read: {error.strerror}", EXIT_USAGE) from None
     problems: tuple[Problem, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -84,7 +85,7 @@ def watch(client: ApiClient, run: int, show: Callable[[Document], None]) -> Docu
 def wait_for(client: ApiClient, run: int, *, as_json: bool) -> None:
     """Wait for a run, show how it goes, and end with the exit code of its verdict."""
     try:
-        with Bar() if click.get_text_stream("stderr").isatty() else Lines() as shown:
+        with Bar() if sys.stderr.isatty() else Lines() as shown:
             found = watch(client, run, shown.show)
     except KeyboardInterrupt:
         raise Failure(f"Run {run} goes on by itself. Look at it: seatrial show {run}", EXIT_STOPPED) from None

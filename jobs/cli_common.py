@@ -18,7 +18,7 @@ EXIT_PASSED, EXIT_FAILED, EXIT_USAGE, EXIT_INFRASTRUCTURE = 0, 1, 2, 3
 class Failure(click.ClickException):
     """An error in words, with the exit code that scripts can go by."""
 
-    exit_code: int  # of this one, not of the class
+    exit_code: int  # type: ignore[misc]  # of this one, not of the class
 
     def __init__(self, text: str, code: int) -> None:
         super().__init__(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ def bless(config: Path | None, name: str, *, yes: bool, as_json: bool) -> None:
     source = open_source(current_settings(config), name)
     click.echo(BLESS.format(place=plain(source.place), name=name), err=True)
     if not yes:
-        if not click.get_text_stream("stdin").isatty():
+        if not sys.stdin.isatty():
             raise Failure("Nobody is there to confirm it: say --yes. Nothing was changed.", EXIT_USAGE)
         if not click.confirm("Go on?", err=True):
             raise Failure("Nothing was changed.", EXIT_USAGE)
@@ -106,7 +107,10 @@ def check_lines(name: str, found: SourceCheck) -> list[str]:
     lines = [f"{name}: {'can be used' if found.usable else 'cannot be used yet'}"]
     lines += [f"  {key:<7} {plain(value)}" for key, value in facts.items() if value]
     for problem in found.problems:
-        lines += [f"  {'problem' if problem.refuses else 'warning'}: {plain(problem.text)}", f"    {plain(problem.remedy)}"]
+        lines += [
+            f"  {'problem' if problem.refuses else 'warning'}: {plain(problem.text)}",
+            f"    {plain(problem.remedy)}",
+        ]
     return lines
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -38,7 +39,7 @@ def logs(client: ApiClient, run: int, task: int | None, *, follow: bool) -> None
 
     Example: seatrial logs 7 -f
     """
-    out = click.get_binary_stream("stdout")
+    out = sys.stdout.buffer
     if follow:
         for piece in Follower(client, run, task).pieces():
             out.write(piece)
@@ -72,7 +73,9 @@ class Follower:
                 run = self._client.run(self._run)
                 tasks = [task for task in run["tasks"] if self._only in (None, task["id"])]
                 if self._only is not None and not tasks:
-                    raise Failure(f"Run {self._run} has no task {self._only}. See: seatrial show {self._run}", EXIT_USAGE)
+                    raise Failure(
+                        f"Run {self._run} has no task {self._only}. See: seatrial show {self._run}", EXIT_USAGE
+                    )
                 for task in tasks:
                     yield from self._news(task)
                 over = run["state"] in FINAL or (self._only is not None and tasks[0]["state"] in FINAL)
@@ -140,7 +143,7 @@ def output(client: ApiClient, run: int, unit: str | None, target: str | None, le
 
 def _keep(answer: httpx.Response, target: str) -> None:
     if target == "-":
-        out = click.get_binary_stream("stdout")
+        out = sys.stdout.buffer
         if out.isatty() and answer.headers.get("Content-Type", "").startswith("application/"):
             raise Failure("That is no text for a terminal: name a file with -o, or - into a pipe.", EXIT_USAGE)
         _pour(answer, out)

@@ -55,7 +55,14 @@ def accepted(client: ApiClient, run: Document, *, wait: bool, as_json: bool) -> 
 @json_option
 @with_client
 def submit(
-    client: ApiClient, ref: str, project: str | None, idempotency_key: str | None, *, wait: bool, as_json: bool, **more: Any
+    client: ApiClient,
+    ref: str,
+    project: str | None,
+    idempotency_key: str | None,
+    *,
+    wait: bool,
+    as_json: bool,
+    **more: Any,
 ) -> None:
     """Verify a branch, tag or commit.
 
@@ -101,7 +108,9 @@ def list_runs(client: ApiClient, limit: int, *, as_json: bool, **wanted: str | N
     elif found:
         say_lines(columns(RUN_HEAD, map(run_row, found)))
     else:
-        click.echo("No run matches." if any(wanted.values()) else "No runs yet. Start one: seatrial submit REF", err=True)
+        click.echo(
+            "No run matches." if any(wanted.values()) else "No runs yet. Start one: seatrial submit REF", err=True
+        )
 
 
 @click.command()

@@ -71,8 +71,8 @@ def standing(run: Mapping[str, Any]) -> str:
 
 
 def counted(counts: Mapping[str, Any]) -> str:
-    """Write how far the units are: 12/40, 1 failed."""
-    if counts["total"] is None:
+    """Write how far the units are: 12/40, 1 failed; - while there are none."""
+    if not counts["total"]:
         return "-"
     failed = f", {counts['failed']} failed" if counts["failed"] else ""
     return f"{counts['done'] + counts['failed']}/{counts['total']}{failed}"

@@ -170,16 +170,16 @@ def judge_engine(facts: EngineFacts, *, api: str, gateway: str, base: str, datab
         remedy = 'Set "storage-driver": "overlay2" in /etc/docker/daemon.json; images are to be made anew then.'
         found.append(_warning("docker, storage", f"the storage driver {driver} copies whole images", remedy))
     found += _judge_walls(info)
-    text = {True: "there", False: "not on this machine"}
-    for name, needed in ((gateway, databases), (base, False)):
-        here = facts.images.get(name, False)
-        judge = _ok(f"image {name}", text[here]) if here else None
-        if judge is None:
-            why = "no run can reach its database" if needed else "starts are slower" if name == gateway else ""
-            why = why or "specifications that name it will fail"
-            make = _problem if needed else _warning
-            judge = make(f"image {name}", f"{text[here]}: {why}", "Make it: make images")
-        found.append(judge)
+    without = "no run could reach its database" if databases else "starts take longer"
+    missing = _problem if databases else _warning
+    for name, judge, why in (
+        (gateway, missing, without),
+        (base, _warning, "a seatrial.yml that names it would fail"),
+    ):
+        if facts.images.get(name):
+            found.append(_ok(f"image {name}", "there"))
+        else:
+            found.append(judge(f"image {name}", f"not on this machine: {why}", "Make it: make images"))
     return found
 
 

@@ -19,7 +19,7 @@ def look(url: str, *, embedded: bool) -> RedisFacts:
     shown = re.sub(r"//[^@/]*@", "//***@", url)
     try:
         connection = connect(url)
-        info: dict[str, Any] = dict(connection.info())  # type: ignore[arg-type]  # typed for the asynchronous one too
+        info: dict[str, Any] = dict(connection.info())
     except (RedisError, OSError, ValueError) as error:
         return RedisFacts(shown, embedded, error=" ".join(str(error).split()) or type(error).__name__)
     given = connection.connection_pool.connection_kwargs

@@ -9,7 +9,7 @@ from pathlib import Path
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from jobs.adapters.sql_engine import open_engine
@@ -25,7 +25,7 @@ def look(url: str) -> StoreFacts:
         return StoreFacts("server.database_url", error="is not the URL of a database")
     if parsed.get_backend_name() == "sqlite":
         return _look_sqlite(Path(parsed.database or ""))
-    return _look_server(url, parsed.render_as_string(hide_password=True))
+    return _look_server(parsed)
 
 
 def known_revisions() -> tuple[str, ...]:
@@ -63,8 +63,11 @@ def _look_sqlite(file: Path) -> StoreFacts:
     return StoreFacts(str(file), kind, None if row is None else str(row[0]), known, damage)
 
 
-def _look_server(url: str, shown: str) -> StoreFacts:
-    engine = open_engine(url)
+def _look_server(url: URL) -> StoreFacts:
+    shown = url.render_as_string(hide_password=True)
+    if "connect_timeout" not in url.query:
+        url = url.update_query_dict({"connect_timeout": "5"})
+    engine = open_engine(url.render_as_string(hide_password=False))
     try:
         with engine.connect() as connection:
             version = connection.execute(text("SHOW server_version")).scalar_one()

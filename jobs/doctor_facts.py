@@ -1,0 +1,169 @@
+"""Gather what `seatrial doctor` judges, each by its own adapter and within a few seconds."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jobs.doctor import (
+    DiskFacts,
+    EngineFacts,
+    Finding,
+    ProjectFacts,
+    judge_database,
+    judge_disk,
+    judge_engine,
+    judge_git,
+    judge_project,
+    judge_python,
+    judge_redis,
+    judge_store,
+)
+from runner.errors import InfraError, NotFound, SeatrialError, SpecError
+
+if TYPE_CHECKING:
+    from jobs.settings import Settings
+
+BASE_IMAGE = "seatrial/base:bookworm"
+REMOTE_SECONDS = 10.0
+# Asking for it makes git list what the remote has, and fetches nothing as there is no such branch.
+NO_BRANCH = "seatrial-doctor/asks-whether-you-answer"
+
+# What is looked at, in words for the one who waits, and the looking itself.
+Look = tuple[str, Callable[[], list[Finding]]]
+
+
+def looks_at_machine() -> list[Look]:
+    """List what is looked at before there are settings."""
+    return [
+        ("Python", lambda: [judge_python(sys.version_info[:3])]),
+        ("git", lambda: [judge_git(git_version())]),
+    ]
+
+
+def git_version() -> str | None:
+    """Ask git for its version; None when there is none."""
+    try:
+        asked = subprocess.run(["git", "--version"], capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return asked.stdout.strip()
+
+
+def looks_at_installation(settings: Settings) -> list[Look]:
+    """List what the settings name; without git, on which the rest is built, only the directories and the store."""
+    server = settings.server
+    looks: list[Look] = [
+        ("home", lambda: judge_disk("home", disk(server.home, write=True))),
+        ("the object store", lambda: judge_disk("object store", disk(server.object_store, write=True))),
+        ("the store", lambda: _look_at_store(settings)),
+    ]
+    if git_version() is None:
+        return looks
+    looks += [("the Docker engine", lambda: _look_at_docker(settings)), ("Redis", lambda: _look_at_redis(settings))]
+    looks += [(f"database {name}", partial(_look_at_database, settings, name)) for name in sorted(settings.databases)]
+    looks += [(f"project {name}", partial(_look_at_project, settings, name)) for name in sorted(settings.projects)]
+    return looks
+
+
+def disk(directory: Path, *, write: bool) -> DiskFacts:
+    """Look at a directory, or at the one above it that there is when it is yet to be made."""
+    try:
+        place = next(one for one in (directory, *directory.parents) if one.exists())
+        if write and not place.is_dir():
+            return DiskFacts(str(directory), error=f"{place} is no directory")
+        if write:
+            with tempfile.TemporaryFile(dir=place) as file:
+                file.write(b"seatrial doctor")
+                file.flush()
+                os.fsync(file.fileno())
+        usage, files = shutil.disk_usage(place), os.statvfs(place)
+    except OSError as error:
+        return DiskFacts(str(directory), error=error.strerror or str(error))
+    return DiskFacts(str(directory), usage.free, usage.total, files.f_favail if files.f_files else None)
+
+
+def _look_at_docker(settings: Settings) -> list[Finding]:
+    from jobs.host import GATEWAY_IMAGE
+    from runner.adapters.docker_engine import API_VERSION, DockerEngine
+
+    try:
+        engine = DockerEngine(timeout=10.0)
+        info = engine.info()
+        images = {name: engine.image(name) is not None for name in (GATEWAY_IMAGE, BASE_IMAGE)}
+        facts = EngineFacts(info, images)
+    except InfraError as error:
+        facts = EngineFacts(error=error.text)
+    found = judge_engine(
+        facts, api=API_VERSION, gateway=GATEWAY_IMAGE, base=BASE_IMAGE, databases=bool(settings.databases)
+    )
+    root = Path(str(facts.info.get("DockerRootDir", "")))
+    if root.is_absolute() and root.exists():
+        found += judge_disk("docker, disk", disk(root, write=False))
+    return found
+
+
+def _look_at_store(settings: Settings) -> list[Finding]:
+    from jobs.adapters.sql_look import look
+
+    return judge_store(look(settings.server.database_url))
+
+
+def _look_at_redis(settings: Settings) -> list[Finding]:
+    from jobs.adapters.redis_look import look
+    from jobs.compose import redis_url
+
+    return judge_redis(look(redis_url(settings), embedded=settings.server.redis_url is None))
+
+
+def _look_at_database(settings: Settings, name: str) -> list[Finding]:
+    from jobs.host import Sources
+
+    try:
+        return judge_database(name, Sources(settings)(name).check())
+    except SeatrialError as error:
+        return judge_database(name, None, error.text)
+    except (OSError, KeyError, ValueError):
+        # Never the error's own words: they could hold the dsn.
+        return judge_database(name, None, "its dsn cannot be read")
+
+
+def _look_at_project(settings: Settings, name: str) -> list[Finding]:
+    from jobs.compose import Mirrors
+
+    project = settings.projects[name]
+    began, error = time.monotonic(), ""
+    try:
+        Mirrors(settings)(name).resolve(NO_BRANCH, timeout=REMOTE_SECONDS)
+    except NotFound:
+        pass
+    except SeatrialError as failed:
+        error = failed.text
+    except (OSError, KeyError) as failed:
+        error = f"its credentials cannot be read: {type(failed).__name__}"
+    seconds = time.monotonic() - began
+    spec = None if project.spec is None else str(project.spec)
+    problems = tuple(_spec_problems(project.spec))
+    return judge_project(ProjectFacts(name, project.repository, seconds, error, spec, problems))
+
+
+def _spec_problems(file: Path | None) -> list[str]:
+    from runner.spec import parse_spec
+
+    if file is None:
+        return []
+    try:
+        parse_spec(file.read_bytes(), source=file.name)
+    except SpecError as error:
+        return [str(problem) for problem in error.problems]
+    except OSError as error:
+        return [f"cannot be read: {error.strerror}"]
+    return []
