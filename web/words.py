@@ -84,7 +84,9 @@ def ago(at: datetime, now: datetime | None = None) -> str:
 def soon(at: datetime, now: datetime | None = None) -> str:
     """Say in how long something is due."""
     seconds = (at - (now or datetime.now(UTC))).total_seconds()
-    return f"in {about(seconds)}" if seconds >= 10 else f"in {max(1, round(seconds))} s" if seconds > 0 else "any moment"
+    return (
+        f"in {about(seconds)}" if seconds >= 10 else f"in {max(1, round(seconds))} s" if seconds > 0 else "any moment"
+    )
 
 
 def moment(at: datetime) -> str:

@@ -10,6 +10,8 @@ import pytest
 from flask import Flask
 from web_site import Site
 
+from web.app import create_app
+
 BODY = {"project": "accounts", "ref": "main"}
 
 
@@ -111,8 +113,6 @@ class Broken:
 
 
 def test_a_defect_shows_no_traceback() -> None:
-    from web.app import create_app  # noqa: PLC0415
-
     app = create_app(Broken(), secret_key="test")  # type: ignore[arg-type]
     page = app.test_client().get("/api/v1/runs")
     assert (page.status_code, page.json["code"]) == (500, "internal")

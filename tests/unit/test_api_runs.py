@@ -14,7 +14,7 @@ from flask.testing import FlaskClient
 from web_site import Site
 
 from jobs.run import TaskState
-from runner.model import Reason
+from runner.model import Reason, UnitResult, UnitState
 
 SHAPE = {
     "id", "project", "ref", "commit", "baseline", "state", "verdict", "reason", "units", "attempts",
@@ -295,8 +295,6 @@ def test_an_html_output_is_sent_as_bytes(site: Site, client: FlaskClient) -> Non
     site.prepare(["a"])
     claim = site.claim()
     page = site.output(b"<script>alert(1)</script>", 'evil"\r\n.html')
-    from runner.model import UnitResult, UnitState  # noqa: PLC0415
-
     site.store.ledger.mark(claim.task.id, claim.task.attempt, [UnitResult("a", UnitState.DONE, page)], None)
     answer = client.get(f"/api/v1/runs/{run.id}/units/a/output")
     assert answer.mimetype == "application/octet-stream"
@@ -325,8 +323,6 @@ def test_outputs_one_by_one_and_as_archives(site: Site, client: FlaskClient) -> 
 
 
 def test_an_output_of_several_files(site: Site, client: FlaskClient) -> None:
-    from runner.model import UnitResult, UnitState  # noqa: PLC0415
-
     run = site.submit("main", "plain")
     site.prepare(["all"])
     claim = site.claim()

@@ -1,0 +1,261 @@
+"""The live stream: exact to the byte across breaks, one reader for all viewers, a limit that says so."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from web_site import Site
+
+from jobs.run import TaskState
+from web.hub import CHUNK, Hub
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    site = Site.make(tmp_path)
+    yield site
+    site.store.close()
+
+
+@pytest.fixture
+def app(site: Site) -> Iterator[Flask]:
+    app = site.app(viewers=4, config={"HEARTBEAT": 0.3})
+    yield app
+    hub: Hub = app.extensions["seatrial.hub"]
+    hub.close()
+    for _ in range(100):
+        if not any(thread.name == "hub" for thread in threading.enumerate()):
+            break
+        time.sleep(0.02)
+
+
+class Stream:
+    """A viewer: parses events, gathers logs by task, remembers the last id as a browser does."""
+
+    def __init__(self, app: Flask, run: int, query: str = "", last: str | None = None) -> None:
+        headers = {"Last-Event-ID": last} if last else {}
+        self.answer = app.test_client().get(f"/api/v1/runs/{run}/stream{query}", headers=headers, buffered=False)
+        self.last = last or ""
+        self.logs: dict[int, bytes] = {}
+        self.events: list[tuple[str, Any]] = []
+        self.comments = 0
+        self._blocks = self._parse()
+
+    def _parse(self) -> Iterator[str]:
+        for piece in self.answer.response:
+            yield from (piece if isinstance(piece, str) else piece.decode()).split("\n\n")[:-1]
+
+    def next(self) -> tuple[str, Any]:
+        """Take the next event, comments aside."""
+        for block in self._blocks:
+            fields = dict(line.split(": ", 1) for line in block.split("\n") if not line.startswith(":"))
+            if "data" not in fields:
+                self.comments += block.startswith(":")
+                continue
+            self.last = fields["id"]
+            kind, data = fields["event"], json.loads(fields["data"])
+            if kind == "log":
+                body = base64.b64decode(data["data"])
+                held = self.logs.setdefault(data["task"], b"")
+                self.logs[data["task"]] = held[: data["offset"]] + body
+            self.events.append((kind, data))
+            return kind, data
+        return "closed", None
+
+    def until(self, wanted: str, most: int = 10_000) -> Any:
+        for _ in range(most):
+            kind, data = self.next()
+            if kind in (wanted, "closed"):
+                assert kind == wanted, f"the stream ended before {wanted}"
+                return data
+        raise AssertionError(wanted)
+
+    def close(self) -> None:
+        self.answer.close()
+
+
+def test_a_finished_run_gives_all_and_ends(site: Site, app: Flask) -> None:
+    run = site.passed(["a/pl", "b/pl"])
+    stream = Stream(app, run.id)
+    assert stream.answer.mimetype == "text/event-stream"
+    stream.until("end")
+    kinds = [kind for kind, _ in stream.events]
+    assert kinds[:2] == ["run", "steps"]
+    assert stream.events[0][1]["state"] == "done"
+    for task in site.service.tasks(run.id):
+        assert stream.logs.get(task.id, b"") == b"".join(site.service.open_log(task.id))
+    assert app.extensions["seatrial.hub"].viewers == 1
+    stream.close()
+    assert app.extensions["seatrial.hub"].viewers == 0
+
+
+def test_a_broken_stream_goes_on_at_the_exact_byte(site: Site, app: Flask) -> None:
+    run = site.submit()
+    claim = site.claim()
+    data = bytes(range(256)) * 1_200  # 300 KiB, not UTF-8
+    for at in range(0, len(data), 30_000):
+        site.log(claim, data[at : at + 30_000])
+    seen, last = b"", None
+    for _ in range(3):  # cut after each chunk or two
+        stream = Stream(app, run.id, last=last)
+        stream.logs[claim.task.id] = seen
+        stream.until("log")
+        seen, last = stream.logs[claim.task.id], stream.last
+        stream.close()
+        assert seen == data[: len(seen)]
+    assert len(seen) == 3 * CHUNK
+    site.log(claim, b"after the break")
+    site.end(claim, TaskState.CANCELLED)
+    stream = Stream(app, run.id, last=last)
+    stream.logs[claim.task.id] = seen
+    stream.until("end")
+    assert stream.logs[claim.task.id] == data + b"after the break"
+    stream.close()
+
+
+def test_what_happens_arrives_at_once_and_once(site: Site, app: Flask) -> None:
+    run = site.submit()
+    claim = site.claim()
+    stream = Stream(app, run.id)
+    stream.until("steps")
+    delays = []
+    for n in range(5):
+        line = b"line %d\n" % n
+        site.log(claim, line)
+        begun = time.perf_counter()
+        data = stream.until("log")
+        delays.append(time.perf_counter() - begun)
+        assert base64.b64decode(data["data"]) == line
+    assert max(delays) < 0.5
+    site.step(claim, "image", 1.0)
+    assert "image" in {step["name"] for step in stream.until("steps")}
+    stream.close()
+
+
+def test_a_new_tasks_log_is_followed_too(site: Site, app: Flask) -> None:
+    run = site.submit()
+    stream = Stream(app, run.id)
+    stream.until("steps")
+    site.prepare(["a", "b"], batches=2)
+    claim = site.claim()
+    site.log(claim, b"batch speaks\n")
+    while claim.task.id not in stream.logs:
+        stream.until("log")
+    assert stream.logs[claim.task.id] == b"batch speaks\n"
+    stream.close()
+
+
+def test_only_what_was_asked_for_is_sent(site: Site, app: Flask) -> None:
+    run = site.passed(["a", "b"])
+    tasks = site.service.tasks(run.id)
+    one = Stream(app, run.id, f"?logs={tasks[1].id}&view=page")
+    one.until("end")
+    assert set(one.logs) == {tasks[1].id}
+    assert "Passed" in next(data for kind, data in one.events if kind == "page")["html"]
+    none = Stream(app, run.id, "?logs=none")
+    none.until("end")
+    assert none.logs == {}
+    one.close()
+    none.close()
+
+
+def test_a_silent_stream_has_a_heartbeat(site: Site, app: Flask) -> None:
+    run = site.submit()
+    stream = Stream(app, run.id)
+    stream.until("steps")
+    begun = time.perf_counter()
+    piece = next(iter(stream.answer.response))
+    assert (piece if isinstance(piece, bytes) else piece.encode()).startswith(b":")
+    assert time.perf_counter() - begun < 2
+    stream.close()
+
+
+def test_too_many_viewers_are_told(site: Site, app: Flask) -> None:
+    run = site.submit()
+    streams = [Stream(app, run.id) for _ in range(4)]
+    refused = app.test_client().get(f"/api/v1/runs/{run.id}/stream")
+    assert (refused.status_code, refused.json["code"]) == (503, "too_many_viewers")
+    assert "4 viewers" in refused.json["detail"]
+    streams.pop().close()
+    again = Stream(app, run.id)
+    assert again.answer.status_code == 200
+    for stream in [*streams, again]:
+        stream.close()
+
+
+def test_one_reader_serves_all_viewers(site: Site, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = site.submit()
+    claim = site.claim()
+    streams = [Stream(app, run.id) for _ in range(4)]
+    for stream in streams:
+        stream.until("steps")
+    reads = []
+    read = site.service.log
+
+    def counted(task: int, *, offset: int = 0, limit: int = CHUNK) -> bytes:
+        reads.append(offset)
+        return read(task, offset=offset, limit=limit)
+
+    monkeypatch.setattr(site.service, "log", counted)
+    site.log(claim, b"x" * 5_000)
+    for stream in streams:
+        stream.until("log")
+        assert stream.logs[claim.task.id] == b"x" * 5_000
+    assert len(reads) == 1
+    assert sum(thread.name == "hub" for thread in threading.enumerate()) == 1
+    for stream in streams:
+        stream.close()
+
+
+def test_the_reader_outlives_an_outage(site: Site, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = site.submit()
+    claim = site.claim()
+    stream = Stream(app, run.id)
+    stream.until("steps")
+
+    def down() -> int:
+        raise OSError("the store does not answer")
+
+    monkeypatch.setattr(site.service, "pulse", down)
+    time.sleep(0.3)
+    site.log(claim, b"during the outage\n")
+    monkeypatch.undo()
+    stream.until("log")
+    assert stream.logs[claim.task.id] == b"during the outage\n"
+    stream.close()
+
+
+def test_a_stopping_server_lets_go_of_its_viewers(site: Site, app: Flask) -> None:
+    run = site.submit()
+    stream = Stream(app, run.id)
+    stream.until("steps")
+    hub: Hub = app.extensions["seatrial.hub"]
+    hub.stop_when(lambda: True)
+    begun = time.perf_counter()
+    while stream.next()[0] != "closed":
+        pass
+    assert time.perf_counter() - begun < 1
+    stream.close()
+    refused = app.test_client().get(f"/api/v1/runs/{run.id}/stream")
+    assert refused.json["code"] == "shutting_down"
+
+
+@pytest.mark.parametrize(
+    ("query", "last"), [("?logs=some", None), ("?cursor=x", None), ("", "1;2"), ("?view=odd", None)]
+)
+def test_bad_input_is_refused(site: Site, app: Flask, query: str, last: str | None) -> None:
+    run = site.submit()
+    stream = Stream(app, run.id, query, last)
+    assert stream.answer.status_code == 422
+    stream.close()
+    missing = Stream(app, 99)
+    assert missing.answer.status_code == 404
+    missing.close()
