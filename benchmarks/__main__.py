@@ -1,0 +1,60 @@
+"""`python -m benchmarks [NAME …]`: measure, print the table, keep it in docs/benchmarks.md with date and machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from benchmarks import databases, ledger, logs, pages, runs, trees
+from benchmarks.measure import Row
+
+GROUPS: dict[str, Callable[[Path], Iterator[Row]]] = {
+    "runs": runs.rows,
+    "trees": trees.rows,
+    "logs": logs.rows,
+    "databases": databases.rows,
+    "ledger": ledger.rows,
+    "pages": pages.rows,
+}
+KEPT = Path(__file__).parent.parent / "docs" / "benchmarks.md"
+MARK = "<!-- measured below: written by `make bench` -->"
+
+
+def main(names: list[str]) -> None:
+    """Measure the named groups, or all; only a whole round is kept."""
+    found: list[Row] = []
+    for name in names or GROUPS:
+        root = Path(tempfile.mkdtemp(prefix=f"seatrial-bench-{name}-", dir="/var/tmp"))
+        root.chmod(0o755)
+        try:
+            for row in GROUPS[name](root):
+                print(f"{row.work}: {row.value} (aim {row.aim}) {row.detail}", flush=True)
+                found.append(row)
+        finally:
+            shutil.rmtree(root, ignore_errors=True)
+    table = render(found)
+    print("\n" + table)
+    if not names:
+        head = KEPT.read_text().split(MARK)[0] if KEPT.exists() else "# Benchmarks\n\n"
+        KEPT.write_text(head + MARK + "\n\n" + table)
+
+
+def render(found: list[Row]) -> str:
+    """Write the table."""
+    machine = f"{os.cpu_count()} cores, {platform.system()} {platform.release()}, Python {platform.python_version()}"
+    lines = [f"Measured on {datetime.now(UTC):%Y-%m-%d} ({machine}).", ""]
+    lines += ["| work | floor (1.0) | measured | aim | met | detail |", "|---|---|---|---|---|---|"]
+    lines += [
+        f"| {r.work} | {r.floor} | {r.value} | {r.aim} | {'yes' if r.good else '**no**'} | {r.detail} |" for r in found
+    ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,94 @@
+"""Whole runs, warm and trivial, against the same by shell: `git worktree add` and `docker run --network none`."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.measure import Row, pairs, percentile, ratio_row
+from benchmarks.server import Server, serving
+
+IMAGE = "seatrial/base:bookworm"
+
+
+def shell_floor(root: Path, repository: Path) -> itertools.count[int]:
+    """Make the mirror that the shell's worktrees come from."""
+    subprocess.run(["git", "clone", "-q", "--mirror", str(repository), str(root / "floor.git")], check=True)
+    return itertools.count()
+
+
+def rows(root: Path) -> Iterator[Row]:
+    """Measure."""
+    with serving(root, slots=2) as server:
+        counter = shell_floor(root, server.repository)
+
+        def floor() -> None:
+            target = root / f"floor-{next(counter)}"
+            git = ["git", "-C", str(root / "floor.git"), "worktree", "add", "-q", "--detach", str(target), "main"]
+            subprocess.run(git, check=True, capture_output=True)
+            mount = f"{target}:/src"
+            subprocess.run(
+                ["docker", "run", "--rm", "--network", "none", "-v", mount, "-w", "/src", IMAGE, "true"], check=True
+            )
+            shutil.rmtree(target)
+
+        yield ratio_row(
+            "a warm trivial run, submit → done",
+            "shell: worktree + docker run --network none",
+            pairs(floor, lambda: server.wait(server.submit()), rounds=15, warm=2),
+            1.0,
+        )
+        yield ratio_row(
+            "100 of them, 2 slots",
+            "xargs -P2 of the same",
+            pairs(lambda: _many_floors(root), lambda: _many(server), rounds=3, warm=0),
+            0.9,
+        )
+        yield _submits(server)
+
+
+def _many(server: Server, count: int = 100) -> None:
+    runs = [server.submit() for _ in range(count)]
+    for run in runs:
+        server.wait(run, every=0.05)
+
+
+def _many_floors(root: Path, count: int = 100) -> None:
+    stamp = time.monotonic_ns()
+    script = (
+        f"git -C {root}/floor.git worktree add -q --detach {root}/many-{stamp}-$0 main 2>/dev/null && "
+        f"docker run --rm --network none -v {root}/many-{stamp}-$0:/src -w /src {IMAGE} true; rm -rf {root}/many-{stamp}-$0"
+    )
+    numbers = "\n".join(map(str, range(count)))
+    subprocess.run(["xargs", "-P2", "-n1", "sh", "-c", script], input=numbers, text=True, check=False)
+
+
+def _submits(server: Server) -> Row:
+    """Submit from 20 clients at once; the runs are cancelled afterwards."""
+    seconds: list[float] = []
+    made: list[int] = []
+    lock = threading.Lock()
+
+    def client() -> None:
+        for _ in range(10):
+            start = time.perf_counter()
+            run = server.submit()
+            with lock:
+                seconds.append(time.perf_counter() - start)
+                made.append(run)
+
+    threads = [threading.Thread(target=client) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for run in made:
+        server.client.post(f"/api/v1/runs/{run}/cancel", json={})
+    p99 = percentile(seconds, 0.99)
+    detail = f"p50 {percentile(seconds, 0.5) * 1000:.0f} ms, {len(set(made))} runs of {len(made)}"
+    return Row("submit by API, 20 clients", "", f"p99 {p99 * 1000:.0f} ms", "p99 < 100 ms", p99 < 0.1, detail)
