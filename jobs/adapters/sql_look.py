@@ -39,7 +39,8 @@ def _look_sqlite(file: Path) -> StoreFacts:
     kind, known = f"SQLite {file}", known_revisions()
     if not file.exists():
         above = next(parent for parent in file.absolute().parents if parent.exists())
-        error = "" if os.access(above, os.W_OK) else f"cannot be made: {above} is not writable for this user"
+        writable = above.is_dir() and os.access(above, os.W_OK)
+        error = "" if writable else f"cannot be made: {above} is no directory that this user can write to"
         return StoreFacts(str(file), kind, known=known, error=error)
     try:
         # Read-write when that is allowed: a store in WAL mode whose last process died is read by recovering it.

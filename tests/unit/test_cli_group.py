@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -102,3 +103,8 @@ def test_an_error_names_field_value_and_remedy_once_and_hides_control_characters
         "  Mend it.",
     ]
     assert words_of(RequestError("No. Mend it.", remedy="Mend it.")) == "No. Mend it."
+
+
+def test_the_documentation_names_each_command() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "cli.md").read_text("utf-8")
+    assert [words for words in COMMANDS if f"`{' '.join(words)}" not in text] == []
