@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.measure import Row, pairs, percentile, ratio_row
-from benchmarks.server import Server, serving
+from benchmarks.server import Server, commit, serving
 
 IMAGE = "seatrial/base:bookworm"
 
@@ -50,6 +50,7 @@ def rows(root: Path) -> Iterator[Row]:
             0.9,
         )
         yield _submits(server)
+    yield _two_workers(root)
 
 
 def _many(server: Server, count: int = 100) -> None:
@@ -66,6 +67,31 @@ def _many_floors(root: Path, count: int = 100) -> None:
     )
     numbers = "\n".join(map(str, range(count)))
     subprocess.run(["xargs", "-P2", "-n1", "sh", "-c", script], input=numbers, text=True, check=False)
+
+
+CPU = """version: 1
+workspace: {image: 'seatrial/base:bookworm'}
+units: [a, b, c, d, e, f, g, h]
+run: |
+  while read unit; do
+    python3 -c 'sum(i * i for i in range(30_000_000))'
+    echo x > "$SEATRIAL_OUTPUT/$unit.csv"
+    echo "$unit" >> "$SEATRIAL_CHECKPOINT"
+  done < "$SEATRIAL_UNITS"
+"""
+
+
+def _two_workers(root: Path) -> Row:
+    """Run eight CPU-bound units with one slot and with two, in turns, each on a server of its own."""
+    with serving(root / "one", slots=1) as one, serving(root / "two", slots=2) as two:
+        for server in (one, two):
+            commit(server.repository, "cpu", CPU)
+        measured = pairs(
+            lambda: one.wait(one.submit("cpu"), every=0.05),
+            lambda: two.wait(two.submit("cpu"), every=0.05),
+            rounds=3,
+        )
+    return ratio_row("a run of CPU-bound units, 2 workers", "the same, 1 worker", measured, 0.6)
 
 
 def _submits(server: Server) -> Row:

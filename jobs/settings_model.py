@@ -210,6 +210,21 @@ def _provider(text: object) -> object:
     return text
 
 
+_SOURCE = re.compile(r"[a-z][a-z0-9_]{0,24}")
+
+
+def _source(text: str) -> str:
+    if not _SOURCE.fullmatch(text):
+        raise ValueError(
+            "is not a database's name: it is part of the names of clones, so a lower-case letter and up to 24 letters, "
+            "digits or `_`"
+        )
+    return text
+
+
+SourceName = Annotated[
+    str, AfterValidator(_source), WithJsonSchema({"type": "string", "pattern": f"^{_SOURCE.pattern}$"})
+]
 _PATH_SCHEMA = WithJsonSchema({"type": "string", "minLength": 1})
 AnyPath = Annotated[Path, BeforeValidator(_path), _PATH_SCHEMA]
 FilePath = Annotated[Path, AfterValidator(_file), BeforeValidator(_path), _PATH_SCHEMA]
@@ -330,5 +345,5 @@ class Settings(_Table):
 
     server: ServerSettings = Field(description="this server")
     projects: dict[Name, ProjectSettings] = Field({}, description="repositories by name")
-    databases: dict[Name, DatabaseSettings] = Field({}, description="verification databases by name")
+    databases: dict[SourceName, DatabaseSettings] = Field({}, description="verification databases by name")
     pools: dict[Name, PoolSettings] = Field({DEFAULT_POOL: PoolSettings()}, description="worker pools by name")

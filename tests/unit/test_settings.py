@@ -342,6 +342,7 @@ BAD = [
         "is not set: set it",
     ),
     (PROJECT + 'credentials = {ssh_key_file = "key"}\n', "projects.a.credentials.ssh_key_file", None, "chmod 600"),
+    (f'[databases.my-db]\ndsn = "postgresql://u:{CANARY}@h/d"\n', "databases.my-db", None, "letters, digits or `_`"),
     ("[databases.d]\n", "databases.d", None, "exactly one of dsn, dsn_env, dsn_file; none is there"),
     (
         f'[databases.d]\ndsn = "postgresql://u:{CANARY}@h/d"\ndsn_file = "key"\n',
