@@ -13,7 +13,7 @@ const all = JSON.parse(root.dataset.tasks);
 const tasks = chosen ? all.filter((task) => task.id === chosen) : all;
 const note = document.getElementById("log-note");
 const box = { follow: document.getElementById("log-follow"), wrap: document.getElementById("log-wrap") };
-const view = new LogView(document.getElementById("log-view"), run, tasks);
+const view = new LogView(document.getElementById("log-view"), run, tasks, !chosen);
 
 for (const part of root.querySelectorAll(".js")) part.hidden = false;
 box.follow.parentElement.hidden = !live;
@@ -80,7 +80,8 @@ addEventListener("hashchange", () => { const link = linked(); if (link) view.jum
 function strip(found) {
   if (chosen) return;
   for (const now of found) {
-    if (tasks.some((task) => task.id === now.id)) continue;
+    const known = tasks.find((task) => task.id === now.id);
+    if (known) { known.size = Math.max(known.size, now.log_size); continue; }
     const name = now.kind === "prepare" ? "prepare" : `batch ${now.batch}`;
     const task = { id: now.id, title: now.leg === "candidate" ? name : `${now.leg} ${name}`, state: now.state, size: 0 };
     tasks.push(task);

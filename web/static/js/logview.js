@@ -8,11 +8,13 @@ const EDGE = 800; // pixels from an end at which more is loaded
 const BACKLOG = 1 << 21; // live bytes waiting to be painted; beyond that only the end is shown
 
 export class LogView extends EventTarget {
-  constructor(el, run, tasks) {
+  // `merged`: the logs of a whole run, each with a heading.
+  constructor(el, run, tasks, merged) {
     super();
     this.el = el;
     this.run = run;
     this.tasks = tasks; // in order; all that this view shows
+    this.merged = merged;
     this.blocks = [];
     this.following = false;
     this.waiting = [];
@@ -131,7 +133,7 @@ export class LogView extends EventTarget {
 
   #insert(block, at) {
     const next = this.blocks[at]?.head ?? this.blocks[at]?.el ?? null;
-    if (block.first === 1 && this.tasks.length > 1) {
+    if (block.first === 1 && this.merged) {
       block.head = document.createElement("div");
       block.head.className = "log-head";
       block.head.textContent = block.task.title;

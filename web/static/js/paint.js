@@ -25,14 +25,18 @@ export class Painter extends AnsiUp {
     if (piece.faint) span.classList.add("f");
     if (piece.italic) span.classList.add("i");
     if (piece.underline) span.classList.add("u");
-    if (fg) this.colour(span, fg, "fg", "color");
-    if (bg) this.colour(span, bg, "bg", "background-color");
+    if (fg) this.colour(span, fg, "fg");
+    if (bg) this.colour(span, bg, "bg");
     this.nodes.push(span);
     return "";
   }
 
-  colour(span, found, suffix, property) {
-    if (found.class_name === "truecolor") span.style.setProperty(property, `rgb(${found.rgb.join(",")})`);
+  colour(span, found, suffix) {
+    // Any colour can come; the style sheet keeps its hue and makes it readable on the page.
+    if (found.class_name === "truecolor") {
+      span.style.setProperty(`--${suffix}`, `rgb(${found.rgb.join(",")})`);
+      span.classList.add(`true-${suffix}`);
+    }
     else span.classList.add(`${found.class_name}-${suffix}`);
   }
 

@@ -1,0 +1,174 @@
+"""A run's page while the run goes on: it changes where it stands, survives a cut stream, and says what it does."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.sync_api import Page, expect
+from web_browser import Eyes, Served
+
+from jobs.adapters.sql_tasks import Claim
+from runner.model import Reason
+
+UNITS = [f"tenant_{n:03}/pl" for n in range(40)]
+
+
+@pytest.fixture
+def going(served: Served) -> tuple[Served, Claim]:
+    """A run whose only batch runs."""
+    served.site.submit()
+    served.site.prepare(UNITS, batches=1)
+    claim = served.site.claim()
+    served.site.step(claim, "run", None, "bin/export", state="running")
+    return served, claim
+
+
+def shown(page: Page) -> str:
+    """Give the text of the lines that the log shows."""
+    return "\n".join(page.locator(".line .t").all_inner_texts())
+
+
+def test_progress_and_end_arrive_without_reload(going: tuple[Served, Claim], eyes: Eyes) -> None:
+    served, claim = going
+    page = eyes.open("/runs/1")
+    page.evaluate(
+        """() => { window.moved = 0; window.same = true;
+        new PerformanceObserver((list) => { for (const e of list.getEntries()) if (!e.hadRecentInput) window.moved += e.value; })
+          .observe({ type: "layout-shift", buffered: false }); }"""
+    )
+    button = page.get_by_role("button", name="Cancel run")
+    button.focus()
+    served.site.mark(claim, UNITS[:10])
+    expect(page.locator(".overall")).to_contain_text("10 of 40 units")
+    expect(page).to_have_title(re.compile("Running 25 %"))
+    served.site.mark(claim, UNITS[10:20])
+    expect(page.locator(".overall")).to_contain_text("20 of 40 units")
+    expect(button).to_be_focused()
+    assert page.evaluate("window.moved") < 0.01
+    served.site.mark(claim, UNITS[20:])
+    served.site.end(claim)
+    expect(page.get_by_role("heading", level=1)).to_contain_text("Passed")
+    expect(page).to_have_title(re.compile("^Passed"))
+    assert "passed.svg" in str(page.locator("#favicon").get_attribute("href"))
+    expect(page.locator("#say")).to_contain_text("Passed")
+    assert page.evaluate("window.same")
+
+
+def test_an_interruption_is_said_in_words(going: tuple[Served, Claim], eyes: Eyes) -> None:
+    served, claim = going
+    page = eyes.open("/runs/1")
+    served.site.mark(claim, UNITS[:10])
+    served.site.store.tasks.interrupt(
+        claim.task.id, claim.task.attempt, Reason("database_lost", "The connection dropped.")
+    )
+    expect(page.locator(".why")).to_contain_text("The connection dropped. 10 of 40 units are safe. Next try")
+    expect(page.get_by_role("button", name="Resume now — 30 units left")).to_be_visible()
+
+
+def test_cancel_asks_first(going: tuple[Served, Claim], eyes: Eyes) -> None:
+    served, _ = going
+    page = eyes.open("/runs/1")
+    page.get_by_role("button", name="Cancel run").click()
+    page.wait_for_timeout(200)
+    assert eyes.said == ["dialog: Cancel run 1? Its 0 finished units stay, and it can be resumed."]
+    eyes.said.clear()
+    assert not served.site.service.run(1).cancel_requested  # the fixture says no
+
+
+def test_units_change_while_they_are_looked_at(going: tuple[Served, Claim], eyes: Eyes) -> None:
+    served, claim = going
+    page = eyes.open("/runs/1?tab=units")
+    served.site.mark(claim, UNITS[:1], failed="KeyError: amount")
+    expect(page.locator("tbody tr").first).to_contain_text("KeyError: amount")
+
+
+def test_the_log_follows_until_it_is_scrolled(going: tuple[Served, Claim], eyes: Eyes) -> None:
+    served, claim = going
+    served.site.log(claim, b"".join(b"old %d\n" % n for n in range(300)))
+    page = eyes.open("/runs/1?tab=log")
+    view = page.locator("#log-view")
+    expect(page.locator("#log-follow")).to_be_checked()
+    served.site.log(claim, b"the newest line\n")
+    expect(page.get_by_text("the newest line")).to_be_in_viewport()
+    view.hover()
+    page.mouse.wheel(0, -600)
+    expect(page.locator("#log-follow")).not_to_be_checked()
+    expect(page.locator("#log-note")).to_contain_text("because you scrolled up")
+    at = view.evaluate("(el) => el.scrollTop")
+    served.site.log(claim, b"".join(b"unseen %d\n" % n for n in range(50)))
+    expect(page.get_by_text("unseen 49")).to_be_attached()
+    assert view.evaluate("(el) => el.scrollTop") == at  # what is being read stays
+    page.get_by_role("button", name="End").click()
+    expect(page.get_by_text("unseen 49")).to_be_in_viewport()
+    expect(page.locator("#log-follow")).to_be_checked()
+
+
+def test_a_cut_stream_goes_on_at_the_exact_byte(going: tuple[Served, Claim], eyes: Eyes) -> None:
+    served, claim = going
+    page = eyes.open(f"/runs/1?tab=log&task={claim.task.id}")
+    text = "first half of é line"
+    data = text.encode()
+    served.site.log(claim, data[:16])  # in the middle of é
+    expect(page.locator("#log-view")).to_contain_text("first half of")
+    page.context.set_offline(True)
+    page.evaluate("() => {}")
+    served.site.log(claim, data[16:] + b"\nsecond\n")
+    page.wait_for_timeout(500)
+    page.context.set_offline(False)
+    served.site.log(claim, b"third\n")
+    expect(page.get_by_text("third")).to_be_visible()
+    assert shown(page) == f"{text}\nsecond\nthird"
+    again = eyes.open(f"/runs/1?tab=log&task={claim.task.id}")  # the browser was closed and opened
+    expect(again.get_by_text("third")).to_be_visible()
+    served.site.log(claim, b"fourth\n")
+    expect(again.get_by_text("fourth")).to_be_visible()
+    assert shown(again) == f"{text}\nsecond\nthird\nfourth"
+    eyes.said = [said for said in eyes.said if "ERR_INTERNET_DISCONNECTED" not in said]
+
+
+def test_a_restarted_stream_repeats_nothing(going: tuple[Served, Claim], served: Served, eyes: Eyes) -> None:
+    """Cut the connection on the server's side while lines flow, as a proxy or a restart does."""
+    _, claim = going
+    page = eyes.open(f"/runs/1?tab=log&task={claim.task.id}")
+    expected = []
+    for n in range(60):
+        line = f"line {n}"
+        served.site.log(claim, f"{line}\n".encode())
+        expected.append(line)
+        if n % 20 == 10:
+            served.cut()
+        page.wait_for_timeout(20)
+    expect(page.get_by_text("line 59", exact=True)).to_be_visible()
+    assert shown(page).split("\n") == expected
+    eyes.said = [said for said in eyes.said if "ERR_INCOMPLETE_CHUNKED_ENCODING" not in said]
+
+
+def test_a_new_batch_appears_in_the_merged_log(served: Served, eyes: Eyes) -> None:
+    served.site.submit()
+    page = eyes.open("/runs/1?tab=log")
+    served.site.prepare(["a", "b"], batches=2)
+    expect(page.get_by_role("link", name="batch 2")).to_be_visible()
+    expect(page.locator("#log-view")).to_contain_text("Round: migrated")
+    first = served.site.claim()
+    served.site.log(first, b"first batch speaks\n")
+    expect(page.get_by_text("first batch speaks")).to_be_visible()
+    second = served.site.claim()
+    served.site.log(second, b"second batch speaks\n")
+    expect(page.get_by_text("second batch speaks")).to_be_visible()
+    served.site.log(first, b"first again\n")
+    expect(page.get_by_text("first again")).to_be_attached()
+    lines = shown(page).split("\n")
+    assert lines.index("first again") == lines.index("first batch speaks") + 1 < lines.index("second batch speaks")
+    assert page.locator(".log-head").all_inner_texts() == ["prepare", "batch 1", "batch 2"]
+
+
+def test_too_many_viewers_are_told_and_still_served(going: tuple[Served, Claim], eyes: Eyes) -> None:
+    served, claim = going
+    hub = served.hub
+    hub.limit = 0
+    page = eyes.open("/runs/1")
+    expect(page.locator("#live-state")).to_contain_text("asks every 10 s")
+    served.site.mark(claim, UNITS[:20])
+    expect(page.locator(".overall")).to_contain_text("20 of 40 units", timeout=15_000)
+    eyes.said = [said for said in eyes.said if "503" not in said and "EventSource" not in said]

@@ -1,0 +1,123 @@
+"""Fixtures for browser tests: a served site, and Debian's chromium driven by Playwright."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
+from web_site import Site
+from werkzeug.serving import make_server
+
+from web.hub import Hub
+
+# The slowest poll of a page is 5 s.
+expect.set_options(timeout=12_000)
+
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """Debian's chromium; a machine without it fails these tests and says what to install."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    assert path is not None, "no chromium here: apt-get install chromium"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@dataclass
+class Served:
+    """A site at an address of its own."""
+
+    site: Site
+    url: str
+    hub: Hub
+
+    def cut(self) -> None:
+        """End all live connections as a restart does; browsers may connect again at once."""
+        self.hub.close()
+        self.hub.closed = False
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    site = Site.make(tmp_path)
+    site.worker()
+    app = site.app(viewers=8)
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield Served(site, f"http://127.0.0.1:{server.port}", app.extensions["seatrial.hub"])
+    app.extensions["seatrial.hub"].close()
+    server.shutdown()
+    thread.join()
+    server.server_close()
+    site.store.close()
+
+
+@dataclass
+class Eyes:
+    """Opens pages and remembers what the console said."""
+
+    browser: Browser
+    url: str
+    said: list[str] = field(default_factory=list)
+    contexts: list[BrowserContext] = field(default_factory=list)
+
+    def context(self, **options: object) -> BrowserContext:
+        context = self.browser.new_context(base_url=self.url, **options)  # type: ignore[arg-type]
+        context.set_default_timeout(10_000)
+        self.contexts.append(context)
+        return context
+
+    def open(self, path: str, **options: object) -> Page:
+        page = self.context(**options).new_page()
+        page.on("console", self._hear)
+        page.on("pageerror", lambda error: self.said.append(f"error: {error}"))
+        page.on("dialog", lambda dialog: (self.said.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        page.goto(path)
+        return page
+
+    def _hear(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.said.append(f"{message.type}: {message.text}")
+
+
+@pytest.fixture
+def eyes(chromium: Browser, served: Served) -> Iterator[Eyes]:
+    eyes = Eyes(chromium, served.url)
+    yield eyes
+    for context in eyes.contexts:
+        context.close()
+    assert eyes.said == []
+
+
+@pytest.fixture(scope="session")
+def axe() -> Callable[[Page], list[str]]:
+    """Give a function that names the accessibility violations of a page."""
+    source = (Path(__file__).parent / "browser" / "vendor" / "axe.min.js").read_text()
+
+    def run(page: Page) -> list[str]:
+        page.evaluate(source)
+        found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+        return [
+            f"{v['id']}: {v['nodes'][0]['html'][:200]} {v['nodes'][0]['failureSummary']}" for v in found["violations"]
+        ]
+
+    return run
