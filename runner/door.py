@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import shutil
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from runner.errors import DatabaseUnavailable
@@ -29,11 +31,12 @@ USER = "seatrial"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 # As many clients are let in as there are sessions, so one that waits in vain waits for the server, not for its turn.
 LOST = re.compile(
-    r"server conn crashed|connect failed|connect timeout|server login failed|server_login_retry|query_wait_timeout"
-    r"|kernel error|terminating connection|the database system is"
+    r"server conn crashed|connect failed|connect timeout|TLS handshake error|server login failed|server_login_retry"
+    r"|query_wait_timeout|kernel error|terminating connection|the database system is"
 )
 # PgBouncer warns of a start-up option with its value, and then refuses it without.
 REFUSED = re.compile(r"unsupported startup parameter: \S+=|pooler error: (?!unsupported startup parameter)")
+KNOCK = "seatgate_"
 OPTION = re.compile(r"unsupported startup parameter: ")
 
 # Keeps what speaks of errors, 2 × 4 MB of it at most, however often branch code connects. mawk reads a pipe by
@@ -190,8 +193,16 @@ class GatewayDoor:
             time.sleep(0.01)
 
     def _lines(self, execution: str) -> list[str]:
-        log = self._home(execution) / "log"
-        return _read(log / "gateway.log.1") + _read(log / "gateway.log")
+        """Read the log as it is now: its lines reach the file by way of a pipe, so one of ours is sent after them."""
+        home = self._home(execution)
+        ours = f"{KNOCK}{secrets.token_hex(6)}"
+        deadline = time.monotonic() + 2.0
+        knocked = _knock(home / "db", ours)
+        while True:
+            lines = _read(home / "log" / "gateway.log.1") + _read(home / "log" / "gateway.log")
+            if not knocked or any(ours in line for line in reversed(lines[-1000:])) or time.monotonic() > deadline:
+                return [line for line in lines if KNOCK not in line]
+            time.sleep(0.005)
 
 
 def configuration(login: Login, *, server_ca: bool = False) -> dict[str, str]:
@@ -218,7 +229,7 @@ def configuration(login: Login, *, server_ca: bool = False) -> dict[str, str]:
         "server_lifetime": "0",
         "server_idle_timeout": "0",
         "server_reset_query": "",
-        "server_connect_timeout": "10",
+        "server_connect_timeout": "5",
         "server_login_retry": "1",
         "query_timeout": "0",
         "query_wait_timeout": "30",
@@ -269,18 +280,34 @@ def _explained(line: str) -> str:
 
 
 def _accepts(directory: Path) -> bool:
-    """Tell whether the socket accepts a connection; by way of a descriptor, as a socket's path ends at 107 bytes."""
+    """Tell whether the socket accepts a connection."""
     try:
-        descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY)
-    except FileNotFoundError:
+        with _connected(directory):
+            return True
+    except OSError:
         return False
+
+
+def _knock(directory: Path, user: str) -> bool:
+    """Ask to be let in as a user that there is not, and tell whether that was answered: then it is logged too."""
+    words = f"user\0{user}\0database\0{DATABASE}\0\0".encode()
+    try:
+        with _connected(directory) as client:
+            client.sendall(struct.pack(">II", len(words) + 8, 3 << 16) + words)
+            return b"no more connections" not in client.recv(1024)
+    except OSError:
+        return False
+
+
+@contextmanager
+def _connected(directory: Path) -> Iterator[socket.socket]:
+    # By way of a descriptor: a socket's path ends at 107 bytes.
+    descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY)
     try:
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(2.0)
             client.connect(f"/proc/self/fd/{descriptor}/{SOCKET}")
-        return True
-    except OSError:
-        return False
+            yield client
     finally:
         os.close(descriptor)
 

@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from runner.adapters.postgres_names import (
     PRODUCTION,
     VERIFICATION,
+    SourceCheck,
+    SourceProblem,
     base_name,
     check_clone,
     check_ours,
@@ -184,6 +186,19 @@ class MemoryDatabases:
             for name in stale:
                 self._release(name)
             return stale
+
+    def check(self) -> SourceCheck:
+        """Tell what speaks for and against using the source."""
+        if not self.server.up:
+            return SourceCheck(reachable=False, problems=(SourceProblem("memory:5432 does not answer", "start it"),))
+        problems = []
+        try:
+            self.base()
+        except DatabaseRefused as error:
+            problems.append(SourceProblem(error.text, f"seatrial db bless {self.name}"))
+        sizes = {base.database: base.size for base in self._bases()}
+        marker = self.server.markers.get(self._database)
+        return SourceCheck(True, "memory", marker, tuple(problems), self._owner, "memory", 0.0, 0, sizes)
 
     def probe(self) -> MemoryProbe:
         """Open the watch on the link to the server."""

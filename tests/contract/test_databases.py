@@ -269,6 +269,21 @@ def test_old_bases_are_forgotten_but_the_newest_and_the_needed(world: World) -> 
         world.source.forget(keep=0)
 
 
+def test_a_check_tells_what_is_missing(world: World) -> None:
+    before = world.source.check()
+    assert before.reachable
+    assert not before.usable
+    assert "seatrial db bless books" in str(before.problems[0])
+    base = world.source.bless()
+    after = world.source.check()
+    assert after.usable
+    assert (after.marker, after.owner, after.problems) == ("verification", world.owner, ())
+    assert list(after.sizes) == [base.database]
+    assert after.method
+    world.mark("seatrial: production")
+    assert not world.source.check().usable
+
+
 def test_the_probe_sees_an_undisturbed_link(world: World) -> None:
     probe = world.source.probe()
     now = time.monotonic()

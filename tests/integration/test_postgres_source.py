@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from runner.adapters.postgres_clone import PostgresSource
 from runner.errors import DatabaseRefused, DatabaseUnavailable, SourceInUse
@@ -429,3 +430,29 @@ def test_a_probe_that_never_reached_the_server_says_lost() -> None:
     now = time.monotonic()
     assert probe.lost_between(now, now)
     probe.close()
+
+
+def test_names_that_need_quoting_go_through(sample18: Sample) -> None:
+    owner, database = "App \"Ö'x", "Büro; DROP 'x"
+    quoted = '"App ""Ö\'x"'
+    sample18.execute(
+        f"ALTER ROLE {sample18.owner} RENAME TO {quoted}",
+        f"ALTER ROLE {quoted} SET search_path = tenant_001, public",
+        f'CREATE DATABASE "{database}" TEMPLATE {sample18.database} OWNER {sample18.seatrial}',
+        database="postgres",
+    )
+    try:
+        made = PostgresSource("books", make_conninfo(sample18.dsn, dbname=database), installation="source")
+        base = made.bless()
+        assert base.owner == owner
+        assert made.check().usable
+        name = fresh()
+        made.clone(base.database, name)
+        login = made.login(name, role=name, owner=base.owner)
+        with psycopg.connect(
+            host=login.host, port=login.port, dbname=name, user=name, password=login.password
+        ) as session:
+            assert session.execute("SELECT current_user, count(*) FROM entry GROUP BY 1").fetchone() == (owner, 100)
+        made.drop(name, role=name)
+    finally:
+        sample18.execute(f"ALTER ROLE {quoted} RENAME TO {sample18.owner}", database="postgres")
