@@ -321,7 +321,7 @@ class DatabaseSettings(_Table):
         None, description="file that holds the dsn"
     )
     clone: Literal["auto", "template"] = Field("auto", description="how clones are made")
-    owner: Text | None = Field(None, description="the application's owner role; left out: the source's owner")
+    owner: Text | None = Field(None, description="the application's owner role; left out: the owner of most tables")
     max_connections: int = Field(20, ge=1, le=1_000, description="connections to one clone (default 20)")
 
     def resolve_dsn(self, environ: Mapping[str, str]) -> str:
