@@ -8,6 +8,8 @@ from runner.model import UnitState
 
 LINE_BYTES = 65_536
 TEXT_CHARACTERS = 2_000
+_TOO_LONG = f"a line of more than {LINE_BYTES:,} bytes was left out"
+NAMED = 20  # so many wrong lines are named; the rest are counted
 
 
 @dataclass(frozen=True)
@@ -46,20 +48,30 @@ class CheckpointParser:
             if self._skipping:
                 self._skipping = False
                 continue
+            if len(line) > LINE_BYTES:
+                self._complain(_TOO_LONG)
+                continue
             mark = self._mark(line)
             if mark is not None:
                 marks.append(mark)
         if len(self._rest) > LINE_BYTES:
             if not self._skipping:
-                self._complain(f"a line of more than {LINE_BYTES:,} bytes was left out")
+                self._complain(_TOO_LONG)
             self.offset += len(self._rest)
             self._rest, self._skipping = b"", True
         return marks
 
+    def restart(self) -> None:
+        """Begin at the first byte again: the file was truncated or replaced."""
+        self.offset, self._rest, self._skipping = 0, b"", False
+
     def finish(self) -> None:
-        """Note half a line at the end: its mark was never completed, so it does not count."""
+        """Note half a line at the end, which does not count, and how many lines were wrong without being named."""
         if self._rest:
-            self._complain(f"the last line has no newline and does not count: {_shown(self._rest)}")
+            self._complain("the last line has no newline and does not count", self._rest)
+            self._rest = b""
+        if self._complaints > NAMED:
+            self.problems.append(f"checkpoint: {self._complaints:,} lines are wrong in all")
 
     def _mark(self, line: bytes) -> Mark | None:
         line = line.removesuffix(b"\r")
@@ -68,31 +80,33 @@ class CheckpointParser:
         try:
             text = line.decode("utf-8")
         except UnicodeDecodeError:
-            self._complain(f"a line is not UTF-8: {_shown(line)}")
+            self._complain("a line is not UTF-8", line)
             return None
         if "\x00" in text:
-            self._complain(f"a line holds NUL bytes: {_shown(line)}")
+            self._complain("a line holds NUL bytes", line)
             return None
+        if self.known is None:
+            return Mark(text, UnitState.DONE, "", self.offset)
         unit, *rest = text.split("\t", 2)
-        if self.known is not None and unit not in self.known:
-            self._complain(f"no such unit in SEATRIAL_UNITS: {_shown(line)}")
+        if unit not in self.known:
+            self._complain("no such unit in SEATRIAL_UNITS", line)
             return None
         if rest and rest[0] not in ("failed", "done"):
-            self._complain(f"after a unit comes nothing or `failed`: {_shown(line)}")
+            self._complain("after a unit comes nothing or `failed`", line)
             return None
-        if self.known is not None and unit in self._seen:
-            self._complain(f"marked twice: {_shown(line)}")
+        if unit in self._seen:
+            self._complain("marked twice", line)
         self._seen.add(unit)
         state = UnitState.FAILED if rest and rest[0] == "failed" else UnitState.DONE
         reason = rest[1][:TEXT_CHARACTERS] if len(rest) > 1 else ""
         return Mark(unit, state, reason, self.offset)
 
-    def _complain(self, text: str) -> None:
+    def _complain(self, text: str, line: bytes | None = None) -> None:
         self._complaints += 1
-        if self._complaints <= 20:
-            self.problems.append(f"checkpoint: {text}")
-        elif self._complaints == 21:
-            self.problems.append("checkpoint: more lines are wrong; they are not named any more")
+        if self._complaints <= NAMED:
+            self.problems.append(f"checkpoint: {text}" + ("" if line is None else f": {_shown(line)}"))
+        elif self._complaints == NAMED + 1:
+            self.problems.append("checkpoint: more lines are wrong; they are counted, and not named any more")
 
     def take_problems(self) -> list[str]:
         """Give the problems since the last call."""

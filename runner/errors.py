@@ -215,6 +215,12 @@ class ContainerLost(InfraError):
     code = "container_lost"
 
 
+class ContainerForeign(InfraError):
+    """Another container stands under the name of this one."""
+
+    code = "container_foreign"
+
+
 class DatabaseUnavailable(InfraError):
     """The verification database does not answer."""
 

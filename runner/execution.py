@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from runner.errors import Cancelled, DatabaseLost, Drained, Fenced, InfraError, ResumeRequested
+from runner.disk import host_is_full
+from runner.errors import (
+    DatabaseLost,
+    DiskFull,
+    Drained,
+    EngineUnavailable,
+    Fenced,
+    InfraError,
+    LimitExceeded,
+    OutputRefused,
+    ResumeRequested,
+    StoreUnavailable,
+)
 from runner.files import open_inside
 from runner.follow import Ended, Follower
 from runner.images import BuildHost
-from runner.model import Order, UnitResult, UnitState
+from runner.model import Order, Output, TaskKind, UnitResult, UnitState
 from runner.outputs import Outputs
 from runner.ports import Databases, Door, Engine, Objects, Recorder, Trees
+from runner.quantities import format_size
 from runner.workspace import Command, Workspace, container, workspace_ids
 
 ONE_UNIT = "all"
@@ -34,7 +47,7 @@ class Runtime:
     door: Door
     executions: Path
     network: str = "none"
-    build_host: BuildHost = BuildHost()
+    build_host: BuildHost = field(default_factory=BuildHost)
 
 
 @dataclass(frozen=True)
@@ -62,7 +75,10 @@ class Execution:
         self._lost_between: Callable[[float, float], bool] | None = None
         self._outputs: Outputs | None = None
         self._follower: Follower | None = None
+        self._exit_code: int | None = None
+        self.resume_point: tuple[str, Output] | None = None
         self.stands = False
+        self.gone = False
 
     def __enter__(self) -> Self:
         return self
@@ -70,24 +86,41 @@ class Execution:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if isinstance(error, (Drained, Fenced)):
+        if isinstance(error, (Drained, Fenced, EngineUnavailable, StoreUnavailable)):
             self._stop_watching()  # it goes on running, for whoever claims the task next
             return
         if error is None:
             self.close()
             return
         with contextlib.suppress(InfraError):  # the sweeper takes away what could not be taken away now
-            self.close(unfinished=not isinstance(error, Cancelled))
+            self.close()
 
     @classmethod
     def next(cls, order: Order, runtime: Runtime, recorder: Recorder) -> Self:
-        """Give the execution that an earlier attempt left standing on this host, else a new one."""
+        """Give the execution that an earlier attempt left on this host, else a new one.
+
+        One whose container is gone has files that are still to be taken: marks of a batch, or how it ended.
+        """
         if order.live is not None:
             left = cls(order, runtime, recorder, order.live)
-            if left.workspace.io.is_dir() and runtime.engine.inspect(left.name) is not None:
+            state = runtime.engine.inspect(left.name)
+            left.gone = state is None
+            began = state is None or state.status != "created"
+            worth = not left.gone or order.kind is TaskKind.VERIFY or left.has_ended()
+            if left.workspace.complete() and began and worth:
                 left.stands = True
                 return left
+            runtime.door.close(left.name)
+            left.close()
         return cls(order, runtime, recorder, recorder.next_execution())
+
+    def has_ended(self) -> bool:
+        """Tell whether its wrapper left an exit file."""
+        try:
+            open_inside(self.workspace.io, "exit").close()
+        except (FileNotFoundError, OutputRefused):
+            return False
+        return True
 
     # ---- the run itself -------------------------------------------------------------------------------
 
@@ -109,12 +142,13 @@ class Execution:
         if self.stands:
             self.recorder.log(f"seatrial: attempt {self.order.attempt} goes on with {self.name}\n".encode())
             units = self._given_units() if units is not None else None
+        else:
+            self.workspace.lay_out(commands, units)
         self._outputs = Outputs(
             self.workspace.output, self.runtime.objects, units or (), file_limit=spec.workspace.limits.file
         )
-        if not self.stands:
-            self._start(commands, image, tree, units)
-        follower = Follower(
+        # Before the container starts: the follower opens its files while nobody can have put others in their place.
+        follower = self._follower = Follower(
             order=self.order,
             execution=self.number,
             workspace=self.workspace,
@@ -131,13 +165,16 @@ class Execution:
             on_step=self._on_step,
         )
         self.finished, self.voided = follower.finished, follower.voided
-        self._follower = follower
-        ended = follower.follow()
-        self.recorder.execution(self.number, state="ended", container=self.name, exit_code=ended.exit_code)
+        if not self.stands:
+            self._start(image, tree, units)
+        try:
+            ended = follower.follow()
+        finally:
+            self.last_step = follower.step
+        self._exit_code = ended.exit_code
         return ended
 
-    def _start(self, commands: Sequence[Command], image: str, tree: Path, units: tuple[str, ...] | None) -> None:
-        self.workspace.lay_out(commands, units)
+    def _start(self, image: str, tree: Path, units: tuple[str, ...] | None) -> None:
         if self.order.resume_output is not None and self._outputs is not None:
             self._outputs.restore(self.order.resume_output, workspace_ids())
         database = self._open_door()
@@ -151,6 +188,8 @@ class Execution:
             database=database,
             units=units is not None,
         )
+        limit = format_size(self.order.spec.workspace.limits.disk)
+        self.recorder.log(f"seatrial: {self.name}; limits.disk, {limit}, is polled every 5 s\n".encode())
         self.recorder.execution(self.number, state="running", container=self.name)
         self.runtime.engine.create(described)
         self.runtime.engine.start(self.name)
@@ -165,7 +204,6 @@ class Execution:
         return self.runtime.door.open(self.name, login, tcp_network=network)
 
     def _on_step(self, name: str, state: str, seconds: float | None, code: int | None) -> None:
-        self.last_step = name
         if state == "running":
             self.recorder.log(f"── {name}\n".encode())
         else:
@@ -175,7 +213,7 @@ class Execution:
 
     def _given_units(self) -> tuple[str, ...]:
         text = (self.workspace.control / "units").read_text("utf-8")
-        return tuple(text.splitlines())
+        return tuple(text.split("\n")[:-1])
 
     # ---- what its end means ---------------------------------------------------------------------------
 
@@ -184,14 +222,18 @@ class Execution:
         return ResumeRequested(f"The script asked to be resumed (exit code 75). {self.last_lines(3)}".strip())
 
     def blame_the_world_first(self, ended: Ended) -> None:
-        """Raise DatabaseLost when door and probe agree that the link dropped while the broken unit ran.
+        """Raise DiskFull when the host has no room left, DatabaseLost when door and probe agree that the link dropped
+        while the broken unit ran.
 
-        The gateway logs the same line when branch code ends its own session, so its word alone is no evidence.
+        The gateway logs the same line when branch code ends its own session, so its word alone is no evidence. Nobody
+        can tell of a container that ended unwatched: it is run again.
         """
+        if host_is_full(self.workspace.root):
+            raise DiskFull("The host's disk is full.")
         if self._way_out is None or self._lost_between is None:
             return
         dropped = self.runtime.door.dropped(self.name)
-        if dropped and self._lost_between(ended.last_mark, ended.at):
+        if dropped and (not ended.watched or self._lost_between(ended.last_mark, ended.at)):
             raise DatabaseLost(f"The connection to the database dropped: {dropped[-1]}")
 
     def last_lines(self, count: int = LAST_LINES) -> str:
@@ -201,14 +243,16 @@ class Execution:
                 file.seek(0, 2)
                 file.seek(max(0, file.tell() - LAST_BYTES))
                 lines = file.read(LAST_BYTES).decode("utf-8", "replace").splitlines()
-        except (FileNotFoundError, InfraError):
+        except (FileNotFoundError, OutputRefused):
             return ""
         return "Last lines:\n" + "\n".join(lines[-count:]) if lines else ""
 
     def whole_output(self, ended: Ended) -> UnitResult:
         """Store everything in the output directory as the output of a script without units."""
         assert self._outputs is not None
-        return UnitResult(ONE_UNIT, UnitState.DONE, self._outputs.take_all(), seconds=ended.seconds)
+        result = UnitResult(ONE_UNIT, UnitState.DONE, self._outputs.take_all(), seconds=ended.seconds)
+        self.finished[ONE_UNIT] = result.state
+        return result
 
     # ---- the end --------------------------------------------------------------------------------------
 
@@ -217,26 +261,34 @@ class Execution:
             self._probe_close()
             self._probe_close = None
 
-    def close(self, *, unfinished: bool = False) -> None:
+    def close(self) -> None:
         """Take away container, door, clone and directories, in this order; safe to call twice.
 
-        `unfinished`: another container is to go on where this one was interrupted.
+        What it says of its end comes first: an attempt that is no longer the current one takes nothing away.
         """
         self._stop_watching()
+        if self.workspace.root.exists():
+            self.recorder.execution(self.number, state="ended", container=self.name, exit_code=self._exit_code)
         self.runtime.engine.remove(self.name)
-        if unfinished:
-            self._keep_resume_point()
+        self._keep_resume_point()
         out = self._way_out
         if out is not None:
             self.runtime.door.close(self.name)
-            if out.database != self.order.leg_database():  # that one is to be the template
+            if out.database != self.order.leg_database():  # that one is the template, or the leg's own
                 out.source.drop(out.database, role=out.role)
             self._way_out = None
         self.workspace.remove()
 
     def _keep_resume_point(self) -> None:
         """Keep what a script without units has written so far, with the last token that it gave."""
-        if self.order.has_units or self._follower is None or self._follower.last_token is None:
+        follower = self._follower
+        if follower is None or follower.units is not None or follower.last_token is None or self.finished:
             return
         assert self._outputs is not None
-        self.recorder.resume_point(self._follower.last_token, self._outputs.take_all())
+        try:
+            output = self._outputs.take_all()
+        except (OutputRefused, LimitExceeded) as error:
+            self.recorder.log(f"seatrial: the resume point cannot be kept: {error.text}\n".encode())
+            return
+        self.recorder.resume_point(follower.last_token, output)
+        self.resume_point = (follower.last_token, output)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import stat
+import subprocess
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,6 +15,8 @@ from runner.errors import OutputRefused
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: a FIFO must not hold the reader up before fstat can tell what it is.
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+# Each level costs a walk from the root; nobody's outputs lie deeper.
+MAX_DEPTH = 100
 
 
 def open_inside(root: Path, relative: str) -> BinaryIO:
@@ -36,7 +41,7 @@ def open_inside(root: Path, relative: str) -> BinaryIO:
     return os.fdopen(file, "rb")
 
 
-def _step(name: str, directory: int, flags: int, relative: str) -> int:
+def _step(name: str, directory: int, flags: int, relative: str, wanted: str = "a regular file") -> int:
     if name in ("", ".", ".."):
         raise OutputRefused(f"{relative} leads out of its directory.")
     try:
@@ -48,7 +53,7 @@ def _step(name: str, directory: int, flags: int, relative: str) -> int:
             kind = _kind(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode)
         except OSError:
             raise FileNotFoundError(relative) from error
-        raise OutputRefused(f"{relative} is {kind}, not a regular file.") from error
+        raise OutputRefused(f"{relative} is {kind}, not {wanted}.") from error
 
 
 def _kind(mode: int) -> str:
@@ -82,12 +87,30 @@ def list_inside(root: Path, relative: str) -> list[os.DirEntry[str]]:
         os.close(current)
 
 
+def check_directory(root: Path, relative: str) -> Path:
+    """Give the directory `relative` below `root` when no step on the way there is a link.
+
+    Raises FileNotFoundError, or OutputRefused for anything that is no directory inside of `root`.
+    """
+    current = os.open(root, _DIRECTORY)
+    try:
+        for directory in [part for part in relative.split("/") if part not in ("", ".")]:
+            below = _step(directory, current, _DIRECTORY, relative, "a directory of this tree")
+            os.close(current)
+            current = below
+    finally:
+        os.close(current)
+    return root / relative
+
+
 def walk_inside(root: Path, relative: str = "", *, limit: int = 100_000) -> list[str]:
     """List the paths of everything below `root` that is no directory, in order; OutputRefused above `limit`."""
     found: list[str] = []
     pending = [relative]
     while pending:
         directory = pending.pop()
+        if directory.count("/") >= MAX_DEPTH:
+            raise OutputRefused(f"The output directory is more than {MAX_DEPTH} levels deep: {directory[:80]}…")
         for entry in list_inside(root, directory):
             path = f"{directory}/{entry.name}" if directory else entry.name
             if entry.is_dir(follow_symlinks=False):
@@ -99,28 +122,68 @@ def walk_inside(root: Path, relative: str = "", *, limit: int = 100_000) -> list
     return sorted(found)
 
 
+def remove_tree(root: Path) -> None:
+    """Remove a directory that branch code wrote to, however deep it made it; safe to call twice."""
+    try:
+        shutil.rmtree(root)
+    except FileNotFoundError:
+        return
+    except (OSError, RecursionError):
+        # Deeper than Python's stack, or without permission for its owner: rm walks without either limit.
+        for command in (["chmod", "-R", "u+rwX", str(root)], ["rm", "-rf", "--one-file-system", str(root)]):
+            subprocess.run(command, capture_output=True, check=False, timeout=600)
+
+
 class Tail:
-    """Follow a file that grows, from a byte offset; opened without following links."""
+    """Follow a file that grows, from a byte offset; opened at once where it is there, without following links.
+
+    It holds on to the file that it opened, whatever is put in its place.
+    """
 
     def __init__(self, root: Path, name: str, offset: int = 0) -> None:
         self._root, self._name = root, name
         self._file: BinaryIO | None = None
         self.offset = offset
+        with contextlib.suppress(OutputRefused):  # told by whoever reads it
+            self._open()
 
-    def read(self, limit: int) -> bytes:
-        """Give what came since, at most `limit` bytes; empty when nothing did or the file is not there."""
+    def _open(self) -> BinaryIO | None:
         if self._file is None:
             try:
                 self._file = open_inside(self._root, self._name)
             except FileNotFoundError:
-                return b""
-        data = os.pread(self._file.fileno(), limit, self.offset)
+                return None
+        return self._file
+
+    def read(self, limit: int) -> bytes:
+        """Give what came since, at most `limit` bytes; empty when nothing did or the file is not there."""
+        file = self._open()
+        if file is None or limit <= 0:
+            return b""
+        data = os.pread(file.fileno(), limit, self.offset)
         self.offset += len(data)
         return data
 
-    def shrunk(self) -> bool:
-        """Tell whether the file is shorter than what was read of it: somebody truncated it."""
-        return self._file is not None and os.fstat(self._file.fileno()).st_size < self.offset
+    def left(self) -> int:
+        """Give how many bytes of it are not read yet; negative when it is shorter than what was read of it."""
+        file = self._open()
+        return 0 if file is None else os.fstat(file.fileno()).st_size - self.offset
+
+    def replaced(self) -> bool:
+        """Tell whether another file stands under its name now."""
+        if self._file is None:
+            return False
+        ours = os.fstat(self._file.fileno())
+        try:
+            there = os.stat(self._root / self._name, follow_symlinks=False)
+        except FileNotFoundError:
+            return True
+        return (ours.st_dev, ours.st_ino) != (there.st_dev, there.st_ino)
+
+    def reopen(self) -> None:
+        """Go on from the beginning of the file that stands under its name now."""
+        self.close()
+        self.offset = 0
 
     def close(self) -> None:
         """Close the file; safe to call twice."""

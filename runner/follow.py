@@ -2,45 +2,56 @@
 
 from __future__ import annotations
 
-import os
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from runner.checkpoint import CheckpointParser, Mark
+from runner.disk import DiskWatch, host_is_full
 from runner.errors import (
     BranchError,
     Cancelled,
     ContainerLost,
+    DiskFull,
     LimitExceeded,
     OutOfMemory,
     OutputRefused,
+    SeatrialError,
     Stalled,
     TimedOut,
 )
 from runner.files import Tail, open_inside
+from runner.journal import Journal
 from runner.model import Order, UnitResult, UnitState
 from runner.outputs import Outputs
 from runner.ports import Engine, Recorder
 from runner.quantities import format_duration, format_size
+from runner.steps import Ending, StepReader
 from runner.workspace import Workspace
 
 POLL_SECONDS = 0.05
 INSPECT_SECONDS = 1.0
-DISK_SECONDS = 5.0
 LOG_READ = 1 << 20
+MARKS_READ = 1 << 16  # some thousand marks: between two reads cancel and limits are looked at
+MARKS_AT_ONCE = 500  # in one transaction, after one round of syncing their outputs
 GRACE_SECONDS = 5.0
+KILLED = (137, 143)  # SIGKILL or SIGTERM to the container's first process: only from outside (see wrapper.sh)
+_EXIT = re.compile(rb"(\d{1,3}) (stopped)?\n")
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a container ended; `last_mark` and `at` are `time.monotonic()` values."""
+    """How a container ended; `last_mark` and `at` are `time.monotonic()` values.
+
+    `watched`: whether anybody followed it at that time; it may have ended between two attempts.
+    """
 
     exit_code: int
     last_mark: float
     at: float
     seconds: float
+    watched: bool = True
 
 
 @dataclass
@@ -56,7 +67,6 @@ class Follower:
     units: tuple[str, ...] | None
     timeouts: dict[str, float]
     on_step: Callable[[str, str, float | None, int | None], None]
-    step: str = ""
     last_token: str | None = None
     finished: dict[str, UnitState] = field(default_factory=dict)
     voided: set[str] = field(default_factory=set)
@@ -64,78 +74,154 @@ class Follower:
     def __post_init__(self) -> None:
         self.name = self.order.container(self.execution)
         log_offset, mark_offset = self.recorder.offsets(self.execution)
+        self._journal = Journal(self.workspace.journal)
+        kept = self._journal.load()
+        self.finished |= kept.finished
+        self.outputs.taken |= kept.taken
+        self.last_token = kept.token
         io = self.workspace.io
         self._log = Tail(io, "log", log_offset)
         self._marks = Tail(io, "checkpoint", mark_offset)
-        self._steps = Tail(io, "steps")
+        self._steps = StepReader(io, self.workspace.commands(), kept.told, kept.position, kept.began)
         known = None if self.units is None else frozenset(self.units)
         self._parser = CheckpointParser(known, mark_offset)
+        self._disk = DiskWatch(self.workspace.root)
+        self._refused: set[str] = set()
+        self._open_line = False
+        self._begin()
+
+    def _begin(self) -> None:
         now = time.monotonic()
-        self.started = self._step_started = self._alive = self.last_mark = now
-        self._next_inspect = now + INSPECT_SECONDS
-        self._next_disk = now + DISK_SECONDS
-        self._steps_rest = b""
-        self._step_uptime = 0.0
+        self.started = self._alive = self.last_mark = now
+        self._step_started = now if self._steps.began is None else self._steps.began_at()
+        self._next_look = now
+
+    @property
+    def step(self) -> str:
+        """Name the command that runs, or ran last."""
+        return self._steps.name
 
     def follow(self) -> Ended:
         """Follow to the end. Raises a BranchError when a limit was passed, an InfraError when the world broke it,
         Cancelled after stopping it, Fenced or Drained while it goes on running."""
+        self._begin()
+        if self._steps.began is not None:
+            self.recorder.step(self.step, state="running")
+        watched = False
         try:
             while True:
-                code = self._exit_code()
+                ending = self._ending()
                 busy = self._take()
-                if code is not None and not busy:
-                    return self._ended(code)
+                if ending is not None:
+                    return self._ended(ending, watched=watched)
+                watched = True
                 self._signals()
                 self._limits()
                 if not busy:
                     time.sleep(POLL_SECONDS)
         finally:
+            self._disk.close()
             for tail in (self._log, self._marks, self._steps):
                 tail.close()
 
     # ---- what it wrote --------------------------------------------------------------------------------
 
     def _take(self) -> bool:
-        """Take what is new in log, steps and checkpoint; tell whether there was anything."""
-        steps = self._steps.read(65_536)  # before the log: what a command printed comes before its end
-        data = self._log.read(LOG_READ)
+        """Take what is new in steps, log and checkpoint; tell whether there was anything."""
+        try:
+            events = self._steps.read()  # before the log: what a command printed comes before its end
+        except OutputRefused as error:
+            events = []
+            self._refuse("steps", error)
+        data = self._read(self._log, "log", min(LOG_READ, self._log_room()))
         if data:
             self._alive = time.monotonic()
+            self._open_line = not data.endswith(b"\n")
             self.recorder.log(data, source=(self.execution, self._log.offset))
-        self._take_steps(steps)
-        marks = self._marks.read(LOG_READ)
+        elif self._log.left() < 0:
+            self._say("log: the file was truncated by the branch; what was printed before stays recorded")
+            self._log.offset = 0
+        for event in events:
+            self._alive = time.monotonic()
+            self._step_started = self._steps.began_at()
+            self._fresh_line()
+            self.on_step(event.name, event.state, event.seconds, event.code)
+            self._journal.step(event.told, event.position, event.began)
+        marks = self._read(self._marks, "checkpoint", MARKS_READ)
         if marks:
             self._alive = time.monotonic()
-            found = self._parser.feed(marks)
-            for problem in self._parser.take_problems():
-                self._say(problem)
-            if found:
-                self._mark(found)
-        elif self._marks.shrunk():
+            self._take_marks(marks)
+        elif self._marks.left() < 0:
             self._say("checkpoint: the file was truncated by the branch; what was marked before stays recorded")
-            self._marks.offset = self._parser.offset = 0
-        return bool(data or marks)
+            self._restart_marks()
+        return bool(data or marks or events)
 
-    def _mark(self, found: list[Mark]) -> None:
+    def _fresh_line(self) -> None:
+        """End a line that the script left open, so that ours begins one."""
+        if self._open_line:
+            self.recorder.log(b"\n")
+            self._open_line = False
+
+    def _read(self, tail: Tail, name: str, limit: int) -> bytes:
+        try:
+            return tail.read(limit)
+        except OutputRefused as error:
+            self._refuse(name, error)
+            return b""
+
+    def _refuse(self, name: str, error: OutputRefused) -> None:
+        if name not in self._refused:
+            self._refused.add(name)
+            self._say(f"{name}: {error.text} It is not read.")
+
+    def _log_room(self) -> int:
+        return self.order.spec.workspace.limits.log - self._log.offset
+
+    def _restart_marks(self) -> None:
+        self._marks.reopen()
+        self._parser.restart()
+
+    def _look_for_replaced(self) -> None:
+        if "checkpoint" not in self._refused and self._marks.replaced():
+            self._say("checkpoint: the branch put another file in its place; what was marked before stays recorded")
+            self._restart_marks()
+
+    def _take_marks(self, data: bytes) -> None:
+        found = self._parser.feed(data)
+        for problem in self._parser.take_problems():
+            self._say(problem)
+        if not found:
+            return
         now = time.monotonic()
-        each = (now - max(self.last_mark, self._step_started)) / len(found)
+        each = max(0.0, now - max(self.last_mark, self._step_started)) / len(found)
         self.last_mark = now
-        source = (self.execution, found[-1].end)
         if self.units is None:
             self.last_token = found[-1].unit
-            self.recorder.token(self.last_token, source=source)
+            self._journal.token(self.last_token)
+            self.recorder.token(self.last_token, source=(self.execution, found[-1].end))
             return
-        results = [self._result(mark, each) for mark in found]
-        fresh = [result for result in results if result is not None]
-        self.finished |= {result.unit: result.state for result in fresh}
-        self.recorder.mark(fresh, source=source)
+        for start in range(0, len(found), MARKS_AT_ONCE):
+            self._mark(found[start : start + MARKS_AT_ONCE], each)
+
+    def _mark(self, marks: list[Mark], seconds: float) -> None:
+        results: dict[str, UnitResult] = {}
+        for mark in marks:
+            # A second mark of a unit is named and changes nothing; one that did not count may be made good.
+            if mark.unit not in self.finished and mark.unit not in results:
+                result = self._result(mark, seconds)
+                if result is not None:
+                    results[mark.unit] = result
+        if not results:
+            return
+        self.outputs.settle()
+        self._journal.finished((unit, found.state, self.outputs.taken.get(unit)) for unit, found in results.items())
+        self.recorder.mark(list(results.values()), source=(self.execution, marks[-1].end))
+        self.finished |= {unit: found.state for unit, found in results.items()}
 
     def _result(self, mark: Mark, seconds: float) -> UnitResult | None:
         if mark.state is UnitState.FAILED:
-            return UnitResult(
-                mark.unit, mark.state, text=mark.text or "The script marked it as failed.", seconds=seconds
-            )
+            text = mark.text or "The script marked it as failed."
+            return UnitResult(mark.unit, mark.state, text=text, seconds=seconds)
         try:
             return UnitResult(mark.unit, mark.state, self.outputs.take(mark.unit), seconds=seconds)
         except FileNotFoundError:
@@ -145,75 +231,100 @@ class Follower:
             self._say(f"{mark.unit}: {error.text}")
             return UnitResult(mark.unit, UnitState.FAILED, text=error.text, seconds=seconds)
 
-    def _take_steps(self, data: bytes) -> None:
-        self._steps_rest += data
-        *lines, self._steps_rest = self._steps_rest.split(b"\n")
-        for line in lines:
-            parts = line.decode("utf-8", "replace").split("\t")
-            name = parts[1].split("-", 1)[-1] if len(parts) > 2 else ""
-            uptime = _number(parts[2]) if len(parts) > 2 else 0.0
-            if parts[0] == "begin" and len(parts) == 3:
-                self.step, self._step_started, self._step_uptime = name, time.monotonic(), uptime
-                self._alive = self._step_started
-                self.on_step(name, "running", None, None)
-            elif parts[0] == "end" and len(parts) == 4:
-                code = int(_number(parts[3]))
-                seconds = max(0.0, uptime - self._step_uptime)
-                self.on_step(name, "done" if code == 0 else "failed", seconds, code)
-
     def _say(self, text: str) -> None:
+        self._fresh_line()
         self.recorder.log(f"seatrial: {text}\n".encode())
 
-    # ---- how it stands --------------------------------------------------------------------------------
+    # ---- how it ended ---------------------------------------------------------------------------------
 
-    def _exit_code(self) -> int | None:
-        """Give the exit code that the wrapper left, or that the engine tells; None while it runs."""
-        try:
-            with open_inside(self.workspace.io, "exit") as file:
-                return int(_number(file.read(16).decode("ascii", "replace")))
-        except (FileNotFoundError, OutputRefused):
-            pass
+    def _ending(self) -> Ending | None:
+        """Tell how it ended, by the file that the wrapper left or else by the engine's word; None while it runs."""
+        found = self._exit_file()
         now = time.monotonic()
-        if now < self._next_inspect:
-            return None
-        self._next_inspect = now + INSPECT_SECONDS
+        if found is not None or now < self._next_look:
+            return found
+        self._next_look = now + INSPECT_SECONDS
+        self._look_for_replaced()
         state = self.engine.inspect(self.name)
+        if state is not None and state.running:
+            return None
+        found = self._exit_file()  # it may have been written while we asked
+        if found is not None:
+            return found
+        self._take_rest()
         if state is None:
             raise ContainerLost("The workspace's container was removed from outside.")
-        if state.running:
-            return None
-        if (self.workspace.io / "exit").exists():
-            return None  # it was written while we asked: the next look finds it
         if state.oom_killed:
             raise self._out_of_memory()
-        raise ContainerLost(
-            f"The workspace was killed from outside (exit code {state.exit_code}, no exit file; {state.error or 'no error'})."
-        )
+        code = state.exit_code
+        if code is None or code in KILLED or state.error:
+            told = state.error or "nothing in it can do that"
+            raise ContainerLost(f"The workspace was killed from outside (exit code {code}; {told}).")
+        self._say(f"there is no exit file to read; the engine tells exit code {code}")
+        return Ending(code)
 
-    def _ended(self, code: int) -> Ended:
+    def _exit_file(self) -> Ending | None:
+        try:
+            with open_inside(self.workspace.io, "exit") as file:
+                found = _EXIT.fullmatch(file.read(16))
+        except (FileNotFoundError, OutputRefused):
+            return None
+        return None if found is None else Ending(int(found[1]), stopped=found[2] is not None)
+
+    def _ended(self, ending: Ending, *, watched: bool) -> Ended:
+        at = time.monotonic()
+        memory = ending.code != 0 and self._ran_out_of_memory()
+        # From here on nothing writes any more: what a background process left is taken, and nothing changes behind it.
+        self.engine.remove(self.name)
+        self._take_rest()
+        if memory:
+            raise self._out_of_memory()
+        if ending.stopped:
+            self.recorder.check()  # it was an attempt before this one that asked
+            raise ContainerLost("The workspace was stopped from outside.")
+        if self._log.left() > 0:
+            raise self._log_limit()
+        return Ended(ending.code, self.last_mark, at, at - self.started, watched)
+
+    def _ran_out_of_memory(self) -> bool:
+        """Ask once the container has ended: the kernel's word may come after the exit file."""
+        until = time.monotonic() + 2.0
+        while (state := self.engine.inspect(self.name)) is not None:
+            if state.oom_killed:
+                return True
+            if not state.running or time.monotonic() > until:
+                return False
+            time.sleep(POLL_SECONDS)
+        return False
+
+    def _take_rest(self) -> None:
+        """Take all that it left, name what was wrong, void the marks whose outputs were changed."""
+        while self._take():
+            pass
+        self._look_for_replaced()
         while self._take():
             pass
         self._parser.finish()
         for problem in self._parser.take_problems():
             self._say(problem)
-        self._check_unchanged()
-        if code != 0:
-            state = self.engine.inspect(self.name)
-            if state is not None and state.oom_killed:
-                raise self._out_of_memory()
-        now = time.monotonic()
-        return Ended(code, self.last_mark, now, now - self.started)
-
-    def _check_unchanged(self) -> None:
+        if self._log.left() > 0:
+            limit = format_size(self.order.spec.workspace.limits.log)
+            self._say(f"the log was cut at limits.log, {limit}: {self._log.left():,} bytes are left out")
         for unit in self.outputs.changed():
-            self._say(f"{unit}: its output was changed after its mark, so the mark is void; the unit is to do again")
-            self.recorder.void(unit, "its output was changed after its mark")
-            del self.finished[unit]
-            self.voided.add(unit)
+            del self.outputs.taken[unit]
+            if self.finished.pop(unit, None) is not None:
+                self._say(
+                    f"{unit}: its output was changed after its mark, so the mark is void; the unit is to do again"
+                )
+                self.recorder.void(unit, "its output was changed after its mark")
+                self.voided.add(unit)
 
     def _out_of_memory(self) -> OutOfMemory:
         limit = format_size(self.order.spec.workspace.limits.memory)
         return OutOfMemory(f"Out of memory: the workspace used more than limits.memory, {limit}.")
+
+    def _log_limit(self) -> LimitExceeded:
+        return LimitExceeded(f"The log passed limits.log, {format_size(self.order.spec.workspace.limits.log)}.")
 
     # ---- signals and limits ---------------------------------------------------------------------------
 
@@ -227,8 +338,7 @@ class Follower:
 
     def _stop(self) -> None:
         self.engine.stop(self.name, grace=GRACE_SECONDS)
-        while self._take():
-            pass
+        self._take_rest()
 
     def _limits(self) -> None:
         error = self._passed_limit()
@@ -237,7 +347,7 @@ class Follower:
             self._stop()
             raise error
 
-    def _passed_limit(self) -> BranchError | None:
+    def _passed_limit(self) -> SeatrialError | None:
         now, limits, timeouts = time.monotonic(), self.order.spec.workspace.limits, self.timeouts
         limit = timeouts.get(self.step, timeouts["run"])
         if now - self._step_started > limit:
@@ -245,38 +355,15 @@ class Follower:
         if now - self._alive > timeouts["stall"]:
             stall = format_duration(timeouts["stall"])
             return Stalled(f"Nothing was printed and nothing finished for {stall} (timeouts.stall).")
-        if self._log.offset > limits.log:
-            return LimitExceeded(f"The log passed limits.log, {format_size(limits.log)}.")
-        if now >= self._next_disk:
-            used = disk_used(self.workspace.root)
-            # A large tree is asked more rarely, so that the asking stays below a twentieth of the time.
-            self._next_disk = time.monotonic() + max(DISK_SECONDS, 20 * (time.monotonic() - now))
-            if used > limits.disk:
-                return LimitExceeded(
-                    f"The workspace wrote {format_size(used)}; limits.disk is {format_size(limits.disk)}."
-                )
-        return None
+        if self._log_room() <= 0 and self._log.left() > 0:
+            return self._log_limit()
+        used = self._disk.poll()
+        if used is None:
+            return None
+        if used > limits.disk:
+            return self._disk_limit(used)
+        return DiskFull("The host's disk is full.") if host_is_full(self.workspace.root) else None
 
-
-def disk_used(root: Path) -> int:
-    """Sum the bytes that the files below a directory take on disk; links are not followed, hard links count once."""
-    total, seen = 0, set()
-    for _, directories, files, descriptor in os.fwalk(root, follow_symlinks=False, onerror=None):
-        for name in (*files, *directories):
-            try:
-                status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-            except FileNotFoundError:
-                continue
-            if status.st_nlink > 1 and name in files:
-                if status.st_ino in seen:
-                    continue
-                seen.add(status.st_ino)
-            total += status.st_blocks * 512
-    return total
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return 0.0
+    def _disk_limit(self, used: int) -> BranchError:
+        limit = self.order.spec.workspace.limits.disk
+        return LimitExceeded(f"The workspace wrote {format_size(used)}; limits.disk is {format_size(limit)}.")

@@ -114,7 +114,8 @@ class Order:
     """All that the runner needs to know of one task.
 
     `resume_from` and `resume_output`: how far a script without units had come, and what it had written by then.
-    `live`: the execution whose container an earlier attempt left on this host, if any. `units`: those still to do.
+    `live`: the execution whose container an earlier attempt left on this host, if any. `units`: those still to do;
+    `failed`: those of this task that earlier attempts saw fail, so that its end can say so.
     """
 
     run: int
@@ -127,6 +128,7 @@ class Order:
     spec: Spec
     migrate: bool = False
     units: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
     units_filter: str | None = None
     resume_from: str | None = None
     resume_output: Output | None = None

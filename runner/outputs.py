@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
 import shutil
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,33 +17,55 @@ from runner.files import list_inside, open_inside, walk_inside
 from runner.model import Output
 from runner.ports import Objects
 
+# A file that was written this short a time before it was read may be written again without a new time stamp: clocks of
+# file systems tick every 1 to 10 ms.
+_TICK_NS = 20_000_000
+
 
 @dataclass(frozen=True)
 class Stamp:
-    """By what a file is known to be unchanged without reading it again."""
+    """By what a file is known to be unchanged without reading it again. `racy`: it was too fresh for that."""
 
     inode: int
     size: int
     modified: int
     changed: int
+    racy: bool
 
     @classmethod
     def of(cls, file: BinaryIO) -> Stamp:
+        now = time.time_ns()
         status = os.fstat(file.fileno())
-        return cls(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        racy = abs(now - status.st_ctime_ns) < _TICK_NS
+        return cls(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, racy)
+
+    def same(self, other: Stamp) -> bool:
+        """Tell whether nothing was written between the two for certain."""
+        return not self.racy and replace(self, racy=False) == replace(other, racy=False)
+
+
+@dataclass(frozen=True)
+class Taken:
+    """An output that was stored at its mark: the path below the output directory, its stamp, what was stored."""
+
+    path: str
+    stamp: Stamp
+    output: Output
 
 
 class Outputs:
-    """The output directory of one execution."""
+    """The output directory of one execution. What is taken is durable after `settle`."""
 
     def __init__(self, root: Path, objects: Objects, units: tuple[str, ...], *, file_limit: int) -> None:
         self._root = root
         self._objects = objects
         self._file_limit = file_limit
         self._longer = _longer_names(units)
+        self._parents = {unit[:end] for unit in units for end in _slashes(unit)}
         self._listed: dict[str, list[str]] = {}
         self._by_first: dict[str, dict[str, list[str]]] = {}
-        self._stamps: dict[str, tuple[str, Stamp, Output]] = {}
+        self._unsettled: list[str] = []
+        self.taken: dict[str, Taken] = {}
 
     def take(self, unit: str) -> Output:
         """Store the output of a finished unit.
@@ -51,47 +75,54 @@ class Outputs:
         path = self._find(unit)
         with open_inside(self._root, path) as file:
             before = Stamp.of(file)
-            if before.size > self._file_limit:
-                raise LimitExceeded(
-                    f"The output {path} has {before.size:,} bytes; limits.file is {self._file_limit:,}."
-                )
-            digest, size = self._objects.put(file)
+            self._check_size(path, before.size)
+            digest, size = self._store(file)
         output = Output(path.rsplit("/", 1)[-1], digest, size)
-        self._stamps[unit] = (path, before, output)
+        self.taken[unit] = Taken(path, before, output)
         return output
 
-    def changed(self) -> dict[str, Output | None]:
-        """Give the units whose output is no longer what was stored at their mark, with what it is now, if anything."""
-        found: dict[str, Output | None] = {}
-        for unit, (path, stamp, output) in self._stamps.items():
-            try:
-                with open_inside(self._root, path) as file:
-                    if Stamp.of(file) == stamp:
-                        continue
-                    digest, size = self._objects.put(file)
-            except (FileNotFoundError, OutputRefused):
-                found[unit] = None
-                continue
-            if digest != output.digest:
-                found[unit] = Output(output.name, digest, size)
-        return found
+    def settle(self) -> None:
+        """Make all that was taken survive a power cut."""
+        self._objects.settle(self._unsettled)
+        self._unsettled = []
+
+    def changed(self) -> list[str]:
+        """Give the units whose output is no longer what was stored at their mark."""
+        return [unit for unit, taken in self.taken.items() if self._differs(taken)]
+
+    def _differs(self, taken: Taken) -> bool:
+        try:
+            with open_inside(self._root, taken.path) as file:
+                if taken.stamp.same(Stamp.of(file)):
+                    return False
+                return _digest(file) != taken.output.digest
+        except (FileNotFoundError, OutputRefused):
+            return True
 
     def take_all(self) -> Output:
-        """Store the whole directory as one output: a manifest of its files."""
+        """Store the whole directory as one output, durably: a manifest of its files."""
         manifest: dict[str, dict[str, object]] = {}
         total = 0
         for path in walk_inside(self._root):
             with open_inside(self._root, path) as file:
-                size = os.fstat(file.fileno()).st_size
-                if size > self._file_limit:
-                    raise LimitExceeded(f"The output {path} has {size:,} bytes; limits.file is {self._file_limit:,}.")
-                digest, size = self._objects.put(file)
+                self._check_size(path, os.fstat(file.fileno()).st_size)
+                digest, size = self._store(file)
             name = path.encode("utf-8", "backslashreplace").decode()
             manifest[name] = {"digest": digest, "size": size}
             total += size
         text = json.dumps(manifest, sort_keys=True, ensure_ascii=False).encode()
-        digest, _ = self._objects.put(io.BytesIO(text))
+        digest, _ = self._store(io.BytesIO(text))
+        self.settle()
         return Output("output", digest, total, tree=True)
+
+    def _check_size(self, path: str, size: int) -> None:
+        if size > self._file_limit:
+            raise LimitExceeded(f"The output {path} has {size:,} bytes; limits.file is {self._file_limit:,}.")
+
+    def _store(self, file: BinaryIO) -> tuple[str, int]:
+        digest, size = self._objects.put(file, durable=False)
+        self._unsettled.append(digest)
+        return digest, size
 
     def restore(self, output: Output, owner: tuple[int, int]) -> None:
         """Write the files of a manifest back, as the script left them."""
@@ -121,7 +152,12 @@ class Outputs:
             self._by_first.pop(directory, None)
         index = self._index(directory)
         others = self._longer.get(f"{directory}/{name}" if directory else name, ())
-        return [file for file in index.get(name, ()) if not any(file.startswith(other + ".") for other in others)]
+        return [
+            file
+            for file in index.get(name, ())
+            if not any(file.startswith(other + ".") for other in others)
+            and (f"{directory}/{file}" if directory else file) not in self._parents
+        ]
 
     def _index(self, directory: str) -> dict[str, list[str]]:
         """Index a listing by every prefix that ends before a dot: `a.b.csv` may be the output of `a` or of `a.b`."""
@@ -139,6 +175,17 @@ class Outputs:
 def _give(path: Path, owner: tuple[int, int]) -> None:
     if os.geteuid() == 0:
         os.chown(path, *owner, follow_symlinks=False)
+
+
+def _digest(file: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _slashes(unit: str) -> list[int]:
+    return [position for position, character in enumerate(unit) if character == "/"]
 
 
 def _longer_names(units: tuple[str, ...]) -> dict[str, list[str]]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+
+from runner.errors import DiskFull
 from runner.execution import Runtime
 from runner.model import Order, Prepared, TaskKind
 from runner.ports import Recorder
@@ -15,8 +18,13 @@ def run(order: Order, runtime: Runtime, recorder: Recorder) -> Prepared | None:
     is not to go on in these hands.
     """
     state = State(order, runtime, recorder)
-    for stage in PREPARE if order.kind is TaskKind.PREPARE else VERIFY:
-        recorder.check()
-        state = stage(state)
-    recorder.flush()
+    try:
+        for stage in PREPARE if order.kind is TaskKind.PREPARE else VERIFY:
+            recorder.check()
+            state = stage(state)
+        recorder.flush()
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(f"The host's disk is full: {error}") from error
+        raise
     return prepared(state) if order.kind is TaskKind.PREPARE else None

@@ -69,11 +69,15 @@ class Engine(Protocol):
     """A Docker engine. Every method raises EngineUnavailable when it does not answer."""
 
     def create(self, container: Container) -> ContainerState:
-        """Create, or adopt the one that stands under this name with the same labels (an answer that was lost)."""
+        """Create, or adopt the one that stands under this name with the same labels (an answer that was lost).
+
+        Raises ContainerForeign when another one has the name, ImageMissing when the image is not on this host.
+        """
         ...
 
     def start(self, name: str) -> None:
-        """Start; safe to call on one that runs. Raises ContainerLost when it is gone."""
+        """Start; safe to call on one that runs. Raises ContainerLost when it is gone, ImageUnusable when its command
+        cannot be executed."""
         ...
 
     def inspect(self, name: str) -> ContainerState | None:
@@ -96,8 +100,8 @@ class Engine(Protocol):
         """Find an image on this host."""
         ...
 
-    def pull(self, name: str) -> Image:
-        """Fetch an image from its registry; raises ImageMissing."""
+    def pull(self, name: str, *, check: Callable[[], None] = lambda: None) -> Image:
+        """Fetch an image from its registry; raises ImageMissing. `check`: as for `build`."""
         ...
 
     def build(
@@ -109,10 +113,14 @@ class Engine(Protocol):
         args: dict[str, str],
         log: Callable[[bytes], None],
         extra: dict[str, bytes] | None = None,
+        memory: int | None = None,
+        check: Callable[[], None] = lambda: None,
     ) -> Image:
         """Build from a directory, handing the build's output to `log` as it comes; raises ImageBuildFailed.
 
-        `extra`: files that are added to the context, or stand in for those of the same path.
+        `extra`: files that are added to the context, or stand in for those of the same path. `memory`: bytes that a
+        command of the build may use. `check` is called several times a second, from the calling thread; what it
+        raises ends the build and is passed on.
         """
         ...
 
@@ -192,6 +200,10 @@ class Objects(Protocol):
         """Store a stream to its end and give (digest, size in bytes); the same bytes are stored once.
 
         `durable`: survive a power cut too, not only the kill of a process."""
+        ...
+
+    def settle(self, digests: Sequence[str]) -> None:
+        """Make objects that were stored without `durable` survive a power cut; cheaper for many at once."""
         ...
 
     def open(self, digest: str, *, offset: int = 0) -> BinaryIO:

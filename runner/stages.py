@@ -11,6 +11,7 @@ from pathlib import Path
 from runner.errors import (
     BranchError,
     Cancelled,
+    ContainerLost,
     Drained,
     Fenced,
     Incomplete,
@@ -92,7 +93,8 @@ def image(state: State) -> State:
             if found is not None:
                 detail.append(how)
                 return replace(state, image=found)
-        found, how = acquire(runtime.engine, order.spec, state.tree, runtime.build_host, state.recorder.log)
+        recorder = state.recorder
+        found, how = acquire(runtime.engine, order.spec, state.tree, runtime.build_host, recorder.log, recorder.check)
         detail.append(f"{how} {found.name} {found.id.removeprefix('sha256:')[:12]}")
     return replace(state, image=found)
 
@@ -118,7 +120,8 @@ def prepare_database(state: State) -> State:
                     detail.append(f"{clone.method} {size} in {clone.seconds:.2f} s (data {base.data_id})")
             template = Template(base.source, order.leg_database(), base.owner, base.data_id)
         if commands:
-            assert state.image is not None and state.tree is not None
+            assert state.image is not None
+            assert state.tree is not None
             out = None
             if source is not None and template is not None:
                 out = WayOut(source, template.database, order.execution_database(execution.number), template.owner)
@@ -133,7 +136,7 @@ def prepare_database(state: State) -> State:
             if isinstance(order.spec.units, str):
                 units_text = _units_text(execution)
         execution.close()
-        if source is not None:
+        if source is not None and not _shared(order):
             source.freeze(order.leg_database())
     state = replace(state, template=template)
     if units_text is not None:
@@ -160,78 +163,116 @@ def plan(state: State) -> State:
 
 
 def verify(state: State) -> State:
-    """Run the units that are left, each container on a pristine clone."""
+    """Run the units that are left, each container on a pristine clone (or all on the leg's own database)."""
     order, recorder = state.order, state.recorder
     left = list(order.units)
-    failed: list[str] = []
-    exit_code = 0
-    for _ in range(CONTAINERS_PER_ATTEMPT):
+    failed = list(order.failed)
+    exit_code = tries = 0
+    while left and tries < CONTAINERS_PER_ATTEMPT:
         execution = Execution.next(order, state.runtime, recorder)
         order = replace(order, live=None)
         with execution:
             try:
-                exit_code = _run_units(state, execution, tuple(left))
-                text = f"The script ended with exit code {exit_code}. {execution.last_lines()}".strip()
+                exit_code = _run_units(replace(state, order=order), execution, tuple(left))
             except BranchError as error:
                 left = _unfinished(left, execution, failed)
                 if left:
                     recorder.mark([UnitResult(left[0], UnitState.FAILED, text=error.text)])
                 raise
-            left = _unfinished(left, execution, failed)
-            if exit_code != 0 and left:
-                blamed = left.pop(0)
-                recorder.mark([UnitResult(blamed, UnitState.FAILED, text=text)])
-                failed.append(blamed)
-            if not left or (exit_code == 0 and not execution.voided):
-                break
-            recorder.log(f"seatrial: {len(left):,} units go on in a new container\n".encode())
-    _conclude(left, failed, exit_code)
+            except ContainerLost:
+                if not execution.gone:
+                    raise
+                # It was gone when this attempt came, so what it had finished is taken now and the rest goes on.
+                left = _unfinished(left, execution, failed)
+                recorder.log(b"seatrial: the container that was left is gone\n")
+            else:
+                tries += 1
+                left = _unfinished(left, execution, failed)
+                text = f"The script ended with exit code {exit_code}. {execution.last_lines()}".strip()
+                if exit_code != 0 and left:
+                    # A voided one was finished once: it is not what the script broke at.
+                    broken = next((unit for unit in left if unit not in execution.voided), left[0])
+                    left.remove(broken)
+                    failed.append(broken)
+                    recorder.mark([UnitResult(broken, UnitState.FAILED, text=text)])
+                elif exit_code != 0 and not failed:
+                    raise StepFailed(f"All units are finished, but the script failed. {text}")
+                elif not execution.voided:
+                    break
+        if execution.resume_point is not None:
+            order = replace(order, resume_from=execution.resume_point[0], resume_output=execution.resume_point[1])
+        if left and tries < CONTAINERS_PER_ATTEMPT:
+            recorder.log(f"seatrial: going on with {_counted(left)} in a new container\n".encode())
+    _conclude(left, failed, exit_code, tries)
     return state
 
 
 def _unfinished(left: list[str], execution: Execution, failed: list[str]) -> list[str]:
-    failed += [unit for unit, unit_state in execution.finished.items() if unit_state is UnitState.FAILED]
+    failed += [unit for unit in left if execution.finished.get(unit) is UnitState.FAILED]
     return [unit for unit in left if unit not in execution.finished]
 
 
 def _run_units(state: State, execution: Execution, left: tuple[str, ...]) -> int:
     """Run one container over the units that are left and give its exit code; 75 and the world's faults are raised."""
     order = state.order
-    assert state.image is not None and state.tree is not None
-    way_out = None
-    if order.template is not None:
-        source = state.runtime.databases(order.template.source)
-        name = order.execution_database(execution.number)
-        if not execution.stands:
-            with step(state.recorder, "clone") as detail:
-                clone = source.clone(order.template.database, name)
-                detail.append(f"{clone.method} in {clone.seconds:.2f} s (data {order.template.data_id})")
-        way_out = WayOut(source, name, name, order.template.owner)
+    assert state.image is not None
+    assert state.tree is not None
     text = order.spec.resume if order.resume_from is not None and order.spec.resume else order.spec.run
     units = left if order.has_units else None
-    ended = execution.run([Command("run", text)], image=state.image.id, tree=state.tree, way_out=way_out, units=units)
+    ended = execution.run(
+        [Command("run", text)],
+        image=state.image.id,
+        tree=state.tree,
+        way_out=_way_out(state, execution),
+        units=units,
+    )
     if ended.exit_code == EXIT_RESUME:
         raise execution.resume_requested()
     if ended.exit_code != 0:
         execution.blame_the_world_first(ended)
     elif not order.has_units:
-        result = execution.whole_output(ended)
-        execution.finished[result.unit] = result.state
-        state.recorder.mark([result])
+        state.recorder.mark([execution.whole_output(ended)])
     return ended.exit_code
 
 
-def _conclude(left: list[str], failed: list[str], exit_code: int) -> None:
+def _way_out(state: State, execution: Execution) -> WayOut | None:
+    """Give an execution its database: a clone of its own, or a role of its own on the leg's."""
+    order, template = state.order, state.order.template
+    if template is None:
+        return None
+    source = state.runtime.databases(template.source)
+    name = order.execution_database(execution.number)
+    if _shared(order):
+        return WayOut(source, template.database, name, template.owner)
+    if not execution.stands:
+        with step(state.recorder, "clone") as detail:
+            clone = source.clone(template.database, name)
+            detail.append(f"{clone.method} in {clone.seconds:.2f} s (data {template.data_id})")
+    return WayOut(source, name, name, template.owner)
+
+
+def _shared(order: Order) -> bool:
+    """Tell whether the leg's own database stays open and is shared by all of its executions."""
+    return order.spec.database is not None and order.spec.database.clone_per == "leg"
+
+
+def _counted(units: list[str]) -> str:
+    return f"{len(units):,} unit{'s' if len(units) != 1 else ''}"
+
+
+def _conclude(left: list[str], failed: list[str], exit_code: int, tries: int) -> None:
+    def named(units: list[str]) -> str:
+        return ", ".join(units[:5]) + (" …" if len(units) > 5 else "")
+
     if left and exit_code == 0:
-        shown = ", ".join(left[:5]) + (" …" if len(left) > 5 else "")
-        raise Incomplete(f"The script ended with exit code 0, but {len(left):,} units are not finished: {shown}")
-    if left:
+        containers = f" {tries} times" if tries > 1 else ""
         raise Incomplete(
-            f"{len(left):,} units were not run: the script ended with an error {CONTAINERS_PER_ATTEMPT} times."
+            f"The script ended with exit code 0{containers}, but {_counted(left)} not finished: {named(left)}"
         )
+    if left:
+        raise Incomplete(f"{_counted(left)} not run: the script ended with an error {tries} times: {named(left)}")
     if failed:
-        shown = ", ".join(failed[:5]) + (" …" if len(failed) > 5 else "")
-        raise UnitsFailed(f"{len(failed):,} unit{'s' if len(failed) != 1 else ''} failed: {shown}")
+        raise UnitsFailed(f"{_counted(failed)} failed: {named(failed)}")
 
 
 def _preparation(order: Order) -> list[Command]:

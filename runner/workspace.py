@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from runner.files import remove_tree
 from runner.model import Container, Mount, Order, Overlay
 
 SOURCE = "/seatrial/src"
@@ -58,10 +59,23 @@ class Workspace:
     def work(self) -> Path:
         return self.root / "work"
 
+    @property
+    def journal(self) -> Path:
+        return self.root / "journal"
+
+    def commands(self) -> tuple[str, ...]:
+        """Name the files of its commands, in their order: `00-setup`, `01-units`."""
+        return tuple(sorted(os.listdir(self.control / "commands")))
+
+    def complete(self) -> bool:
+        """Tell whether `lay_out` came to its end: the last thing that it makes is there."""
+        return self.journal.exists()
+
     def lay_out(self, commands: Sequence[Command], units: Sequence[str] | None) -> None:
         """Write the control files and make the directories that the workspace may write to."""
         uid, gid = workspace_ids()
-        shutil.rmtree(self.root, ignore_errors=True)
+        remove_tree(self.root)
+        self.root.mkdir(mode=0o700, parents=True)
         (self.control / "commands").mkdir(parents=True)
         for position, command in enumerate(commands):
             (self.control / "commands" / f"{position:02}-{command.name}").write_text(command.text, "utf-8")
@@ -74,15 +88,19 @@ class Workspace:
             directory.mkdir()
             if os.geteuid() == 0:
                 os.chown(directory, uid, gid)
-        for name in ("log", "checkpoint"):
+        for name in ("log", "checkpoint", "steps"):
             file = self.io / name
             file.touch()
             if os.geteuid() == 0:
                 os.chown(file, uid, gid)
+        # Whatever the worker's umask: the workspace's uid reads these.
+        for path in (self.control, *self.control.rglob("*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        self.journal.touch()
 
     def remove(self) -> None:
         """Remove everything; safe to call twice."""
-        shutil.rmtree(self.root, ignore_errors=True)
+        remove_tree(self.root)
 
 
 def workspace_ids() -> tuple[int, int]:
@@ -124,7 +142,11 @@ def container(
         env=environment(order, database=database is not None, units=units),
         mounts=tuple(mounts),
         overlays=(Overlay(tree, workspace.upper, workspace.work, SOURCE),),
-        tmpfs={"/tmp": "exec,mode=1777", HOME: f"exec,{owner}"},  # noqa: S108 - a tmpfs inside
+        # Their pages count as memory: half of it may be files, so that a full one says so before the kernel kills.
+        tmpfs={
+            "/tmp": f"exec,mode=1777,size={limits.memory // 2}",  # noqa: S108 - a tmpfs inside
+            HOME: f"exec,{owner},size={limits.memory // 4}",
+        },
         user=f"{uid}:{gid}",
         workdir=SOURCE,
         network=network,
@@ -132,6 +154,7 @@ def container(
         memory=limits.memory,
         pids=limits.pids,
         file_size=max(limits.file, limits.log),
+        init=False,  # the wrapper is the first process, which nothing in the workspace can kill
     )
 
 

@@ -1,13 +1,19 @@
-# Runs the commands of /seatrial/control/commands in order, inside the workspace. What it leaves in /seatrial/io is
-# the truth: `log`, `steps` (begin and end of each command with the machine's uptime) and, last and atomically, `exit`.
+# Runs the commands of /seatrial/control/commands in order, inside the workspace, as its first process: the kernel lets
+# nothing in here kill that one, and what is orphaned falls to it, to be reaped while it waits. What it leaves in
+# /seatrial/io is the truth: `log`, `steps` (begin and end of each command with the machine's uptime) and, last and
+# atomically, `exit`: the code, and `stopped` after it when a signal from outside asked for the end.
 io=/seatrial/io
 exec >>"$io/log" 2>&1 </dev/null
 
 uptime() { read -r now _ </proc/uptime; }
 
 child= ended=
-# Everything else in the workspace hears it too: kill -1 spares only this shell and the init process.
-trap 'ended=1; kill -TERM -1 2>/dev/null' TERM INT
+# Everything else in the workspace hears it too: kill -1 spares only this process.
+trap 'ended=stopped; kill -TERM -1 2>/dev/null' TERM INT
+
+# A session of its own, where the image has setsid: the script's `kill 0` is not to reach this shell.
+session=
+command -v setsid >/dev/null && session=setsid
 
 code=0
 for file in /seatrial/control/commands/*; do
@@ -16,8 +22,8 @@ for file in /seatrial/control/commands/*; do
     uptime
     printf 'begin\t%s\t%s\n' "$name" "$now" >>"$io/steps"
     case $name in
-    *-units) sh -c "$command" >"$io/units" & ;;
-    *) sh -c "$command" & ;;
+    *-units) $session sh -c "$command" >"$io/units" & ;;
+    *) $session sh -c "$command" & ;;
     esac
     child=$!
     wait "$child"
@@ -32,5 +38,6 @@ for file in /seatrial/control/commands/*; do
     [ "$code" -eq 0 ] && [ -z "$ended" ] || break
 done
 [ -n "$ended" ] && [ "$code" -eq 0 ] && code=143
-printf '%s\n' "$code" >"$io/exit.part" && mv "$io/exit.part" "$io/exit"
+rm -f "$io/exit.part"
+printf '%s %s\n' "$code" "$ended" >"$io/exit.part" && mv -f "$io/exit.part" "$io/exit"
 exit "$code"

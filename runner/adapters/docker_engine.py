@@ -2,24 +2,42 @@
 
 from __future__ import annotations
 
+import contextlib
+import queue
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import docker
 import requests
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.types import DriverConfig, LogConfig, Ulimit
 from docker.types import Mount as DockerMount
+from docker.utils.build import create_archive, walk
 
-from runner.errors import ContainerLost, EngineUnavailable, ImageBuildFailed, ImageMissing, ImageUnusable
+from runner.errors import (
+    ContainerForeign,
+    ContainerLost,
+    EngineUnavailable,
+    ImageBuildFailed,
+    ImageMissing,
+    ImageUnusable,
+    OutputRefused,
+)
+from runner.files import open_inside
 from runner.model import Container, ContainerState, Image
 
 LABEL = "seatrial."
 
 # Engine 20.10 spoke 1.41; naming it saves a round trip a connection and keeps the oldest supported engine honest.
 API_VERSION = "1.41"
+
+_NOT_EXECUTABLE = ("executable file not found", "exec format", "no such file or directory", "permission denied")
+IGNORE_BYTES = 1 << 20
+# How often a long call looks whether it is still wanted.
+CHECK_SECONDS = 0.2
 
 
 @contextmanager
@@ -35,11 +53,15 @@ class DockerEngine:
     """One engine. Thread-safe; made cheap by one low-level client."""
 
     def __init__(self, base_url: str | None = None, *, timeout: float = 60.0) -> None:
+        self._base_url = base_url
+        self._api = self._connect(timeout=timeout)
+
+    def _connect(self, *, timeout: float | None) -> docker.APIClient:
         kwargs: dict[str, Any] = {"version": API_VERSION, "timeout": timeout}
-        if base_url:
-            kwargs["base_url"] = base_url
+        if self._base_url:
+            kwargs["base_url"] = self._base_url
         with _translated("be reached"):
-            self._api = docker.APIClient(**kwargs)
+            return docker.APIClient(**kwargs)
 
     # ---- containers -----------------------------------------------------------------------------------
 
@@ -48,18 +70,23 @@ class DockerEngine:
         labels = {LABEL + key: value for key, value in container.labels.items()}
         try:
             with _translated(f"create {container.name}"):
-                self._api.create_container_from_config(self._config(container, labels), container.name)
+                self._api.create_container_from_config(  # type: ignore[no-untyped-call]  # so in the stubs
+                    self._config(container, labels), container.name
+                )
         except EngineUnavailable as error:
             cause = error.__cause__
-            if isinstance(cause, ImageNotFound) or (isinstance(cause, APIError) and cause.status_code == 404):
-                raise ImageMissing(f"The image {container.image} is not on this machine.") from error
+            # 404 may also be the container whose network namespace it is to join.
+            if isinstance(cause, ImageNotFound) or "No such image" in str(cause):
+                raise ImageMissing(
+                    f"The image {container.image} is not on this machine. Check its name, or build or load it here."
+                ) from error
             if not (isinstance(cause, APIError) and cause.status_code == 409):
                 raise
         state = self.inspect(container.name)
         if state is None:
             raise ContainerLost(f"The container {container.name} vanished right after its creation.")
         if any(state.labels.get(key) != value for key, value in container.labels.items()):
-            raise EngineUnavailable(f"A foreign container stands under the name {container.name}.")
+            raise ContainerForeign(f"A foreign container stands under the name {container.name}: remove it.")
         return state
 
     def _config(self, container: Container, labels: dict[str, str]) -> dict[str, Any]:
@@ -89,7 +116,7 @@ class DockerEngine:
             log_config=LogConfig(type="json-file", config={"max-size": "4m", "max-file": "1"}),
             restart_policy={"Name": "no"},
         )
-        config: dict[str, Any] = self._api.create_container_config(  # type: ignore[no-untyped-call]  # so in the stubs
+        config: dict[str, Any] = self._api.create_container_config(
             container.image,
             list(container.command),
             user=container.user,
@@ -118,7 +145,7 @@ class DockerEngine:
             cause = error.__cause__
             if isinstance(cause, NotFound):
                 raise ContainerLost(f"The container {name} is gone.") from error
-            if isinstance(cause, APIError) and ("executable file not found" in str(cause) or "exec format" in str(cause)):
+            if isinstance(cause, APIError) and any(words in str(cause) for words in _NOT_EXECUTABLE):
                 raise ImageUnusable(f"The image cannot run a shell: {cause.explanation}") from error
             raise
 
@@ -180,6 +207,7 @@ class DockerEngine:
                 labels=_ours(item["Labels"]),
             )
             for item in found
+            if item["Names"]  # one that is just being removed has none
         ]
 
     def output(self, name: str, *, limit: int = 65_536) -> bytes:
@@ -206,23 +234,22 @@ class DockerEngine:
                 return None
             raise
 
-    def pull(self, name: str) -> Image:
+    def pull(self, name: str, *, check: Callable[[], None] = lambda: None) -> Image:
         """Fetch an image from its registry; raises ImageMissing."""
-        repository, _, tag = name.partition("@")[0].rpartition(":") if ":" in name.rsplit("/", 1)[-1] else (name, "", "")
+        repository, tag = _reference(name)
         try:
-            with _translated(f"pull {name}"):
-                if "@" in name:
-                    self._api.pull(name)
-                else:
-                    self._api.pull(repository or name, tag=tag or "latest")
+            for item in self._long_call(
+                f"pull {name}", lambda api: api.pull(repository, tag, stream=True, decode=True), check
+            ):
+                if "error" in item:
+                    raise _missing(name, item["error"])
         except EngineUnavailable as error:
-            raise ImageMissing(
-                f"The image {name} is not on this machine and could not be fetched: "
-                f"{getattr(error.__cause__, 'explanation', None) or error.__cause__}"
-            ) from error
+            if not isinstance(error.__cause__, APIError):
+                raise
+            raise _missing(name, error.__cause__.explanation or str(error.__cause__)) from error
         image = self.image(name)
         if image is None:
-            raise ImageMissing(f"The image {name} is not on this machine, though its registry answered.")
+            raise _missing(name, "the registry answered with another one")
         return image
 
     def build(
@@ -234,12 +261,18 @@ class DockerEngine:
         args: dict[str, str],
         log: Callable[[bytes], None],
         extra: dict[str, bytes] | None = None,
+        memory: int | None = None,
+        check: Callable[[], None] = lambda: None,
     ) -> Image:
         """Build from a directory; `extra` files are added to (or replace those of) the context."""
-        from_tar = _context(context, dockerfile, extra or {})
-        with _translated(f"build {tag}"):
-            for item in self._api.build(
-                fileobj=from_tar,
+        try:
+            packed = pack_context(context, extra or {})
+        except OutputRefused as error:
+            raise ImageBuildFailed(f"The build's context cannot be used: {error.text}") from error
+
+        def begin(api: docker.APIClient) -> Any:
+            return api.build(
+                fileobj=packed,
                 custom_context=True,
                 dockerfile=dockerfile,
                 tag=tag,
@@ -247,17 +280,70 @@ class DockerEngine:
                 rm=True,
                 forcerm=True,
                 decode=True,
+                container_limits={} if memory is None else {"memory": memory, "memswap": memory},
                 labels={LABEL + "build": "1"},
+            )
+
+        try:
+            with packed:
+                for item in self._long_call(f"build {tag}", begin, check):
+                    if "stream" in item:
+                        log(item["stream"].encode("utf-8", "replace"))
+                    if "error" in item:
+                        log(item["error"].encode("utf-8", "replace") + b"\n")
+                        raise ImageBuildFailed(f"The image could not be built: {item['error']}")
+        except EngineUnavailable as error:
+            cause = error.__cause__
+            if not isinstance(cause, APIError) or (
+                (cause.status_code or 500) >= 500 and "dockerfile" not in str(cause)
             ):
-                if "stream" in item:
-                    log(item["stream"].encode("utf-8", "replace"))
-                if "error" in item:
-                    log(item["error"].encode("utf-8", "replace") + b"\n")
-                    raise ImageBuildFailed(f"The image could not be built: {item['error']}")
+                raise
+            log(f"{cause.explanation}\n".encode())
+            raise ImageBuildFailed(f"The image could not be built: {cause.explanation}") from error
         image = self.image(tag)
         if image is None:
             raise ImageBuildFailed("The build ended without an image.")
         return image
+
+    def _long_call(
+        self, what: str, begin: Callable[[docker.APIClient], Any], check: Callable[[], None]
+    ) -> Iterator[dict[str, Any]]:
+        """Give what a call of minutes tells, line by line; `check` may end it, which ends it in the engine too."""
+        answers: list[Any] = []
+        told: queue.Queue[dict[str, Any] | BaseException | None] = queue.Queue()
+        api = self._connect(timeout=None)
+        api.hooks["response"].append(lambda answer, **_: answers.append(answer))
+
+        def read() -> None:
+            try:
+                for chunk in begin(api):
+                    told.put(chunk)
+                told.put(None)
+            except (APIError, DockerException, requests.RequestException, OSError, ValueError) as error:
+                told.put(error)
+
+        thread = threading.Thread(target=read, name="engine-call", daemon=True)
+        thread.start()
+        try:
+            while True:
+                check()
+                try:
+                    item = told.get(timeout=CHECK_SECONDS)
+                except queue.Empty:
+                    continue
+                if item is None:
+                    return
+                if isinstance(item, BaseException):
+                    with _translated(what):
+                        raise item
+                yield item
+        finally:
+            # Whoever reads in the thread is woken, and the engine sees that nobody listens.
+            for answer in answers:
+                with contextlib.suppress(OSError, RuntimeError, ValueError):
+                    answer.raw.shutdown()
+            thread.join(timeout=5.0)
+            api.close()
 
     def info(self) -> dict[str, Any]:
         """Give what the engine says of itself."""
@@ -270,18 +356,38 @@ def _ours(labels: dict[str, str] | None) -> dict[str, str]:
     return {key.removeprefix(LABEL): value for key, value in (labels or {}).items() if key.startswith(LABEL)}
 
 
-def _context(root: Path, dockerfile: str, extra: dict[str, bytes]) -> Any:
-    """Pack a build context as the docker client would, .dockerignore and all."""
-    from docker.utils.build import create_archive, walk
+def _reference(name: str) -> tuple[str, str | None]:
+    """Split the name of an image into repository and tag; a digest stays with the repository."""
+    if "@" in name:
+        return name, None
+    repository, colon, tag = name.rpartition(":")
+    return (repository, tag) if colon and "/" not in tag else (name, "latest")
 
-    ignore = root / ".dockerignore"
-    patterns: list[str] = []
-    if ignore.is_file() and not ignore.is_symlink():
-        lines = ignore.read_text("utf-8", "replace").splitlines()
-        patterns = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-    files = sorted(set(walk(str(root), [*patterns, f"!{dockerfile}"])) - set(extra))
-    return create_archive(
+
+def _missing(name: str, why: str) -> ImageMissing:
+    return ImageMissing(
+        f"The image {name} is not on this machine and could not be fetched: {why}. "
+        "Check its name, or build or load it here."
+    )
+
+
+def pack_context(root: Path, extra: dict[str, bytes]) -> IO[bytes]:
+    """Pack a build context as the docker client would, .dockerignore and all; links are packed as links.
+
+    Raises OutputRefused when .dockerignore is not a regular file.
+    """
+    try:
+        with open_inside(root, ".dockerignore") as file:
+            lines = file.read(IGNORE_BYTES).decode("utf-8", "replace").splitlines()
+    except FileNotFoundError:
+        lines = []
+    patterns = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    # Whatever the branch has where our own files go would be in their way, a link most of all.
+    ours = {name.split("/", 1)[0] for name in extra}
+    files = sorted(path for path in walk(str(root), patterns) if path.split("/", 1)[0] not in ours)
+    packed: Any = create_archive(
         str(root),
         files=files,
         extra_files=[(name, data.decode("utf-8", "surrogateescape")) for name, data in extra.items()],
     )
+    return packed  # type: ignore[no-any-return]  # a temporary file
