@@ -7,10 +7,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
+import structlog
+
 from jobs.adapters.sql_store import Store
-from runner.errors import DatabaseUnavailable
+from runner.errors import InfraError
 from runner.model import execution_database, leg_database
 from runner.ports import Databases, Door, Engine
+
+log = structlog.get_logger(__name__)
 
 
 class Sweepable(Databases, Protocol):
@@ -36,34 +40,42 @@ class Cleanup:
         self._executions, self._installation = executions, installation
 
     def run(self, run: int) -> None:
-        """Remove all that a final run has on this host, then the databases of its legs and executions."""
+        """Remove all that a final run has on this host, then the databases of its legs and executions.
+
+        Raises an InfraError when something of it has to wait.
+        """
         for container in self._engine.find(installation=self._installation, run=str(run), kind="workspace"):
             self._remove(container.name)
         for name in self._left_directories(f"seatrial-{self._installation}-r{run}-"):
             self._remove(name)
-        sources = self._store.inside.leg_sources(run)
-        known = self._sources() if sources else {}
-        for source, database in sources:
+        databases: list[tuple[str, str, str | None]] = []
+        databases += [(source, name, None) for source, name in self._store.inside.leg_sources(run)]
+        for source, task, number in self._store.inside.left_executions(run):
+            name = execution_database(self._installation, run, task, number)
+            databases.append((source, name, name))
+        known = self._sources() if databases else {}
+        for source, database, role in databases:
             if source in known:
-                known[source].drop(database)
+                known[source].drop(database, role=role)
 
     def orphans(self) -> Iterator[str]:
         """Remove containers whose task is over, and databases that nothing refers to; give what was removed."""
-        live = self._store.inside.live_tasks()
-        for container in self._engine.find(installation=self._installation, kind="workspace"):
-            task = int(container.labels.get("task", "0"))
-            if task not in live:
+        # In this order: what is there now had its task when it was made, so a task that begins meanwhile is safe.
+        containers = self._engine.find(installation=self._installation, kind="workspace")
+        live = self._store.inside.live_tasks() if containers else set()
+        for container in containers:
+            if int(container.labels.get("task", "0")) not in live:
                 self._remove(container.name)
                 yield container.name
         keep = set()
         for run, leg, task, last in self._store.inside.live_orders():
             keep.add(leg_database(self._installation, run, leg))
             keep |= {execution_database(self._installation, run, task, number) for number in range(1, last + 1)}
-        for source in self._sources().values():
+        for name, source in self._sources().items():
             try:
                 yield from source.sweep(keep)
-            except DatabaseUnavailable:
-                continue  # it is found again when the server answers
+            except InfraError as error:  # it is found again when the server answers
+                log.warning("cleanup.postponed", source=name, code=error.code, error=error.text)
 
     def _remove(self, name: str) -> None:
         self._engine.remove(name)

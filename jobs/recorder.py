@@ -1,41 +1,83 @@
-"""The ledger of one attempt: holds log bytes back for a moment, renews the lease, and refuses when it lost it."""
+"""The ledger of one attempt: holds log bytes back for a moment, renews the lease, and refuses when it lost it.
+
+A store that is away for a while costs nothing: the container goes on, and every write is asked again until the store
+answers. Each of them may be asked twice, because an answer can get lost after the store has done it.
+"""
 
 from __future__ import annotations
 
 import io
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import structlog
 
 from jobs.adapters.sql_ledger import INLINE_BYTES
 from jobs.adapters.sql_store import Store
-from runner.errors import Cancelled, Drained, Fenced, StoreUnavailable
+from runner.errors import Cancelled, Drained, Fenced, InfraError, StoreUnavailable
 from runner.model import Output, UnitResult
 from runner.ports import Objects
 
 FLUSH_SECONDS = 0.2
 FLUSH_BYTES = 1 << 20
+# Fail-over of a managed database takes a minute or two; what a container did in hours is worth ten.
+PATIENCE_SECONDS = 600.0
+AGAIN_SECONDS = 0.5
+COMPLAIN_SECONDS = 10.0
 
+T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 
+class Drain(Protocol):
+    """Tells that this worker is to end; an Event does, or a Flag."""
+
+    def is_set(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Bytes on their way into the log; asked again they are the same."""
+
+    data: bytes
+    source: tuple[int, int] | None
+
+
 class LedgerRecorder:
-    """A Recorder on the store. One thread of its own flushes and renews; every method may raise Fenced."""
+    """A Recorder on the store. One thread of its own flushes and renews; every method may raise Fenced.
+
+    `log_size`: how long the task's log was when it was claimed. `patience`: seconds that a call of the runner waits
+    for a store that does not answer, before it raises StoreUnavailable.
+    """
 
     def __init__(
-        self, store: Store, objects: Objects, *, task: int, attempt: int, lease: float, drain: threading.Event
+        self,
+        store: Store,
+        objects: Objects,
+        *,
+        task: int,
+        attempt: int,
+        lease: float,
+        drain: Drain,
+        log_size: int | None = None,
+        patience: float = PATIENCE_SECONDS,
     ) -> None:
         self._store, self._objects = store, objects
         self._task, self._attempt, self._lease = task, attempt, lease
-        self._drain = drain
+        self._drain, self._patience = drain, patience
         self._lock = threading.RLock()
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._source: tuple[int, int] | None = None
+        self._chunk: _Chunk | None = None
+        self._log_size = log_size
         self._cancelled = False
+        self._ending = False
         self._fenced: Fenced | None = None
+        self._complain_at = 0.0
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._keep, name=f"ledger-{task}", daemon=True)
         self._thread.start()
@@ -47,53 +89,58 @@ class LedgerRecorder:
         with self._lock:
             self._refuse()
             if source is not None and self._source is not None and source[0] != self._source[0]:
-                self._flush()
+                self.flush()
             self._held.append(data)
             self._held_bytes += len(data)
             self._source = source or self._source
             if self._held_bytes >= FLUSH_BYTES:
-                self._flush()
+                self.flush()
 
     def flush(self) -> None:
         """Write all that is held back."""
         with self._lock:
-            self._refuse()
-            self._flush()
+            self._steadily(self._flush)
 
     def step(self, name: str, *, state: str, seconds: float | None = None, detail: str = "") -> None:
         """Begin or end a step."""
-        self._store.ledger.step(self._task, self._attempt, name, state=state, seconds=seconds, detail=detail)
+        ledger = self._store.ledger
+        self._steadily(
+            lambda: ledger.step(self._task, self._attempt, name, state=state, seconds=seconds, detail=detail)
+        )
 
     def mark(self, results: Sequence[UnitResult], *, source: tuple[int, int] | None = None) -> None:
         """Record finished units."""
-        self._store.ledger.mark(self._task, self._attempt, results, source)
+        self._steadily(lambda: self._store.ledger.mark(self._task, self._attempt, results, source))
 
     def void(self, unit: str, reason: str) -> None:
         """Take a mark back."""
-        self._store.ledger.void(self._task, self._attempt, unit, reason)
+        self._steadily(lambda: self._store.ledger.void(self._task, self._attempt, unit, reason))
 
     def token(self, token: str, *, source: tuple[int, int] | None = None) -> None:
         """Record the last token."""
-        self._store.ledger.token(self._task, self._attempt, token, source)
+        self._steadily(lambda: self._store.ledger.token(self._task, self._attempt, token, source))
 
     def resume_point(self, token: str, output: Output) -> None:
         """Record from where the next container goes on."""
-        self._store.ledger.resume_point(self._task, self._attempt, token, output)
+        self._steadily(lambda: self._store.ledger.resume_point(self._task, self._attempt, token, output))
 
     def offsets(self, execution: int) -> tuple[int, int]:
         """Give how far an execution's log and checkpoint were taken."""
-        return self._store.ledger.offsets(self._task, execution)
+        return self._steadily(lambda: self._store.ledger.offsets(self._task, execution))
 
     def execution(self, execution: int, *, state: str, container: str, exit_code: int | None = None) -> None:
         """Record a container's beginning or end."""
         self.flush()
-        self._store.ledger.execution(
-            self._task, self._attempt, execution, state=state, container=container, exit_code=exit_code
+        ledger = self._store.ledger
+        self._steadily(
+            lambda: ledger.execution(
+                self._task, self._attempt, execution, state=state, container=container, exit_code=exit_code
+            )
         )
 
     def next_execution(self) -> int:
         """Give a number that no container of this task had."""
-        return self._store.ledger.next_execution(self._task, self._attempt)
+        return self._steadily(lambda: self._store.ledger.next_execution(self._task, self._attempt))
 
     def check(self) -> None:
         """Raise Fenced, Cancelled or Drained."""
@@ -103,44 +150,87 @@ class LedgerRecorder:
         if self._drain.is_set():
             raise Drained
 
-    # ---- the thread -----------------------------------------------------------------------------------
+    # ---- what the slot calls --------------------------------------------------------------------------
 
-    def _refuse(self) -> None:
-        if self._fenced is not None:
-            raise self._fenced
-
-    def _keep(self) -> None:
-        next_renewal = time.monotonic()
-        while not self._closed.wait(FLUSH_SECONDS):
-            try:
-                with self._lock:
-                    self._flush()
-                if time.monotonic() >= next_renewal:
-                    next_renewal = time.monotonic() + self._lease / 3
-                    self._cancelled = self._store.tasks.renew(self._task, self._attempt, self._lease)
-            except Fenced as error:
-                self._fenced = error
-                log.warning("recorder.fenced", task=self._task, attempt=self._attempt)
-                return
-            except (StoreUnavailable, OSError) as error:
-                log.error("recorder.failed", task=self._task, error=str(error))
-
-    def _flush(self) -> None:
-        if not self._held or self._fenced is not None:
-            return
-        data, source = b"".join(self._held), self._source
-        digest = None
-        if len(data) > INLINE_BYTES:
-            digest, _ = self._objects.put(io.BytesIO(data), durable=False)
-        self._store.ledger.append_log(self._task, self._attempt, data, object_digest=digest, source=source)
-        self._held, self._held_bytes, self._source = [], 0, None
+    def ending(self) -> None:
+        """Tell that the attempt's end is being written; it is renewed until close(), and then needs no lease."""
+        self._ending = True
 
     def close(self) -> None:
-        """Stop renewing; what is held back is written if it still may be."""
+        """Stop renewing; what is held back is written if it still may be. Safe to call twice."""
         self._closed.set()
         self._thread.join()
         with self._lock:
             try:
                 self._flush()
+            except (Fenced, InfraError, OSError) as error:
+                # Not lost: the next attempt takes them from the container's file, from where they were recorded.
+                held = self._held_bytes + (len(self._chunk.data) if self._chunk else 0)
+                log.warning("recorder.not_written", task=self._task, bytes=held, error=str(error))
+
+    # ---- writing --------------------------------------------------------------------------------------
+
+    def _refuse(self) -> None:
+        if self._fenced is not None:
+            raise self._fenced
+
+    def _steadily(self, action: Callable[[], T]) -> T:
+        deadline = time.monotonic() + self._patience
+        while True:
+            self._refuse()
+            try:
+                return action()
             except Fenced as error:
-                log.warning("recorder.fenced", task=self._task, error=str(error))
+                self._fenced = error
+                raise
+            except StoreUnavailable as error:
+                if time.monotonic() >= deadline:
+                    raise
+                if self._drain.is_set():
+                    raise Drained from error
+                self._complain(error)
+            time.sleep(AGAIN_SECONDS)
+
+    def _complain(self, error: Exception) -> None:
+        if time.monotonic() >= self._complain_at:
+            self._complain_at = time.monotonic() + COMPLAIN_SECONDS
+            log.error("recorder.store_away", task=self._task, attempt=self._attempt, error=str(error))
+
+    def _flush(self) -> None:
+        while self._chunk is not None or self._held:
+            if self._chunk is None:
+                self._chunk = _Chunk(b"".join(self._held), self._source)
+                self._held, self._held_bytes, self._source = [], 0, None
+            data, digest = self._chunk.data, None
+            if len(data) > INLINE_BYTES:
+                digest, _ = self._objects.put(io.BytesIO(data), durable=False)
+            self._log_size = self._store.ledger.append_log(
+                self._task, self._attempt, data, object_digest=digest, source=self._chunk.source, at=self._log_size
+            )
+            self._chunk = None
+
+    # ---- the thread -----------------------------------------------------------------------------------
+
+    def _keep(self) -> None:
+        next_renewal = time.monotonic()
+        while not self._closed.wait(FLUSH_SECONDS):
+            try:
+                if time.monotonic() >= next_renewal:
+                    self._cancelled = self._store.tasks.renew(self._task, self._attempt, self._lease)
+                    next_renewal = time.monotonic() + self._lease / 3
+                self._flush_if_free()
+            except Fenced as error:
+                self._fenced = error
+                if not self._ending:
+                    log.warning("recorder.fenced", task=self._task, attempt=self._attempt)
+                return
+            except (InfraError, OSError) as error:
+                self._complain(error)
+
+    def _flush_if_free(self) -> None:
+        """Write what is held back, unless a call of the runner does so now and maybe waits for the store."""
+        if self._lock.acquire(blocking=False):
+            try:
+                self._flush()
+            finally:
+                self._lock.release()

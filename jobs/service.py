@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
-from jobs.adapters.sql_inside import SqlInside
+from jobs.adapters.sql_inside import Chunks, SqlInside
 from jobs.adapters.sql_runs import NewLeg, NewRun, SqlRuns
 from jobs.adapters.sql_store import Store
 from jobs.run import (
@@ -364,15 +364,19 @@ class Service:
 
     def log(self, task: int, *, offset: int = 0, limit: int = LOG_WINDOW) -> bytes:
         """Give bytes [offset, offset + limit) of a task's log; empty at its end."""
+        return self._read(self._inside.log_chunks(task, offset, limit), offset, limit)
+
+    def _read(self, chunks: Chunks, offset: int, limit: int) -> bytes:
         parts, position, end = [], offset, offset + limit
-        for start, data, digest in self._inside.log_chunks(task, offset, limit):
+        for start, data, digest in chunks:
             skip = position - start
             if data is None:
                 assert digest is not None
-                with self._objects.open(digest, offset=max(0, skip)) as file:
+                with self.open_object(digest) as file:
+                    file.seek(skip)
                     piece = file.read(end - position)
             else:
-                piece = data[max(0, skip) :][: end - position]
+                piece = data[skip:][: end - position]
             parts.append(piece)
             position += len(piece)
             if position >= end:
@@ -391,14 +395,9 @@ class Service:
 
     def changes(self, run: int, *, event: int, logs: Mapping[int, int], limit: int = LOG_WINDOW) -> Changes:
         """Give the events after `event` and each task's log from its offset in `logs` (0 when it is not named)."""
-        tasks = self._inside.tasks(run)
-        chunks = []
-        for task in tasks:
-            offset = logs.get(task.id, 0)
-            if task.log_size > offset:
-                chunks.append(LogChunk(task.id, offset, self.log(task.id, offset=offset, limit=limit)))
-        found = self._inside.events(run, after=event, limit=500)
-        return Changes(self._runs.get(run), tuple(found), tuple(chunks), tuple(self._inside.steps(run)))
+        found = self._inside.changes(run, event=event, logs=logs, limit=limit)
+        chunks = (LogChunk(task, offset, self._read(parts, offset, limit)) for task, offset, parts in found.chunks)
+        return Changes(found.run, found.events, tuple(chunks), found.steps)
 
     # ---- in words ---------------------------------------------------------------------------------------
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,10 +13,16 @@ from typing import IO, Any
 
 import structlog
 
+from jobs.flag import Flag
+
 STEADY_SECONDS = 10.0  # a child that lived this long starts again at once
 LONGEST_PAUSE = 30.0
 DRAIN_SECONDS = 10.0
+LAST_SECONDS = 2.0  # that the ones which others needed have at least
 POLL_SECONDS = 0.1
+
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+_LIBC = ctypes.CDLL(None, use_errno=True)
 
 log = structlog.get_logger(__name__)
 
@@ -35,6 +41,11 @@ class Program:
     needed_by_others: bool = False
 
 
+def _end_with_parent() -> None:
+    """Let the kernel ask this process to end when the supervisor was killed: what restarts it starts all anew."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+
+
 class _Child:
     def __init__(self, program: Program, surroundings: Mapping[str, str], output: IO[bytes] | None) -> None:
         self.program = program
@@ -49,8 +60,19 @@ class _Child:
         environment = dict(self._surroundings) | dict(self.program.environment)
         streams: dict[str, Any] = {} if self._output is None else {"stdout": self._output, "stderr": self._output}
         # A session of its own: Ctrl-C reaches the supervisor alone, which then asks the children in order.
-        self.process = subprocess.Popen(list(self.program.command), env=environment, start_new_session=True, **streams)
         self._started = time.monotonic()
+        try:
+            self.process = subprocess.Popen(
+                list(self.program.command),
+                env=environment,
+                start_new_session=True,
+                preexec_fn=_end_with_parent,
+                **streams,
+            )
+        except OSError as error:
+            log.error("child.not_started", child=self.program.name, error=str(error))
+            self._wait_longer(self._started)
+            return
         log.info("child.started", child=self.program.name, pid=self.process.pid)
 
     def look(self) -> None:
@@ -64,12 +86,17 @@ class _Child:
         if code is None:
             return
         self.process = None
-        self._failures = 0 if now - self._started >= STEADY_SECONDS else self._failures + 1
-        pause = min(LONGEST_PAUSE, 0.1 * 2**self._failures) if self._failures else 0.0
-        self._due = now + pause
+        pause = self._wait_longer(now)
         log.warning("child.died", child=self.program.name, code=code, again_in=round(pause, 1))
         if self.program.died is not None:
             self.program.died(self.program.name)
+
+    def _wait_longer(self, now: float) -> float:
+        """Set when it starts again; gives the pause, which doubles while it does not live for long."""
+        self._failures = 0 if now - self._started >= STEADY_SECONDS else self._failures + 1
+        pause = min(LONGEST_PAUSE, 0.1 * 2 ** min(self._failures, 20)) if self._failures else 0.0
+        self._due = now + pause
+        return pause
 
 
 class Supervisor:
@@ -79,7 +106,7 @@ class Supervisor:
         self, programs: Sequence[Program], surroundings: Mapping[str, str], *, output: IO[bytes] | None = None
     ) -> None:
         self._children = [_Child(program, surroundings, output) for program in programs]
-        self._stop = threading.Event()
+        self._stop = Flag()  # a signal handler raises it
         self._signals = 0
 
     def install_signals(self) -> None:
@@ -118,6 +145,7 @@ class Supervisor:
     def _end(self) -> None:
         deadline = time.monotonic() + DRAIN_SECONDS
         self._end_some([child for child in self._children if not child.program.needed_by_others], deadline)
+        deadline = max(deadline, time.monotonic() + LAST_SECONDS)
         self._end_some([child for child in self._children if child.program.needed_by_others], deadline)
 
     def _end_some(self, children: list[_Child], deadline: float) -> None:

@@ -12,6 +12,7 @@ import structlog
 from jobs.adapters.rq_doorbell import RqDoorbell
 from jobs.adapters.sql_store import Store
 from jobs.cleanup import Cleanup
+from jobs.flag import Flag
 from runner.errors import InfraError, StoreUnavailable
 
 PASS_SECONDS = 1.0
@@ -51,23 +52,36 @@ class Sweeper:
     def __init__(self, store: Store, doorbell: RqDoorbell, cleanup: Cleanup, *, lease: float) -> None:
         self._store, self._doorbell, self._cleanup, self._lease = store, doorbell, cleanup, lease
         self._seen: dict[int, Sighting] = {}
-        self._next_cleanup = 0.0
-        self.stop = threading.Event()
+        self._postponed: dict[int, float] = {}
+        self._next_look = 0.0
+        self.stop = Flag()  # a signal handler may raise it
 
     def work(self) -> None:
         """Pass after pass until stopped."""
         log.info("sweeper.ready")
+        # A thread of its own: a Docker engine or a database that hangs must not hold up the leases.
+        cleaner = threading.Thread(target=self._clean_on, name="cleaner", daemon=True)
+        cleaner.start()
         while not self.stop.wait(PASS_SECONDS):
             try:
                 self.sweep()
             except StoreUnavailable as error:
                 self._seen = {}  # nobody could renew meanwhile: everyone gets a whole lease again
                 log.error("sweeper.store_away", error=error.text)
+            if not cleaner.is_alive():
+                raise RuntimeError("the cleaner ended")  # a bug: its trace is in the log, the supervisor starts anew
+
+    def _clean_on(self) -> None:
+        while not self.stop.wait(PASS_SECONDS):
+            try:
+                self.clean()
+            except StoreUnavailable as error:
+                log.error("sweeper.store_away", error=error.text)
 
     def sweep(self) -> None:
-        """Do one pass."""
-        now = time.monotonic()
+        """Do one pass over the tasks."""
         running = [(task, attempt, renewals) for task, attempt, renewals, _, _ in self._store.tasks.running()]
+        now = time.monotonic()
         self._seen = sight(self._seen, running, now)
         for task, sighting in expired(self._seen, now, self._lease):
             if self._store.tasks.expire(task, sighting.attempt, sighting.renewals):
@@ -77,24 +91,36 @@ class Sweeper:
         for task, pool in self._store.tasks.to_ring(every=RING_AGAIN_SECONDS):
             if not self._doorbell.ring(pool, task):
                 break
-        for run in self._store.runs.to_clean():
-            self._clean(run)
-        if now >= self._next_cleanup:
-            self._next_cleanup = now + CLEANUP_SECONDS
+
+    def clean(self) -> None:
+        """Do one pass over what is over."""
+        now = time.monotonic()
+        runs = self._store.runs.to_clean()
+        self._postponed = {run: until for run, until in self._postponed.items() if until > now}
+        for run in runs:
+            if run not in self._postponed:
+                self._clean(run)
+        if now >= self._next_look:
+            self._next_look = now + CLEANUP_SECONDS
+            self._store.runs.forget_keys()
             self._orphans()
 
     def _clean(self, run: int) -> None:
+        if not self._store.runs.begin_cleaning(run):
+            return
+        cleaned = False
         try:
             self._cleanup.run(run)
+            cleaned = True
+            log.info("run.cleaned", run=run)
         except InfraError as error:
+            self._postponed[run] = time.monotonic() + CLEANUP_SECONDS
             log.warning("cleanup.postponed", run=run, code=error.code, error=error.text)
-            return
-        self._store.runs.cleaned(run)
-        log.info("run.cleaned", run=run)
+        self._store.runs.cleaned(run, all_of_it=cleaned)
 
     def _orphans(self) -> None:
         try:
             for name in self._cleanup.orphans():
-                log.warning("cleanup.orphan", container=name)
+                log.warning("cleanup.orphan", name=name)
         except InfraError as error:
             log.warning("cleanup.postponed", code=error.code, error=error.text)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import structlog
 
@@ -12,6 +15,7 @@ from jobs.adapters.rq_doorbell import RqDoorbell
 from jobs.adapters.sql_store import Store
 from jobs.adapters.sql_tasks import Claim
 from jobs.batches import divide
+from jobs.flag import Flag
 from jobs.recorder import LedgerRecorder
 from jobs.run import TaskState
 from runner import pipeline
@@ -22,7 +26,9 @@ from runner.spec import parse_spec
 
 LISTEN_SECONDS = 5
 PRESENCE_SECONDS = 5.0
+AGAIN_SECONDS = 0.5
 
+T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 
@@ -39,17 +45,29 @@ class Place:
     lease: float
 
 
+@dataclass(frozen=True)
+class Ending:
+    """How an attempt ended. `state` is None for an interruption; `free`: one that costs nothing."""
+
+    state: TaskState | None
+    reason: Reason | None = None
+    prepared: Prepared | None = None
+    free: bool = False
+
+
 class Slot:
     """Take tasks one after the other until told to drain."""
 
     def __init__(self, place: Place, store: Store, doorbell: RqDoorbell, runtime: Runtime) -> None:
         self._place, self._store, self._doorbell, self._runtime = place, store, doorbell, runtime
-        self.drain = threading.Event()
+        self.drain = Flag()  # a signal handler may raise it
 
     def work(self) -> None:
         """Work until drained. A running container is left running, for whoever claims its task next."""
         place = self._place
-        self._store.workers.register(name=place.name, host=place.host, pool=place.pool, pid=place.pid)
+        self._steadily(
+            lambda: self._store.workers.register(name=place.name, host=place.host, pool=place.pool, pid=place.pid)
+        )
         presence = threading.Thread(target=self._show_presence, name="presence", daemon=True)
         presence.start()
         log.info("worker.ready", worker=place.name, pool=place.pool)
@@ -60,17 +78,23 @@ class Slot:
                     self.do(claim)
                     self._store.workers.seen(place.name, idle=True)
                 else:
-                    self._doorbell.listen(place.pool, seconds=LISTEN_SECONDS)
+                    self._doorbell.listen(place.pool, seconds=LISTEN_SECONDS, stop=self.drain)
             except StoreUnavailable as error:
                 log.error("worker.store_away", error=error.text)
                 self.drain.wait(1.0)
-        self._store.workers.unregister(place.name)
+        presence.join()
+        try:
+            self._store.workers.unregister(place.name)
+        except StoreUnavailable as error:
+            log.error("worker.store_away", error=error.text)  # it is not listed any more when it was silent for long
         log.info("worker.drained", worker=place.name)
 
     def _show_presence(self) -> None:
-        while not self.drain.wait(PRESENCE_SECONDS):
+        draining = False
+        while not draining:
+            draining = self.drain.wait(PRESENCE_SECONDS)
             try:
-                self._store.workers.seen(self._place.name, draining=self.drain.is_set())
+                self._store.workers.seen(self._place.name, draining=draining)
             except StoreUnavailable as error:
                 log.error("worker.store_away", error=error.text)
 
@@ -80,51 +104,101 @@ class Slot:
         bound = log.bind(run=claim.task.run, task=task, attempt=attempt)
         bound.info("task.claimed", kind=claim.task.kind, units=len(claim.units))
         recorder = LedgerRecorder(
-            self._store, self._runtime.objects, task=task, attempt=attempt, lease=claim.lease, drain=self.drain
+            self._store,
+            self._runtime.objects,
+            task=task,
+            attempt=attempt,
+            lease=claim.lease,
+            drain=self.drain,
+            log_size=claim.task.log_size,
         )
         try:
-            try:
-                result = pipeline.run(self._order(claim), self._runtime, recorder)
-            finally:
-                recorder.close()
-            if result is not None:
-                self._end_preparation(claim, result)
-            else:
-                self._store.tasks.end(task, attempt, TaskState.DONE, None)
-        except BranchError as error:
-            bound.info("task.failed", code=error.code)
-            self._store.tasks.end(task, attempt, TaskState.FAILED, Reason(error.code, error.text))
-        except Cancelled:
-            self._store.tasks.end(task, attempt, TaskState.CANCELLED, Reason("cancelled", "The run was cancelled."))
+            ending = self._verify(claim, recorder)
+            bound.info("task.ended", state=ending.state or "interrupted", code=ending.reason and ending.reason.code)
+            recorder.ending()  # the lease is kept while the end is written: a long list of units takes its time
+            self._record(claim, ending)
         except Fenced as error:
             bound.warning("task.fenced", error=error.text)
-            self._store.tasks.note_refusal(task, attempt)
-        except InfraError as error:
-            bound.warning("task.interrupted", code=error.code, error=error.text)
-            self._interrupt(claim, Reason(error.code, error.text), free=isinstance(error, Drained))
-        except Exception as error:  # noqa: BLE001 - the worker's outermost frame: nothing may end the slot
-            bound.error("task.broken", error=repr(error), trace=traceback.format_exc())
-            text = f"An error in Seatrial itself: {type(error).__name__}. The worker's log tells more."
-            self._interrupt(claim, Reason("internal", text))
+            self._steadily(lambda: self._store.tasks.note_refusal(task, attempt))
+        finally:
+            recorder.close()
 
-    def _interrupt(self, claim: Claim, reason: Reason, *, free: bool = False) -> None:
+    def _verify(self, claim: Claim, recorder: LedgerRecorder) -> Ending:
+        """Run the pipeline and tell what its end means; only Fenced is raised."""
         try:
-            self._store.tasks.interrupt(claim.task.id, claim.task.attempt, reason, free=free)
+            try:
+                order = self._order(claim)
+                if order.kind is TaskKind.VERIFY and not order.units and order.live is None:
+                    return Ending(TaskState.DONE)  # an earlier attempt finished all units, and not the task
+                result = pipeline.run(order, self._runtime, recorder)
+            finally:
+                recorder.flush()
+        except BranchError as error:
+            return Ending(TaskState.FAILED, Reason(error.code, error.text))
+        except Cancelled:
+            return Ending(TaskState.CANCELLED, Reason("cancelled", "The run was cancelled."))
         except Fenced:
-            self._store.tasks.note_refusal(claim.task.id, claim.task.attempt)
+            raise
+        except InfraError as error:
+            return Ending(None, Reason(error.code, error.text), free=isinstance(error, Drained))
+        except Exception as error:  # noqa: BLE001 - the worker's outermost frame: nothing may end the slot
+            log.error("task.broken", task=claim.task.id, error=repr(error), trace=traceback.format_exc())
+            text = f"An error in Seatrial itself: {type(error).__name__}. The worker's log tells more."
+            return Ending(None, Reason("internal", text))
+        return Ending(TaskState.DONE, prepared=result)
+
+    def _record(self, claim: Claim, ending: Ending) -> None:
+        """Write the end; raises Fenced when the task was taken from us."""
+        tasks, task, attempt = self._store.tasks, claim.task.id, claim.task.attempt
+        asked = 0
+
+        def write() -> None:
+            nonlocal asked
+            asked += 1
+            if ending.prepared is not None:
+                self._end_preparation(claim, ending.prepared)
+            elif ending.state is not None:
+                tasks.end(task, attempt, ending.state, ending.reason)
+            else:
+                assert ending.reason is not None
+                tasks.interrupt(task, attempt, ending.reason, free=ending.free)
+
+        try:
+            self._steadily(write)
+        except Fenced:
+            wanted = ending.state.value if ending.state else TaskState.INTERRUPTED.value
+            if asked == 1 or self._steadily(lambda: tasks.outcome(task, attempt)) != wanted:
+                raise  # else the first answer was lost, and the end stands as it was asked for
+        if ending.prepared is not None:
+            self._ring_the_others()
 
     def _end_preparation(self, claim: Claim, result: Prepared) -> None:
         task = claim.task
         durations = self._store.ledger.durations(claim.project, task.leg, before=task.run)
         slots = max(self._place.slots, len([w for w in self._store.workers.workers() if w.pool == task.pool]))
         self._store.plan.prepared(task.id, task.attempt, result, lambda units: divide(units, durations, slots=slots))
-        for found, pool in self._store.tasks.to_ring(every=0.0, limit=slots):
-            log.debug("task.rung", task=found)
-            self._doorbell.ring(pool, found)
+
+    def _ring_the_others(self) -> None:
+        try:
+            found = self._store.tasks.to_ring(every=0.0, limit=self._place.slots)
+        except StoreUnavailable:
+            return  # the sweeper rings
+        for task, pool in found:
+            self._doorbell.ring(pool, task)
+
+    def _steadily(self, action: Callable[[], T]) -> T:
+        """Ask until the store answers: nothing else can be done meanwhile, and no end of a task may get lost."""
+        while True:
+            try:
+                return action()
+            except StoreUnavailable as error:
+                log.error("worker.store_away", error=error.text)
+            # Not self.drain.wait(): the end is written also while draining, until the supervisor's patience ends.
+            time.sleep(AGAIN_SECONDS)
 
     def _order(self, claim: Claim) -> Order:
         task = claim.task
-        live = self._store.ledger.live_execution(task.id)
+        live = self._steadily(lambda: self._store.ledger.live_execution(task.id))
         spec = parse_spec(claim.spec_text, source=claim.spec_source)
         if claim.database is not None and spec.database is not None:
             spec = spec.model_copy(update={"database": spec.database.model_copy(update={"source": claim.database})})

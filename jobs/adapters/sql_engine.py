@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import random
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import StaticPool
 
 from runner.errors import StoreUnavailable
+
+WRITE_LOCK_SECONDS = 30.0
+
+# A link that went dead without a word is noticed within a dozen seconds; what the URL says of these goes first.
+POSTGRES_LINK = {
+    "connect_timeout": "5",
+    "keepalives_idle": "5",
+    "keepalives_interval": "2",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "10000",
+    "application_name": "seatrial",
+}
 
 
 def open_engine(url: str) -> Engine:
@@ -24,7 +39,8 @@ def open_engine(url: str) -> Engine:
         return _open_sqlite(url, parsed.database)
     if parsed.drivername in ("postgresql", "postgres"):
         parsed = parsed.set(drivername="postgresql+psycopg")
-    return create_engine(parsed, pool_pre_ping=True, pool_size=10, max_overflow=50)
+    link = {key: value for key, value in POSTGRES_LINK.items() if key not in parsed.query}
+    return create_engine(parsed, pool_pre_ping=True, pool_size=10, max_overflow=50, connect_args=link)
 
 
 def _open_sqlite(url: str, database: str | None) -> Engine:
@@ -33,35 +49,80 @@ def _open_sqlite(url: str, database: str | None) -> Engine:
     else:
         assert database is not None
         Path(database).parent.mkdir(parents=True, exist_ok=True)
-        engine = create_engine(url, pool_size=20, max_overflow=400, connect_args={"timeout": 30})
+        engine = create_engine(url, pool_size=20, max_overflow=400, connect_args={"timeout": WRITE_LOCK_SECONDS})
 
     @event.listens_for(engine, "connect")
     def _connected(connection: sqlite3.Connection, _record: object) -> None:
         # The driver's own idea of transactions starts them late; ours are explicit (see write()).
         connection.isolation_level = None
+        # SQLite's own knows ASCII only; PostgreSQL's knows all letters.
+        connection.create_function("lower", 1, _lower, deterministic=True)
         cursor = connection.cursor()
-        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute(f"PRAGMA busy_timeout={WRITE_LOCK_SECONDS * 1000:.0f}")
+        _patiently(lambda: cursor.execute("PRAGMA journal_mode=WAL"))
         # WAL with NORMAL survives every kill of a process; a power cut may take the last moments, never the rest.
         cursor.execute("PRAGMA synchronous=NORMAL")
-        cursor.execute("PRAGMA busy_timeout=30000")
         cursor.execute("PRAGMA cache_size=-16000")
         cursor.close()
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
+        raw: Any = connection.connection.driver_connection
+        if not connection.get_execution_options().get("seatrial_write"):
+            raw.execute("BEGIN DEFERRED")
+            return
         # SQLAlchemy's default deferred transactions lost 333 of 1,000 counted updates; IMMEDIATE loses none.
-        mode = "IMMEDIATE" if connection.get_execution_options().get("seatrial_write") else "DEFERRED"
-        connection.exec_driver_sql(f"BEGIN {mode}")
+        # SQLite's own waiting looks ever more seldom, up to ten times a second, and starves beside a busy writer.
+        raw.execute("PRAGMA busy_timeout=0")
+        try:
+            _patiently(lambda: raw.execute("BEGIN IMMEDIATE"))
+        finally:
+            raw.execute(f"PRAGMA busy_timeout={WRITE_LOCK_SECONDS * 1000:.0f}")
 
     return engine
+
+
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _patiently(action: Any) -> None:
+    """Do it when the lock is free; SQLite answers some requests for it with "locked" at once."""
+    deadline = time.monotonic() + WRITE_LOCK_SECONDS
+    while True:
+        try:
+            action()
+        except sqlite3.OperationalError as error:
+            busy = (error.sqlite_errorcode or 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+            if not busy or time.monotonic() >= deadline:
+                raise
+            time.sleep(random.uniform(0.001, 0.005))  # noqa: S311 - only spreads the waiters
+        else:
+            return
 
 
 @contextmanager
 def _translated() -> Iterator[None]:
     try:
         yield
-    except OperationalError as error:
-        raise StoreUnavailable(f"The store does not answer: {str(error.orig).splitlines()[0]}") from error
+    except (DBAPIError, PoolTimeout, sqlite3.Error) as error:
+        if not _is_away(error):
+            raise
+        cause = getattr(error, "orig", None) or error
+        first = next(iter(str(cause).strip().splitlines()), type(cause).__name__)
+        raise StoreUnavailable(f"The store does not answer: {first}") from error
+
+
+def _is_away(error: Exception) -> bool:
+    """Tell an outage from a statement that is wrong."""
+    if isinstance(error, PoolTimeout):
+        return True
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    if isinstance(cause, sqlite3.Error):
+        # SQLITE_ERROR is a statement that is wrong (no such column, BEGIN within BEGIN).
+        code = getattr(cause, "sqlite_errorcode", None)
+        return isinstance(cause, sqlite3.OperationalError) and code not in (None, sqlite3.SQLITE_ERROR)
+    return isinstance(error, (OperationalError, InterfaceError)) or bool(getattr(error, "connection_invalidated", 0))
 
 
 class Database:
@@ -71,11 +132,14 @@ class Database:
         self.engine = engine
         self.is_sqlite = engine.dialect.name == "sqlite"
         self._pulse: Connection | None = None
+        # A database in memory is one connection, which all threads of a test share.
+        self._in_memory = isinstance(engine.pool, StaticPool)
+        self._turn: AbstractContextManager[Any] = threading.RLock() if self._in_memory else nullcontext()
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """Give a consistent view."""
-        with _translated(), self.engine.connect() as connection:
+        """Give a consistent view; raises StoreUnavailable."""
+        with self._turn, _translated(), self.engine.connect() as connection:
             if not self.is_sqlite:
                 connection = connection.execution_options(isolation_level="REPEATABLE READ")
             with connection.begin():
@@ -83,8 +147,11 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """Give a write transaction: committed at the end, rolled back on any error."""
-        with _translated(), self.engine.connect() as connection:
+        """Give a write transaction: committed at the end, rolled back on any error; raises StoreUnavailable.
+
+        With PostgreSQL rows are locked in one order: tasks first, then their run, then events are appended.
+        """
+        with self._turn, _translated(), self.engine.connect() as connection:
             connection = connection.execution_options(seatrial_write=True)
             with connection.begin():
                 yield connection
@@ -96,17 +163,39 @@ class Database:
         value: Any = connection.execute(text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one()
         return float(value)
 
+    def alone(self, connection: Connection, name: str) -> None:
+        """Let the transactions that name the same thing go one after the other."""
+        if not self.is_sqlite:  # where they do so anyway
+            connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": name})
+
     def pulse(self) -> int:
         """Give a number that changes whenever somebody committed something; ask from one thread only."""
+        try:
+            with self._turn, _translated():
+                return self._ask_pulse()
+        except StoreUnavailable:
+            self._forget_pulse()
+            raise
+
+    def _ask_pulse(self) -> int:
         if self._pulse is None:
             self._pulse = self.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-        raw = self._pulse.connection.driver_connection
-        assert raw is not None
-        if self.is_sqlite:
-            # Counts other connections' commits, as seen by this one: hence a connection kept for it.
-            return int(raw.execute("PRAGMA data_version").fetchone()[0])
-        row = raw.execute("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn").fetchone()
-        return int(row[0])
+        if not self.is_sqlite:
+            value: Any = self._pulse.exec_driver_sql(
+                "SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint"
+            ).scalar_one()
+            return int(value)
+        raw: Any = self._pulse.connection.driver_connection
+        if self._in_memory:
+            return int(raw.total_changes)
+        # Counts other connections' commits, as seen by this one: hence a connection kept for it.
+        return int(raw.execute("PRAGMA data_version").fetchone()[0])
+
+    def _forget_pulse(self) -> None:
+        if self._pulse is not None:
+            self._pulse.invalidate()
+            self._pulse.close()
+            self._pulse = None
 
     def close(self) -> None:
         """Close all connections."""

@@ -2,14 +2,51 @@
 
 from __future__ import annotations
 
-from sqlalchemy import func, select
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, and_, func, select
 
 from jobs.adapters.sql_engine import Database
-from jobs.adapters.sql_rows import attempt_of, event_of, step_of, task_of, unit_of
-from jobs.adapters.sql_schema import attempts, events, legs, log_chunks, runs, steps, tasks, units
-from jobs.run import Attempt, Event, RunState, StepRecord, Task, Unit, UnitCounts
+from jobs.adapters.sql_rows import attempt_of, event_of, legs_of, no_run, run_of, step_of, task_of, unit_of
+from jobs.adapters.sql_schema import attempts, events, executions, legs, log_chunks, runs, steps, tasks, units
+from jobs.run import Attempt, Event, Run, StepRecord, Task, Unit, UnitCounts
 from runner.errors import NotFound
 from runner.model import UnitState
+
+Chunks = list[tuple[int, bytes | None, str | None]]
+
+EVENTS_AT_ONCE = 500
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is new in a run; `chunks`: for each task (task, offset asked for, chunks from there on)."""
+
+    run: Run
+    events: tuple[Event, ...]
+    chunks: tuple[tuple[int, int, Chunks], ...]
+    steps: tuple[StepRecord, ...]
+
+
+def _chunks(connection: Connection, task: int, offset: int, limit: int) -> Chunks:
+    first = (
+        select(func.max(log_chunks.c.offset))
+        .where(log_chunks.c.task == task, log_chunks.c.offset <= offset)
+        .scalar_subquery()
+    )
+    query = (
+        select(log_chunks)
+        .where(
+            log_chunks.c.task == task,
+            log_chunks.c.offset >= first,
+            log_chunks.c.offset < offset + limit,
+            log_chunks.c.offset + log_chunks.c.size > offset,
+        )
+        .order_by(log_chunks.c.offset)
+        .limit(256)
+    )
+    return [(row.offset, row.data, row.object) for row in connection.execute(query)]
 
 
 class SqlInside:
@@ -101,25 +138,31 @@ class SqlInside:
             count, total = connection.execute(query).one()
             return int(count), float(total or 0.0)
 
-    def log_chunks(self, task: int, offset: int, limit: int) -> list[tuple[int, bytes | None, str | None]]:
+    def log_chunks(self, task: int, offset: int, limit: int) -> Chunks:
         """Give (offset, bytes or None, object or None) of the chunks that hold bytes [offset, offset + limit)."""
         with self._db.read() as connection:
-            first = (
-                select(func.max(log_chunks.c.offset))
-                .where(log_chunks.c.task == task, log_chunks.c.offset <= offset)
-                .scalar_subquery()
+            return _chunks(connection, task, offset, limit)
+
+    def changes(self, run: int, *, event: int, logs: Mapping[int, int], limit: int) -> Found:
+        """Give what is new in one consistent view (see Service.changes); raises NotFound."""
+        with self._db.read() as connection:
+            row = connection.execute(select(runs).where(runs.c.id == run)).one_or_none()
+            if row is None:
+                raise no_run(run)
+            query = select(tasks.c.id, tasks.c.log_size).where(tasks.c.run == run, tasks.c.log_size > 0)
+            chunks = []
+            for task in connection.execute(query.order_by(tasks.c.leg, tasks.c.batch, tasks.c.id)).all():
+                offset = logs.get(task.id, 0)
+                if task.log_size > offset:
+                    chunks.append((task.id, offset, _chunks(connection, task.id, offset, limit)))
+            found = select(events).where(events.c.run == run, events.c.id > event).order_by(events.c.id)
+            shown = select(steps).where(steps.c.run == run).order_by(steps.c.id)
+            return Found(
+                run=run_of(row, legs_of(connection, [run])[run]),
+                events=tuple(event_of(one) for one in connection.execute(found.limit(EVENTS_AT_ONCE))),
+                chunks=tuple(chunks),
+                steps=tuple(step_of(one) for one in connection.execute(shown)),
             )
-            query = (
-                select(log_chunks)
-                .where(
-                    log_chunks.c.task == task,
-                    log_chunks.c.offset >= first,
-                    log_chunks.c.offset < offset + limit,
-                )
-                .order_by(log_chunks.c.offset)
-                .limit(256)
-            )
-            return [(row.offset, row.data, row.object) for row in connection.execute(query)]
 
     def queue(self) -> dict[str, dict[str, int]]:
         """Count the queued and running tasks of each pool."""
@@ -149,12 +192,23 @@ class SqlInside:
             return set(connection.scalars(select(tasks.c.id).where(tasks.c.state.in_(states))))
 
     def live_orders(self) -> list[tuple[int, str, int, int]]:
-        """Give (run, leg, task, execution) of all executions of tasks that have not ended, and of their legs."""
+        """Give (run, leg, task, execution) of all executions of runs that have not ended or not been cleaned up."""
         with self._db.read() as connection:
-            final = [state.value for state in RunState if state.final]
             query = (
                 select(tasks.c.run, tasks.c.leg, tasks.c.id, tasks.c.execution)
                 .join(runs, runs.c.id == tasks.c.run)
-                .where(runs.c.state.not_in(final))
+                .where(runs.c.cleaned_at.is_(None))
             )
             return [(row.run, row.leg, row.id, row.execution) for row in connection.execute(query)]
+
+    def left_executions(self, run: int) -> list[tuple[str, int, int]]:
+        """Give (source, task, execution) of those whose end nobody recorded, in legs that use a database."""
+        with self._db.read() as connection:
+            query = (
+                select(legs.c.template, executions.c.task, executions.c.execution)
+                .join(tasks, tasks.c.id == executions.c.task)
+                .join(legs, and_(legs.c.run == tasks.c.run, legs.c.name == tasks.c.leg))
+                .where(tasks.c.run == run, executions.c.state == "running")
+            )
+            found = connection.execute(query).all()
+            return [(row.template["source"], row.task, row.execution) for row in found if row.template]

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import Connection, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, bindparam, insert, or_, select, update
 
 from jobs.adapters.sql_engine import Database
+from jobs.adapters.sql_moves import fence
 from jobs.adapters.sql_rows import append_event
-from jobs.adapters.sql_schema import executions, legs, log_chunks, runs, steps, tasks, units
-from jobs.adapters.sql_tasks import fence
+from jobs.adapters.sql_schema import executions, log_chunks, runs, steps, tasks, units
+from jobs.run import RunState
 from runner.model import Output, UnitResult, UnitState
 
 # Chunks up to this size stand in the row itself; a file each would cost more than it saves.
 INLINE_BYTES = 16_384
+
+_MARK = update(units).where(
+    units.c.run == bindparam("run_"),
+    units.c.leg == bindparam("leg_"),
+    units.c.unit == bindparam("unit_"),
+    units.c.task == bindparam("task_"),
+    units.c.state == UnitState.TODO.value,
+)
 
 
 class SqlLedger:
@@ -30,91 +40,84 @@ class SqlLedger:
         *,
         object_digest: str | None,
         source: tuple[int, int] | None,
+        at: int | None = None,
     ) -> int:
-        """Append bytes to the task's log and give its new size. `source`: (execution, offset in its file after it)."""
+        """Append bytes to the task's log and give its new size. `source`: (execution, offset in its file after it).
+
+        `at`: the size that the log is known to have, so that asking again after a lost answer appends once.
+        """
         with self._db.write() as connection:
             row = fence(connection, task, attempt)
+            size = int(row.log_size)
+            if at is not None and size == at + len(data):
+                return size
+            if at is not None and size != at:
+                raise ValueError(f"the log of task {task} has {size} bytes, not {at}")
             connection.execute(
                 insert(log_chunks).values(
                     task=task,
-                    offset=row.log_size,
+                    offset=size,
                     size=len(data),
                     data=None if object_digest else data,
                     object=object_digest,
                 )
             )
-            size = int(row.log_size) + len(data)
-            connection.execute(update(tasks).where(tasks.c.id == task).values(log_size=size))
+            connection.execute(update(tasks).where(tasks.c.id == task).values(log_size=size + len(data)))
             if source is not None:
                 self._advance(connection, task, source[0], log_offset=source[1])
-            return size
+            return size + len(data)
 
     def mark(self, task: int, attempt: int, results: Sequence[UnitResult], source: tuple[int, int] | None) -> None:
-        """Record finished units and count them into task and run."""
+        """Record finished units and count them into task and run; one that is finished already stays as it is."""
         with self._db.write() as connection:
             row = fence(connection, task, attempt)
-            by_state = {UnitState.DONE: 0, UnitState.FAILED: 0}
-            for result in results:
-                output = result.output
-                changed = connection.execute(
-                    update(units)
-                    .where(
-                        units.c.run == row.run,
-                        units.c.leg == row.leg,
-                        units.c.unit == result.unit,
-                        units.c.task == task,
-                        units.c.state == UnitState.TODO.value,
-                    )
-                    .values(
-                        state=result.state.value,
-                        text=result.text,
-                        seconds=result.seconds,
-                        attempt=attempt,
-                        output_name=output.name if output else None,
-                        output_digest=output.digest if output else None,
-                        output_size=output.size if output else None,
-                        output_tree=output.tree if output else None,
-                    )
-                )
-                by_state[result.state] += changed.rowcount
-            done, failed = by_state[UnitState.DONE], by_state[UnitState.FAILED]
-            connection.execute(
-                update(tasks)
-                .where(tasks.c.id == task)
-                .values(
-                    units_done=tasks.c.units_done + done,
-                    units_failed=tasks.c.units_failed + failed,
-                    progress=True,
-                )
-            )
-            connection.execute(
-                update(runs)
-                .where(runs.c.id == row.run)
-                .values(units_done=runs.c.units_done + done, units_failed=runs.c.units_failed + failed)
-            )
+            done = self._mark(connection, row, [result for result in results if result.state is UnitState.DONE])
+            failed = self._mark(connection, row, [result for result in results if result.state is UnitState.FAILED])
+            if done or failed:
+                counts = {"units_done": tasks.c.units_done + done, "units_failed": tasks.c.units_failed + failed}
+                connection.execute(update(tasks).where(tasks.c.id == task).values(progress=True, **counts))
+                counts = {"units_done": runs.c.units_done + done, "units_failed": runs.c.units_failed + failed}
+                connection.execute(update(runs).where(runs.c.id == row.run).values(**counts))
             if source is not None:
                 self._advance(connection, task, source[0], mark_offset=source[1])
 
+    @staticmethod
+    def _mark(connection: Connection, row: Row[Any], results: Sequence[UnitResult]) -> int:
+        if not results:
+            return 0
+        fixed = {"run_": row.run, "leg_": row.leg, "task_": row.id, "attempt": row.attempt}
+        changed = connection.execute(
+            _MARK,
+            [
+                fixed
+                | {
+                    "unit_": result.unit,
+                    "state": result.state.value,
+                    "text": result.text,
+                    "seconds": result.seconds,
+                    "output_name": result.output.name if result.output else None,
+                    "output_digest": result.output.digest if result.output else None,
+                    "output_size": result.output.size if result.output else None,
+                    "output_tree": result.output.tree if result.output else None,
+                }
+                for result in results
+            ],
+        )
+        return changed.rowcount
+
     def void(self, task: int, attempt: int, unit: str, reason: str) -> None:
-        """Take a mark back; the unit is to do again."""
+        """Take a mark of this task back; the unit is to do again."""
         with self._db.write() as connection:
             now = self._db.now(connection)
             row = fence(connection, task, attempt)
-            here = (units.c.run == row.run, units.c.leg == row.leg, units.c.unit == unit)
+            here = (units.c.run == row.run, units.c.leg == row.leg, units.c.unit == unit, units.c.task == task)
             before = connection.execute(select(units.c.state).where(*here)).scalar_one_or_none()
             if before is None or before == UnitState.TODO.value:
                 return
-            connection.execute(
-                update(units)
-                .where(*here)
-                .values(
-                    state=UnitState.TODO.value,
-                    text="",
-                    output_digest=None,
-                    output_name=None,
-                    output_size=None,
-                )
+            blank = dict.fromkeys(
+                ("output_digest", "output_name", "output_size", "output_tree", "seconds", "attempt"), None
             )
+            connection.execute(update(units).where(*here).values(state=UnitState.TODO.value, text="", **blank))
             column = "units_done" if before == UnitState.DONE.value else "units_failed"
             connection.execute(update(tasks).where(tasks.c.id == task).values({column: tasks.c[column] - 1}))
             connection.execute(update(runs).where(runs.c.id == row.run).values({column: runs.c[column] - 1}))
@@ -139,23 +142,22 @@ class SqlLedger:
                 self._advance(connection, task, source[0], mark_offset=source[1])
 
     def step(self, task: int, attempt: int, name: str, *, state: str, seconds: float | None, detail: str) -> None:
-        """Begin a step, or end the one that runs under this name."""
+        """Begin a step, or end the one that runs under this name; asking again changes nothing."""
         with self._db.write() as connection:
             now = self._db.now(connection)
             row = fence(connection, task, attempt)
-            if state != "running":
-                ended = connection.execute(
-                    update(steps)
-                    .where(
-                        steps.c.task == task,
-                        steps.c.attempt == attempt,
-                        steps.c.name == name,
-                        steps.c.state == "running",
-                    )
-                    .values(state=state, seconds=seconds, detail=detail)
-                )
-                if ended.rowcount:
-                    return
+            last = connection.execute(
+                select(steps)
+                .where(steps.c.task == task, steps.c.attempt == attempt, steps.c.name == name)
+                .order_by(steps.c.id.desc())
+                .limit(1)
+            ).one_or_none()
+            if last is not None and (last.state, last.seconds, last.detail) == (state, seconds, detail):
+                return
+            if last is not None and last.state == "running" and state != "running":
+                values = {"state": state, "seconds": seconds, "detail": detail}
+                connection.execute(update(steps).where(steps.c.id == last.id).values(**values))
+                return
             connection.execute(
                 insert(steps).values(
                     run=row.run,
@@ -232,21 +234,24 @@ class SqlLedger:
         )
 
     def durations(self, project: str, leg: str, *, before: int) -> dict[str, float]:
-        """Give the seconds that each unit took in the project's last run that finished units."""
+        """Give the seconds that each unit took in the project's last run of at least as many units as this one's."""
         with self._db.read() as connection:
+            chosen = select(runs.c.units_filter).where(runs.c.id == before).scalar_subquery()
             last = connection.execute(
-                select(func.max(runs.c.id)).where(
+                select(runs.c.id)
+                .where(
                     runs.c.project == project,
                     runs.c.id < before,
                     runs.c.units_done > 1,
-                    or_(runs.c.state == "done", runs.c.state == "failed"),
+                    runs.c.state.in_([RunState.DONE.value, RunState.FAILED.value]),
+                    or_(runs.c.units_filter.is_(None), runs.c.units_filter == chosen),
                 )
+                .order_by(runs.c.id.desc())
+                .limit(1)
             ).scalar_one_or_none()
             if last is None:
                 return {}
-            query = (
-                select(units.c.unit, units.c.seconds)
-                .join(legs, (legs.c.run == units.c.run) & (legs.c.name == units.c.leg))
-                .where(units.c.run == last, units.c.leg == leg, units.c.seconds.is_not(None))
+            query = select(units.c.unit, units.c.seconds).where(
+                units.c.run == last, units.c.leg == leg, units.c.seconds.is_not(None)
             )
-            return {row.unit: row.seconds for row in connection.execute(query)}
+            return {unit: seconds for unit, seconds in connection.execute(query)}  # noqa: C416 - rows are no pairs

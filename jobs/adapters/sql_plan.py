@@ -1,23 +1,59 @@
-"""End a leg's preparation in SQL: its unit list and its batches, in one step with the end itself."""
+"""End a leg's preparation in SQL: its unit list and its batches.
+
+A list of 200,000 units takes seconds to write. It is written in pieces, so that nobody's lease runs out meanwhile; the
+batches come with the last one. Until then no worker can claim anything of the leg, and another attempt writes the list
+anew.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import Connection, Executable, bindparam, delete, func, insert, select, text, update
 
 from jobs.adapters.sql_engine import Database
-from jobs.adapters.sql_rows import append_event, refresh_run
+from jobs.adapters.sql_moves import fence, is_cancelled, move
+from jobs.adapters.sql_rows import append_event, lock_run, refresh_run
 from jobs.adapters.sql_schema import legs, runs, tasks, units
-from jobs.adapters.sql_tasks import fence, move
 from jobs.run import FINAL_TASK_STATES, TaskState
-from runner.model import Prepared, TaskKind, UnitState
+from runner.model import Prepared, Reason, TaskKind, UnitState
 
 S = TaskState
+Item = TypeVar("Item")
 Divide = Callable[[Sequence[str]], list[tuple[str, ...]]]
 
-_CHUNK = 500  # names in one IN (…), well below SQLite's limit of variables
+PIECE = 5_000  # units in one transaction: about 0.1 s
+PAUSE = 0.01  # between two of them, in which others get their turn
+
+_BLANK = {
+    "task": None,
+    "state": UnitState.TODO.value,
+    "text": "",
+    "output_name": None,
+    "output_digest": None,
+    "output_size": None,
+    "output_tree": None,
+    "seconds": None,
+    "attempt": None,
+}
+_HERE = (units.c.run == bindparam("of_run"), units.c.leg == bindparam("of_leg"), units.c.unit == bindparam("of_unit"))
+
+
+@dataclass
+class _List:
+    """What is to be done about each unit. `left`: how many units each batch that stands has to do."""
+
+    changed: list[str]
+    repeated: int = 0
+    new: list[tuple[str, int]] = field(default_factory=list)
+    free: list[tuple[str, int]] = field(default_factory=list)
+    moved: list[tuple[str, int]] = field(default_factory=list)
+    gone: list[str] = field(default_factory=list)
+    left: dict[int, int] = field(default_factory=dict)
+    batches: list[Any] = field(default_factory=list)
 
 
 class SqlPlan:
@@ -31,24 +67,48 @@ class SqlPlan:
 
         `divide`: gives the batches for units that no batch holds yet. Raises Fenced.
         """
+        with self._db.read() as connection:
+            row = fence(connection, task, attempt, lock=False)
+            found = _compare(connection, row, result)
+        order = [name for name, _ in sorted(found.new + found.free, key=lambda one: one[1])]
+        batches = divide(order)
         with self._db.write() as connection:
-            now = self._db.now(connection)
             row = fence(connection, task, attempt)
-            leg = connection.execute(select(legs).where(legs.c.run == row.run, legs.c.name == row.leg)).one()
-            data_id = result.template.data_id if result.template else None
-            changed = [
-                what
-                for what, old, new in (
-                    ("image", leg.image_digest, result.image_digest),
-                    ("data", leg.data_id, data_id),
-                )
-                if old is not None and old != new
-            ]
-            repeated = _write_units(connection, row, result.units, void=bool(changed))
-            if changed and repeated:
-                data = {"changed": changed, "units": repeated}
+            now = self._db.now(connection)
+            if found.changed and found.repeated:
+                data = {"changed": found.changed, "units": found.repeated}
                 append_event(connection, row.run, "repeat", now, task=task, attempt=attempt, data=data)
-            _write_batches(connection, row, divide, now)
+            ids = reserve_tasks(connection, len(batches))
+        holder = {name: number for number, names in zip(ids, batches, strict=True) for name in names}
+        pieces = list(_pieces(row, found, holder))
+        for statement, values in pieces[:-1]:
+            with self._db.write() as connection:
+                fence(connection, task, attempt)
+                connection.execute(statement, values)
+            time.sleep(PAUSE)
+        with self._db.write() as connection:
+            row = fence(connection, task, attempt)
+            for statement, values in pieces[-1:]:
+                connection.execute(statement, values)
+            self._end(connection, row, result, found, list(zip(ids, batches, strict=True)))
+
+    def _end(
+        self,
+        connection: Connection,
+        row: Any,
+        result: Prepared,
+        found: _List,
+        batches: Sequence[tuple[int, tuple[str, ...]]],
+    ) -> None:
+        now = self._db.now(connection)
+        lock_run(connection, row.run)
+        if is_cancelled(connection, row.run):
+            move(connection, row, S.CANCELLED, now, reason=Reason("cancelled", "The run was cancelled."))
+        else:
+            _requeue(connection, found, now)
+            last = max((batch.batch for batch in found.batches), default=0)
+            for number, (task, names) in enumerate(batches, last + 1):
+                add_task(connection, row, TaskKind.VERIFY, batch=number, units_total=len(names), now=now, task=task)
             connection.execute(
                 update(legs)
                 .where(legs.c.run == row.run, legs.c.name == row.leg)
@@ -56,77 +116,107 @@ class SqlPlan:
                     prepared=True,
                     image=result.image,
                     image_digest=result.image_digest,
-                    data_id=data_id,
+                    data_id=result.template.data_id if result.template else None,
                     template=None if result.template is None else dict(vars(result.template)),
                 )
             )
             move(connection, row, S.DONE, now, fruitless=0)
-            count_units(connection, row.run)
-            refresh_run(connection, row.run, now)
+        count_units(connection, row.run)
+        refresh_run(connection, row.run, now)
 
 
-def _write_units(connection: Connection, row: Row[Any], names: Sequence[str], *, void: bool) -> int:
-    """Write the list; names that were there keep their state and batch. Gives how many finished units were voided."""
-    here = (units.c.run == row.run, units.c.leg == row.leg)
-    old = {r["unit"]: dict(r) for r in connection.execute(select(units).where(*here)).mappings()}
-    voided = 0
-    values = []
-    for position, name in enumerate(names):
-        kept = old.get(name)
-        if kept is not None and kept["state"] == UnitState.DONE.value and void:
-            voided += 1
-            kept = None
-        blank = {
-            "run": row.run,
-            "leg": row.leg,
-            "unit": name,
-            "task": None,
-            "state": UnitState.TODO.value,
-            "text": "",
-            "output_name": None,
-            "output_digest": None,
-            "output_size": None,
-            "output_tree": None,
-            "seconds": None,
-            "attempt": None,
-        }
-        values.append((kept or blank) | {"position": position})
-    if old:
-        connection.execute(delete(units).where(*here))
-    if values:
-        connection.execute(insert(units), values)
-    return voided
+def _compare(connection: Connection, row: Any, result: Prepared) -> _List:
+    """Hold the list against the one that stands."""
+    leg = connection.execute(select(legs).where(legs.c.run == row.run, legs.c.name == row.leg)).one()
+    data_id = result.template.data_id if result.template else None
+    versions = (("image", leg.image_digest, result.image_digest), ("data", leg.data_id, data_id))
+    found = _List([what for what, old, new in versions if old is not None and old != new])
+    batches = (tasks.c.run == row.run, tasks.c.leg == row.leg, tasks.c.kind == TaskKind.VERIFY.value)
+    found.batches = list(connection.execute(select(tasks).where(*batches).order_by(tasks.c.id)))
+    # What was voided in a batch that ended well goes to a batch of its own.
+    holding = {batch.id for batch in found.batches if batch.state != S.DONE}
+    query = select(units.c.unit, units.c.state, units.c.task, units.c.position).where(
+        units.c.run == row.run, units.c.leg == row.leg
+    )
+    old = {unit.unit: unit for unit in connection.execute(query)}
+    for position, name in enumerate(result.units):
+        unit = old.pop(name, None)
+        if unit is None:
+            found.new.append((name, position))
+        elif unit.state == UnitState.DONE.value and found.changed:
+            found.repeated += 1
+            found.free.append((name, position))
+        elif unit.state != UnitState.DONE.value and unit.task not in holding:
+            found.free.append((name, position))
+        else:
+            if unit.state == UnitState.TODO.value:
+                found.left[unit.task] = found.left.get(unit.task, 0) + 1
+            if unit.position != position:
+                found.moved.append((name, position))
+    found.gone = list(old)
+    return found
 
 
-def _write_batches(connection: Connection, row: Row[Any], divide: Divide, now: float) -> None:
-    here = (tasks.c.run == row.run, tasks.c.leg == row.leg, tasks.c.kind == TaskKind.VERIFY.value)
-    todo = (units.c.run == row.run, units.c.leg == row.leg, units.c.state == UnitState.TODO.value)
-    number = 0
-    for batch in connection.execute(select(tasks).where(*here)).all():
-        number = max(number, batch.batch)
-        left = connection.execute(
-            select(func.count()).select_from(units).where(*todo, units.c.task == batch.id)
-        ).scalar_one()
-        if batch.state == S.DONE:
-            # What was voided in a batch that ended well goes to a batch of its own.
-            connection.execute(update(units).where(*todo, units.c.task == batch.id).values(task=None))
-        elif S(batch.state) in FINAL_TASK_STATES and left:
-            move(connection, batch, S.QUEUED, now, units_total=left, units_done=0, units_failed=0, due_at=now)
-        elif not left:
-            connection.execute(delete(tasks).where(tasks.c.id == batch.id))
-    free = connection.scalars(
-        select(units.c.unit).where(*todo, units.c.task.is_(None)).order_by(units.c.position)
-    ).all()
-    for names in divide(free):
-        number += 1
-        task = add_task(connection, row, TaskKind.VERIFY, batch=number, units_total=len(names), now=now)
-        for start in range(0, len(names), _CHUNK):
-            some = names[start : start + _CHUNK]
-            connection.execute(update(units).where(*todo, units.c.unit.in_(some)).values(task=task))
+def _pieces(row: Any, found: _List, holder: Mapping[str, int]) -> Iterator[tuple[Executable, list[dict[str, Any]]]]:
+    """Give the writes, each short enough for one transaction."""
+    here = {"of_run": row.run, "of_leg": row.leg}
+    mine = {"run": row.run, "leg": row.leg}
+    for names in _cut(found.gone):
+        yield delete(units).where(*_HERE), [here | {"of_unit": name} for name in names]
+    for some in _cut(found.new):
+        yield (
+            insert(units),
+            [mine | _BLANK | {"unit": name, "position": at, "task": holder.get(name)} for name, at in some],
+        )
+    for some in _cut(found.free):
+        yield (
+            update(units).where(*_HERE),
+            [here | _BLANK | {"of_unit": name, "position": at, "task": holder.get(name)} for name, at in some],
+        )
+    for some in _cut(found.moved):
+        yield update(units).where(*_HERE), [here | {"of_unit": name, "position": at} for name, at in some]
 
 
-def add_task(connection: Connection, like: Any, kind: TaskKind, *, batch: int, now: float, units_total: int = 0) -> int:
-    """Queue a task of `like`'s run, leg, pool, user and priority."""
+def _cut(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    for start in range(0, len(items), PIECE):
+        yield items[start : start + PIECE]
+
+
+def _requeue(connection: Connection, found: _List, now: float) -> None:
+    """Let the batches that stand go on; one with nothing left to do ends when it is claimed."""
+    for batch in found.batches:
+        if S(batch.state) in FINAL_TASK_STATES and batch.state != S.DONE:
+            left = found.left.get(batch.id, 0)
+            values: dict[str, Any] = {"units_total": left, "units_done": 0, "units_failed": 0}
+            move(connection, batch, S.QUEUED, now, due_at=now, fruitless=0, **values)
+
+
+def reserve_tasks(connection: Connection, count: int) -> list[int]:
+    """Give ids that no task has and none will be given by itself."""
+    if not count:
+        return []
+    if connection.dialect.name == "sqlite":
+        # A row stands here since the first task was made, and this leg's preparation is one.
+        connection.execute(text("UPDATE sqlite_sequence SET seq = seq + :n WHERE name = 'tasks'"), {"n": count})
+        last = connection.execute(text("SELECT seq FROM sqlite_sequence WHERE name = 'tasks'")).scalar_one()
+        return list(range(int(last) - count + 1, int(last) + 1))
+    query = text("SELECT nextval(pg_get_serial_sequence('tasks', 'id')) FROM generate_series(1, :n)")
+    return sorted(int(number) for number in connection.scalars(query, {"n": count}))
+
+
+def add_task(
+    connection: Connection,
+    like: Any,
+    kind: TaskKind,
+    *,
+    batch: int,
+    now: float,
+    due: float | None = None,
+    units_total: int = 0,
+    task: int | None = None,
+) -> int:
+    """Queue a task of `like`'s run, leg, pool, user and priority. `task`: its id, when it was reserved."""
+    values = {} if task is None else {"id": task}
     result = connection.execute(
         insert(tasks).values(
             run=like.run,
@@ -139,7 +229,8 @@ def add_task(connection: Connection, like: Any, kind: TaskKind, *, batch: int, n
             state=S.QUEUED.value,
             units_total=units_total,
             created_at=now,
-            due_at=now,
+            due_at=now if due is None else due,
+            **values,
         )
     )
     assert result.inserted_primary_key is not None

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, case, func, insert, select, update
 
-from jobs.adapters.sql_schema import attempts, events, legs, runs, tasks
+from jobs.adapters.sql_schema import events, legs, runs, tasks
 from jobs.run import (
     Attempt,
     Derived,
@@ -26,6 +26,7 @@ from jobs.run import (
     Worker,
     derive,
 )
+from runner.errors import NotFound
 from runner.model import Output, Reason, TaskKind, UnitState
 
 R = Any  # a row: its columns are those of the tables
@@ -170,6 +171,21 @@ def worker_of(row: R) -> Worker:
     )
 
 
+def no_run(run: int) -> NotFound:
+    """Give the error for a run that is not there."""
+    return NotFound(f"There is no run {run}.", field="run", value=str(run), remedy="See the list of runs.")
+
+
+def lock_run(connection: Connection, run: int) -> None:
+    """Be the only one who changes this run until the end of the transaction; lock its tasks before.
+
+    Without it two tasks that end at once would each see the other running, and events could become visible in
+    another order than that of their numbers. With SQLite a write transaction is alone anyway.
+    """
+    if connection.dialect.name != "sqlite":
+        connection.execute(select(runs.c.id).where(runs.c.id == run).with_for_update())
+
+
 def append_event(
     connection: Connection,
     run: int,
@@ -181,21 +197,18 @@ def append_event(
     data: Mapping[str, Any] | None = None,
 ) -> None:
     """Append to the run's history."""
+    lock_run(connection, run)
     values = {"run": run, "task": task, "attempt": attempt, "at": now, "kind": kind, "data": dict(data or {})}
     connection.execute(insert(events).values(values))
 
 
 def refresh_run(connection: Connection, run: int, now: float) -> Derived:
     """Derive the run's state from its tasks and write it where lists read it; a change is an event."""
-    rows = connection.execute(
-        select(tasks.c.kind, tasks.c.state, tasks.c.attempt, tasks.c.reason_code, tasks.c.reason_text)
-        .where(tasks.c.run == run)
-        .order_by(tasks.c.id)
-    ).all()
-    facts = [TaskFacts(TaskKind(r.kind), TaskState(r.state), r.attempt, reason(r)) for r in rows]
+    lock_run(connection, run)
     before = connection.execute(
         select(runs.c.state, runs.c.started_at, runs.c.baseline_commit).where(runs.c.id == run)
     ).one()
+    facts = _facts(connection, run)
     derived = derive(facts, compare=before.baseline_commit is not None)
     values: dict[str, Any] = {
         "state": derived.state.value,
@@ -203,7 +216,6 @@ def refresh_run(connection: Connection, run: int, now: float) -> Derived:
         "reason_code": derived.reason.code if derived.reason else None,
         "reason_text": derived.reason.text if derived.reason else None,
         "finished_at": now if derived.state.final else None,
-        "attempts": select(func.count()).select_from(attempts).where(attempts.c.run == run).scalar_subquery(),
     }
     if before.started_at is None and any(fact.attempt > 0 for fact in facts):
         values["started_at"] = now
@@ -218,6 +230,23 @@ def refresh_run(connection: Connection, run: int, now: float) -> Derived:
         }
         append_event(connection, run, "run", now, data=data)
     return derived
+
+
+def _facts(connection: Connection, run: int) -> list[TaskFacts]:
+    """Read what deriving needs: tasks of one kind and state are one fact, which has the first one's reason."""
+    first = func.min(case((tasks.c.reason_code.is_not(None), tasks.c.id)))
+    groups = connection.execute(
+        select(tasks.c.kind, tasks.c.state, func.max(tasks.c.attempt).label("attempt"), first.label("first"))
+        .where(tasks.c.run == run)
+        .group_by(tasks.c.kind, tasks.c.state)
+        .order_by(first)
+    ).all()
+    ids = [group.first for group in groups if group.first is not None]
+    reasons = {}
+    if ids:
+        query = select(tasks.c.id, tasks.c.reason_code, tasks.c.reason_text).where(tasks.c.id.in_(ids))
+        reasons = {row.id: reason(row) for row in connection.execute(query)}
+    return [TaskFacts(TaskKind(g.kind), TaskState(g.state), g.attempt, reasons.get(g.first)) for g in groups]
 
 
 def legs_of(connection: Connection, run_ids: list[int]) -> dict[int, tuple[Leg, ...]]:

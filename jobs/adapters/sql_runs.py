@@ -6,18 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import Connection, Select, delete, insert, select, update
+from sqlalchemy import Connection, Select, delete, insert, or_, select, update
 
 from jobs.adapters.sql_engine import Database
+from jobs.adapters.sql_moves import move
 from jobs.adapters.sql_plan import add_task, count_units
-from jobs.adapters.sql_rows import append_event, legs_of, refresh_run, run_of
+from jobs.adapters.sql_rows import append_event, legs_of, lock_run, no_run, refresh_run, run_of
 from jobs.adapters.sql_schema import idempotency, legs, runs, tasks, units
-from jobs.adapters.sql_tasks import move
-from jobs.run import FINAL_TASK_STATES, Page, Run, RunFilter, RunState, TaskState
-from runner.errors import Conflict, NotFound, RequestError
+from jobs.run import Page, Run, RunFilter, RunState, TaskState
+from runner.errors import Conflict, RequestError
 from runner.model import Reason, TaskKind, UnitState
 
 IDEMPOTENCY_SECONDS = 24 * 3600.0
+CLEANING_SECONDS = 60.0  # after this another sweeper may try, and a resumed run waits no longer
 
 
 class IdempotencyMismatch(RequestError):
@@ -86,6 +87,7 @@ class SqlRuns:
         with self._db.write() as connection:
             now = self._db.now(connection)
             if key is not None:
+                self._db.alone(connection, f"idempotency {new.user} {key}")
                 here = (idempotency.c.user == new.user, idempotency.c.key == key)
                 row = connection.execute(select(idempotency).where(*here)).one_or_none()
                 if row is not None and row.created_at >= now - IDEMPOTENCY_SECONDS:
@@ -153,7 +155,7 @@ class SqlRuns:
     def _one(self, connection: Connection, run: int) -> Run:
         row = connection.execute(select(runs).where(runs.c.id == run)).one_or_none()
         if row is None:
-            raise NotFound(f"There is no run {run}.", field="run", value=str(run), remedy="See the list of runs.")
+            raise no_run(run)
         return run_of(row, legs_of(connection, [run])[run])
 
     def page(self, wanted: RunFilter, *, before: int | None, after: int | None, limit: int) -> Page:
@@ -182,26 +184,59 @@ class SqlRuns:
             query = _narrow(select(runs.c.id), wanted).where(runs.c.id > after).limit(100)
             return len(connection.execute(query).all())
 
+    def forget_keys(self) -> int:
+        """Forget the idempotency keys that are too old to count; gives how many."""
+        with self._db.write() as connection:
+            old = idempotency.c.created_at < self._db.now(connection) - IDEMPOTENCY_SECONDS
+            return connection.execute(delete(idempotency).where(old)).rowcount
+
+    # ---- clean up ---------------------------------------------------------------------------------------
+
     def to_clean(self, limit: int = 50) -> list[int]:
         """List final runs whose databases and directories were not cleaned up yet."""
         with self._db.read() as connection:
             query = (
                 select(runs.c.id)
-                .where(runs.c.finished_at.is_not(None), runs.c.cleaned_at.is_(None))
+                .where(runs.c.cleaned_at.is_(None), runs.c.finished_at.is_not(None))
                 .order_by(runs.c.id)
                 .limit(limit)
             )
             return list(connection.scalars(query))
 
-    def cleaned(self, run: int) -> None:
-        """Record that nothing of a final run is left but its records; its legs must be prepared anew on resume."""
+    def begin_cleaning(self, run: int) -> bool:
+        """Begin to clean up a final run; False when it is not final any more, or somebody cleans it up now.
+
+        From here on its legs must be prepared anew on resume, and what is resumed meanwhile waits for cleaned().
+        """
         with self._db.write() as connection:
             now = self._db.now(connection)
             changed = connection.execute(
-                update(runs).where(runs.c.id == run, runs.c.finished_at.is_not(None)).values(cleaned_at=now)
+                update(runs)
+                .where(
+                    runs.c.id == run,
+                    runs.c.finished_at.is_not(None),
+                    runs.c.cleaned_at.is_(None),
+                    or_(runs.c.cleaning_until.is_(None), runs.c.cleaning_until < now),
+                )
+                .values(cleaning_until=now + CLEANING_SECONDS)
             )
             if changed.rowcount:
-                connection.execute(update(legs).where(legs.c.run == run).values(template=None, prepared=False))
+                connection.execute(update(legs).where(legs.c.run == run).values(prepared=False))
+            return bool(changed.rowcount)
+
+    def cleaned(self, run: int, *, all_of_it: bool = True) -> None:
+        """Record the end of a clean-up: nothing of the run is left but its records, or (not `all_of_it`) some is."""
+        with self._db.write() as connection:
+            now = self._db.now(connection)
+            waiting = (tasks.c.run == run, tasks.c.state == TaskState.QUEUED.value, tasks.c.due_at > now)
+            connection.execute(update(tasks).where(*waiting).values(due_at=now))
+            connection.execute(update(runs).where(runs.c.id == run).values(cleaning_until=None))
+            if all_of_it:
+                changed = connection.execute(
+                    update(runs).where(runs.c.id == run, runs.c.finished_at.is_not(None)).values(cleaned_at=now)
+                )
+                if changed.rowcount:
+                    connection.execute(update(legs).where(legs.c.run == run).values(template=None))
 
     # ---- cancel and resume ------------------------------------------------------------------------------
 
@@ -209,6 +244,7 @@ class SqlRuns:
         """Ask to cancel: what waits ends at once, what runs is told at its next renewal."""
         with self._db.write() as connection:
             now = self._db.now(connection)
+            lock_run(connection, run)
             before = self._one(connection, run)
             if before.state.final:
                 raise Conflict(
@@ -220,10 +256,12 @@ class SqlRuns:
             connection.execute(update(runs).where(runs.c.id == run).values(cancel_requested=True))
             if not before.cancel_requested:
                 append_event(connection, run, "cancel", now, data={"user": user})
+            # One that is locked is being claimed or interrupted now, by somebody who will see the request.
             waiting = connection.execute(
                 select(tasks)
                 .where(tasks.c.run == run, tasks.c.state.in_([TaskState.QUEUED, TaskState.INTERRUPTED]))
-                .with_for_update()
+                .order_by(tasks.c.id)
+                .with_for_update(skip_locked=True)
             ).all()
             for row in waiting:
                 reason = Reason("cancelled", f"Cancelled by {user}.")
@@ -235,14 +273,14 @@ class SqlRuns:
         """Go on at the first unfinished unit, on the same commit; failed units are tried again."""
         with self._db.write() as connection:
             now = self._db.now(connection)
+            query = select(tasks).where(tasks.c.run == run).order_by(tasks.c.id)
+            rows = connection.execute(query.with_for_update()).all()
+            lock_run(connection, run)
             before = self._one(connection, run)
-            rows = connection.execute(
-                select(tasks).where(tasks.c.run == run).order_by(tasks.c.id).with_for_update()
-            ).all()
             if before.state is RunState.INTERRUPTED:
                 for row in rows:
                     if row.state == TaskState.INTERRUPTED:
-                        move(connection, row, TaskState.QUEUED, now, due_at=now, rung_at=None)
+                        move(connection, row, TaskState.QUEUED, now, due_at=now)
             elif before.state in (RunState.FAILED, RunState.ERRORED, RunState.CANCELLED):
                 self._reopen(connection, run, rows, now)
             else:
@@ -257,43 +295,30 @@ class SqlRuns:
             return self._one(connection, run)
 
     def _reopen(self, connection: Connection, run: int, rows: Sequence[Any], now: float) -> None:
+        until = connection.execute(select(runs.c.cleaning_until).where(runs.c.id == run)).scalar_one()
+        due = max(now, until or now)
         connection.execute(
             update(runs).where(runs.c.id == run).values(cancel_requested=False, cleaned_at=None, finished_at=None)
+        )
+        blank = dict.fromkeys(
+            ("seconds", "attempt", "output_name", "output_digest", "output_size", "output_tree"), None
         )
         connection.execute(
             update(units)
             .where(units.c.run == run, units.c.state == UnitState.FAILED.value)
-            .values(state=UnitState.TODO.value, text="", seconds=None)
+            .values(state=UnitState.TODO.value, text="", **blank)
         )
         count_units(connection, run)
-        prepared = {leg.name: bool(leg.prepared) for leg in connection.execute(select(legs).where(legs.c.run == run))}
-        for name, ready in prepared.items():
-            mine = [row for row in rows if row.leg == name]
+        for leg in connection.execute(select(legs.c.name, legs.c.prepared).where(legs.c.run == run)).all():
+            mine = [row for row in rows if row.leg == leg.name]
             unfinished = [row for row in mine if row.state != TaskState.DONE]
             preparing = [row for row in unfinished if row.kind == TaskKind.PREPARE]
-            if not unfinished:
-                continue
-            if preparing:
-                reopened = preparing
-            elif ready:
-                reopened = unfinished
-            else:
+            if unfinished and not preparing and not leg.prepared:
                 # Its databases were dropped when it ended; the batches go on when they stand again.
-                add_task(connection, mine[0], TaskKind.PREPARE, batch=0, now=now)
+                add_task(connection, mine[0], TaskKind.PREPARE, batch=0, now=now, due=due)
                 continue
-            for row in reopened:
-                if TaskState(row.state) in FINAL_TASK_STATES:
-                    move(
-                        connection,
-                        row,
-                        TaskState.QUEUED,
-                        now,
-                        due_at=now,
-                        rung_at=None,
-                        fruitless=0,
-                        finished_at=None,
-                        units_failed=0,
-                    )
+            for row in preparing or unfinished:
+                move(connection, row, TaskState.QUEUED, now, due_at=due, fruitless=0, units_failed=0)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -14,8 +16,23 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
-    Text,
+    TypeDecorator,
 )
+from sqlalchemy import Text as PlainText
+
+
+class Text(TypeDecorator[str]):
+    """Text that any branch may have written: PostgreSQL takes neither NUL nor half of a surrogate pair."""
+
+    impl = PlainText
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Any) -> str | None:
+        """Put the replacement character where a character cannot be stored."""
+        if value is None or (value.isascii() and "\0" not in value):
+            return value
+        return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
+
 
 metadata = MetaData(naming_convention={"ix": "ix_%(table_name)s_%(column_0_N_name)s", "pk": "pk_%(table_name)s"})
 
@@ -51,12 +68,15 @@ runs = Table(
     Column("created_at", Float, nullable=False),
     Column("started_at", Float),
     Column("finished_at", Float),
+    Column("cleaning_until", Float),  # what is cleaned up now is not claimed before
     Column("cleaned_at", Float),
     Column("search", Text, nullable=False),
     Index("ix_runs_state_id", "state", "id"),
     Index("ix_runs_project_id", "project", "id"),
     Index("ix_runs_user_id", "user", "id"),
-    Index("ix_runs_finished_at", "finished_at"),
+    Index("ix_runs_ref_id", "ref", "id"),
+    Index("ix_runs_verdict_id", "verdict", "id"),
+    Index("ix_runs_cleaned_at_id", "cleaned_at", "id"),
     sqlite_autoincrement=True,
 )
 
@@ -183,9 +203,9 @@ units = Table(
     Column("output_tree", Boolean),
     Column("seconds", Float),
     Column("attempt", Integer),
-    Index("ix_units_run_leg_position", "run", "leg", "position"),
+    Index("ix_units_run_position", "run", "position"),
+    Index("ix_units_run_state_position", "run", "state", "position"),
     Index("ix_units_task_state", "task", "state"),
-    Index("ix_units_run_state", "run", "state"),
 )
 
 log_chunks = Table(

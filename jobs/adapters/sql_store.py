@@ -17,6 +17,7 @@ from jobs.adapters.sql_runs import SqlRuns
 from jobs.adapters.sql_schema import metadata
 from jobs.adapters.sql_tasks import SqlTasks
 from jobs.adapters.sql_workers import SqlWorkers
+from runner.errors import StoreUnavailable
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -62,8 +63,10 @@ class Store:
         try:
             with self.database.read() as connection:
                 connection.execute(text("SELECT 1 FROM runs LIMIT 1"))
+        except StoreUnavailable as error:
+            return [error.text]
         except SQLAlchemyError as error:
-            return [f"The store does not answer: {str(error.__cause__ or error).splitlines()[0]}"]
+            return [f"The store cannot be read: {str(error.__cause__ or error).splitlines()[0]}"]
         return []
 
     def close(self) -> None:

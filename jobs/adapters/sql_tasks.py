@@ -1,20 +1,25 @@
-"""The life of a task in SQL: every state change is a compare-and-set that appends an event."""
+"""The life of a task in SQL: claim, renew, end, interrupt, and what sweeper and supervisor do."""
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, case, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, and_, case, delete, exists, func, insert, or_, select, update
 
 from jobs.adapters.sql_engine import Database
-from jobs.adapters.sql_rows import append_event, refresh_run, task_of
-from jobs.adapters.sql_schema import attempts, legs, runs, steps, tasks, units, workers
-from jobs.run import BUDGET_WITHOUT_PROGRESS, Task, TaskState, backoff, check_transition
-from runner.errors import Fenced
+from jobs.adapters.sql_moves import fence, is_cancelled, move
+from jobs.adapters.sql_rows import append_event, lock_run, refresh_run, task_of
+from jobs.adapters.sql_schema import attempts, executions, legs, runs, tasks, units, workers
+from jobs.run import BUDGET_WITHOUT_PROGRESS, Task, TaskState, backoff
+from runner.errors import Fenced, Incomplete, UnitsFailed
 from runner.model import Output, Reason, TaskKind, Template, UnitState
 
 S = TaskState
+
+LONG_WAIT = 0.5
+SILENT_WORKER_SECONDS = 60.0  # a slot shows its presence every few seconds
 
 
 @dataclass(frozen=True)
@@ -37,61 +42,6 @@ class Claim:
     lease: float
 
 
-def fence(connection: Connection, task: int, attempt: int) -> Row[Any]:
-    """Lock the task's row and give it; raise Fenced unless this attempt runs it now."""
-    row = connection.execute(select(tasks).where(tasks.c.id == task).with_for_update()).one_or_none()
-    if row is None or row.attempt != attempt or row.state != S.RUNNING:
-        raise Fenced(f"task {task}: attempt {attempt} is not the current one")
-    return row
-
-
-def move(
-    connection: Connection,
-    row: Row[Any],
-    new: TaskState,
-    now: float,
-    *,
-    reason: Reason | None = None,
-    **values: Any,
-) -> None:
-    """Take one step of the state machine: compare (state, attempt), set, append the event."""
-    check_transition(S(row.state), new)
-    values |= {
-        "state": new.value,
-        "reason_code": reason.code if reason else None,
-        "reason_text": reason.text if reason else None,
-    }
-    if new is not S.RUNNING:
-        values |= {"lease_until": None, "worker": None}
-    if new in (S.DONE, S.FAILED, S.CANCELLED, S.ERRORED):
-        values["finished_at"] = now
-    changed = connection.execute(
-        update(tasks)
-        .where(tasks.c.id == row.id, tasks.c.state == row.state, tasks.c.attempt == row.attempt)
-        .values(**values)
-    )
-    if changed.rowcount != 1:
-        raise Fenced(f"task {row.id} is no longer {row.state} in attempt {row.attempt}")
-    if S(row.state) is S.RUNNING:
-        connection.execute(
-            update(attempts)
-            .where(attempts.c.task == row.id, attempts.c.attempt == row.attempt)
-            .values(
-                ended_at=now,
-                outcome=new.value,
-                reason_code=values["reason_code"],
-                reason_text=values["reason_text"],
-            )
-        )
-        connection.execute(
-            update(steps)
-            .where(steps.c.task == row.id, steps.c.state == "running")
-            .values(state="ended", seconds=now - steps.c.started_at)
-        )
-    data = {"from": row.state, "to": new.value, "code": values["reason_code"], "text": values["reason_text"]}
-    append_event(connection, row.run, "task", now, task=row.id, attempt=row.attempt, data=data)
-
-
 class SqlTasks:
     """Claim, renew, finish, interrupt and give back tasks."""
 
@@ -104,68 +54,75 @@ class SqlTasks:
         """Take the best task of the pool: one to adopt on this host, then priority, fair share, age."""
         with self._db.write() as connection:
             now = self._db.now(connection)
-            busy = (
-                select(tasks.c.user, func.count().label("n"))
-                .where(tasks.c.state == S.RUNNING.value)
-                .group_by(tasks.c.user)
-                .subquery()
+            while (row := self._best(connection, pool, host, now)) is not None:
+                lock_run(connection, row.run)
+                if is_cancelled(connection, row.run):  # it became claimable while somebody cancelled the run
+                    move(connection, row, S.CANCELLED, now, reason=Reason("cancelled", "The run was cancelled."))
+                    refresh_run(connection, row.run, now)
+                    continue
+                self._take(connection, row, now, host=host, worker=worker, lease=lease)
+                return self._read_claim(connection, row.id, lease)
+        return None
+
+    def _best(self, connection: Connection, pool: str, host: str, now: float) -> Row[Any] | None:
+        busy = (
+            select(tasks.c.user, func.count().label("n"))
+            .where(tasks.c.state == S.RUNNING.value)
+            .group_by(tasks.c.user)
+            .subquery()
+        )
+        stands = exists().where(executions.c.task == tasks.c.id, executions.c.state == "running")
+        query = (
+            select(tasks.c.id)
+            .join(legs, and_(legs.c.run == tasks.c.run, legs.c.name == tasks.c.leg))
+            .outerjoin(busy, busy.c.user == tasks.c.user)
+            .where(tasks.c.state == S.QUEUED.value, tasks.c.pool == pool, tasks.c.due_at <= now)
+            .where(or_(tasks.c.kind == TaskKind.PREPARE.value, legs.c.prepared))
+            .order_by(
+                case((and_(tasks.c.host == host, stands), 0), else_=1),
+                tasks.c.priority.desc(),
+                func.coalesce(busy.c.n, 0),
+                tasks.c.run,
+                tasks.c.batch,
+                tasks.c.id,
             )
-            query = (
-                select(tasks)
-                .join(legs, and_(legs.c.run == tasks.c.run, legs.c.name == tasks.c.leg))
-                .outerjoin(busy, busy.c.user == tasks.c.user)
-                .where(tasks.c.state == S.QUEUED.value, tasks.c.pool == pool, tasks.c.due_at <= now)
-                .where(or_(tasks.c.kind == TaskKind.PREPARE.value, legs.c.prepared))
-                .order_by(
-                    case((tasks.c.host == host, 0), else_=1),
-                    tasks.c.priority.desc(),
-                    func.coalesce(busy.c.n, 0),
-                    tasks.c.run,
-                    tasks.c.batch,
-                    tasks.c.id,
-                )
-                .limit(1)
-            )
-            row = connection.execute(query.with_for_update(of=tasks, skip_locked=True)).one_or_none()
-            if row is None:
-                return None
-            attempt = row.attempt + 1
-            move(
-                connection,
-                row,
-                S.RUNNING,
-                now,
-                attempt=attempt,
-                host=host,
-                worker=worker,
-                lease_until=now + lease,
-                renewals=0,
-                progress=False,
-                started_at=row.started_at or now,
-                finished_at=None,
-            )
-            values = {
-                "task": row.id,
-                "attempt": attempt,
-                "run": row.run,
-                "worker": worker,
-                "host": host,
-                "started_at": now,
-                "log_offset": row.log_size,
-            }
-            connection.execute(insert(attempts).values(**values))
-            connection.execute(update(workers).where(workers.c.name == worker).values(task=row.id))
-            append_event(
-                connection,
-                row.run,
-                "claim",
-                now,
-                task=row.id,
-                attempt=attempt,
-                data={"worker": worker, "host": host},
-            )
-            refresh_run(connection, row.run, now)
-            return self._read_claim(connection, row.id, lease)
+            .limit(1)
+        )
+        best = connection.execute(query.with_for_update(of=tasks, skip_locked=True)).scalar_one_or_none()
+        if best is None:
+            return None
+        return connection.execute(select(tasks).where(tasks.c.id == best)).one()
+
+    def _take(self, connection: Connection, row: Row[Any], now: float, *, host: str, worker: str, lease: float) -> None:
+        attempt = row.attempt + 1
+        move(
+            connection,
+            row,
+            S.RUNNING,
+            now,
+            attempt=attempt,
+            host=host,
+            worker=worker,
+            lease_until=now + lease,
+            renewals=0,
+            progress=False,
+            started_at=row.started_at or now,
+        )
+        values = {
+            "task": row.id,
+            "attempt": attempt,
+            "run": row.run,
+            "worker": worker,
+            "host": host,
+            "started_at": now,
+            "log_offset": row.log_size,
+        }
+        connection.execute(insert(attempts).values(**values))
+        connection.execute(update(workers).where(workers.c.name == worker).values(task=row.id))
+        connection.execute(update(runs).where(runs.c.id == row.run).values(attempts=runs.c.attempts + 1))
+        data = {"worker": worker, "host": host}
+        append_event(connection, row.run, "claim", now, task=row.id, attempt=attempt, data=data)
+        refresh_run(connection, row.run, now)
 
     def _read_claim(self, connection: Connection, task: int, lease: float) -> Claim:
         row = connection.execute(select(tasks).where(tasks.c.id == task)).one()
@@ -209,13 +166,26 @@ class SqlTasks:
 
     # ---- ends -----------------------------------------------------------------------------------------
 
-    def end(self, task: int, attempt: int, state: TaskState, reason: Reason | None) -> None:
-        """End the attempt: done, failed, cancelled or errored."""
+    def end(self, task: int, attempt: int, state: TaskState, reason: Reason | None) -> TaskState:
+        """End the attempt: done, failed, cancelled or errored; gives the state that was recorded. Raises Fenced.
+
+        A batch is done only when each of its units is: the failed ones may be an earlier attempt's.
+        """
         with self._db.write() as connection:
             now = self._db.now(connection)
             row = fence(connection, task, attempt)
+            if state is S.DONE and row.kind == TaskKind.VERIFY.value:
+                reason = _unfinished(connection, row)
+                state = S.DONE if reason is None else S.FAILED
             move(connection, row, state, now, reason=reason, fruitless=0 if state is S.DONE else row.fruitless)
             refresh_run(connection, row.run, now)
+            return state
+
+    def outcome(self, task: int, attempt: int) -> str | None:
+        """Tell how an attempt ended; None while it goes on."""
+        with self._db.read() as connection:
+            query = select(attempts.c.outcome).where(attempts.c.task == task, attempts.c.attempt == attempt)
+            return connection.execute(query).scalar_one_or_none()
 
     def interrupt(self, task: int, attempt: int, reason: Reason, *, free: bool = False) -> TaskState:
         """End the attempt because of the world; gives `interrupted`, or `errored` when the budget is spent.
@@ -227,10 +197,10 @@ class SqlTasks:
             return self._interrupt(connection, row, reason, free=free)
 
     def _interrupt(self, connection: Connection, row: Row[Any], reason: Reason, *, free: bool = False) -> TaskState:
+        lock_run(connection, row.run)
         now = self._db.now(connection)
-        cancelled = connection.execute(select(runs.c.cancel_requested).where(runs.c.id == row.run)).scalar_one()
-        fruitless = row.fruitless if free else (0 if row.progress else row.fruitless + 1)
-        if cancelled:
+        fruitless = 0 if row.progress else row.fruitless + (0 if free else 1)
+        if is_cancelled(connection, row.run):
             move(connection, row, S.CANCELLED, now, reason=Reason("cancelled", "The run was cancelled."))
             new = S.CANCELLED
         elif fruitless >= BUDGET_WITHOUT_PROGRESS:
@@ -256,7 +226,10 @@ class SqlTasks:
         """Take back what a worker process that is known to be dead held; gives the tasks."""
         with self._db.write() as connection:
             rows = connection.execute(
-                select(tasks).where(tasks.c.state == S.RUNNING.value, tasks.c.worker == worker).with_for_update()
+                select(tasks)
+                .where(tasks.c.state == S.RUNNING.value, tasks.c.worker == worker)
+                .order_by(tasks.c.run, tasks.c.id)
+                .with_for_update()
             ).all()
             for row in rows:
                 self._interrupt(connection, row, reason)
@@ -272,8 +245,14 @@ class SqlTasks:
             return [(r.id, r.attempt, r.renewals, r.lease_until, r.worker) for r in connection.execute(query)]
 
     def expire(self, task: int, attempt: int, renewals: int) -> bool:
-        """Interrupt a running task whose lease ran out; False when it was renewed meanwhile."""
+        """Interrupt a running task whose lease ran out; False when it was renewed meanwhile, or could not be.
+
+        Who waited for the store to be writable, as this did, was not silent: it is given another chance.
+        """
+        asked = time.monotonic()
         with self._db.write() as connection:
+            if time.monotonic() - asked > LONG_WAIT:
+                return False
             row = connection.execute(select(tasks).where(tasks.c.id == task).with_for_update()).one_or_none()
             if row is None or (row.state, row.attempt, row.renewals) != (S.RUNNING.value, attempt, renewals):
                 return False
@@ -288,16 +267,20 @@ class SqlTasks:
             rows = connection.execute(
                 select(tasks)
                 .where(tasks.c.state == S.INTERRUPTED.value, tasks.c.due_at <= now)
+                .order_by(tasks.c.run, tasks.c.id)
                 .with_for_update(skip_locked=True)
             ).all()
             for row in rows:
-                move(connection, row, S.QUEUED, now, rung_at=None)
-            for run in {row.run for row in rows}:
+                move(connection, row, S.QUEUED, now)
+            for run in sorted({row.run for row in rows}):
                 refresh_run(connection, run, now)
             return [row.id for row in rows]
 
     def to_ring(self, *, every: float, limit: int = 100) -> list[tuple[int, str]]:
-        """Give (task, pool) of claimable tasks not rung for in the last `every` seconds, and note the ring."""
+        """Give (task, pool) of claimable tasks not rung for in the last `every` seconds, and note the ring.
+
+        At most one for each slot that is idle: a busy one looks for itself when it ends.
+        """
         with self._db.read() as connection:
             if not self._silent(connection, every, limit):
                 return []
@@ -310,13 +293,32 @@ class SqlTasks:
 
     def _silent(self, connection: Connection, every: float, limit: int) -> list[tuple[int, str]]:
         now = self._db.now(connection)
-        query = (
-            select(tasks.c.id, tasks.c.pool)
-            .join(legs, and_(legs.c.run == tasks.c.run, legs.c.name == tasks.c.leg))
-            .where(tasks.c.state == S.QUEUED.value, tasks.c.due_at <= now)
-            .where(or_(tasks.c.kind == TaskKind.PREPARE.value, legs.c.prepared))
-            .where(or_(tasks.c.rung_at.is_(None), tasks.c.rung_at < now - every))
-            .order_by(tasks.c.id)
-            .limit(limit)
-        )
-        return [(row.id, row.pool) for row in connection.execute(query)]
+        idle = connection.execute(
+            select(workers.c.pool, func.count().label("n"))
+            .where(workers.c.task.is_(None), workers.c.seen_at >= now - SILENT_WORKER_SECONDS)
+            .group_by(workers.c.pool)
+        ).all()
+        found: list[tuple[int, str]] = []
+        for pool in idle:
+            query = (
+                select(tasks.c.id, tasks.c.pool)
+                .join(legs, and_(legs.c.run == tasks.c.run, legs.c.name == tasks.c.leg))
+                .where(tasks.c.state == S.QUEUED.value, tasks.c.pool == pool.pool, tasks.c.due_at <= now)
+                .where(or_(tasks.c.kind == TaskKind.PREPARE.value, legs.c.prepared))
+                .where(or_(tasks.c.rung_at.is_(None), tasks.c.rung_at < now - every))
+                .order_by(tasks.c.id)
+                .limit(min(limit, pool.n))
+            )
+            found += [(row.id, row.pool) for row in connection.execute(query)]
+        return found
+
+
+def _unfinished(connection: Connection, row: Row[Any]) -> Reason | None:
+    """Tell why a batch is not done although its script ended well."""
+    query = select(units.c.state, func.count().label("n")).where(units.c.task == row.id).group_by(units.c.state)
+    counts = {row.state: row.n for row in connection.execute(query)}
+    if left := counts.get(UnitState.TODO.value, 0):
+        return Reason(Incomplete.code, f"{left:,} units of the batch are not finished.")
+    if failed := counts.get(UnitState.FAILED.value, 0):
+        return Reason(UnitsFailed.code, f"{failed:,} unit{'s' if failed != 1 else ''} failed.")
+    return None

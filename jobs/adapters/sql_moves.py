@@ -1,0 +1,78 @@
+"""The steps of the state machine in SQL: every one is a compare-and-set that appends an event."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, Row, select, update
+
+from jobs.adapters.sql_rows import append_event
+from jobs.adapters.sql_schema import attempts, runs, steps, tasks
+from jobs.run import FINAL_TASK_STATES, TaskState, check_transition
+from runner.errors import Fenced
+from runner.model import Reason
+
+S = TaskState
+
+
+def fence(connection: Connection, task: int, attempt: int, *, lock: bool = True) -> Row[Any]:
+    """Lock the task's row and give it; raise Fenced unless this attempt runs it now."""
+    query = select(tasks).where(tasks.c.id == task)
+    row = connection.execute(query.with_for_update() if lock else query).one_or_none()
+    if row is None or row.attempt != attempt or row.state != S.RUNNING:
+        raise Fenced(f"task {task}: attempt {attempt} is not the current one")
+    return row
+
+
+def is_cancelled(connection: Connection, run: int) -> bool:
+    """Tell whether somebody asked to cancel the run."""
+    return bool(connection.execute(select(runs.c.cancel_requested).where(runs.c.id == run)).scalar_one())
+
+
+def move(
+    connection: Connection,
+    row: Row[Any],
+    new: TaskState,
+    now: float,
+    *,
+    reason: Reason | None = None,
+    **values: Any,
+) -> None:
+    """Take one step of the state machine: compare (state, attempt), set, append the event."""
+    check_transition(S(row.state), new)
+    values |= {
+        "state": new.value,
+        "reason_code": reason.code if reason else None,
+        "reason_text": reason.text if reason else None,
+    }
+    if new is not S.RUNNING:
+        values |= {"lease_until": None, "worker": None}
+    if new in FINAL_TASK_STATES:
+        values["finished_at"] = now
+    if new is S.QUEUED:
+        values |= {"finished_at": None, "rung_at": None}
+    changed = connection.execute(
+        update(tasks)
+        .where(tasks.c.id == row.id, tasks.c.state == row.state, tasks.c.attempt == row.attempt)
+        .values(**values)
+    )
+    if changed.rowcount != 1:
+        raise Fenced(f"task {row.id} is no longer {row.state} in attempt {row.attempt}")
+    if S(row.state) is S.RUNNING:
+        connection.execute(
+            update(attempts)
+            .where(attempts.c.task == row.id, attempts.c.attempt == row.attempt)
+            .values(
+                ended_at=now,
+                outcome=new.value,
+                reason_code=values["reason_code"],
+                reason_text=values["reason_text"],
+            )
+        )
+        connection.execute(
+            update(steps)
+            .where(steps.c.task == row.id, steps.c.state == "running")
+            .values(state="ended", seconds=now - steps.c.started_at)
+        )
+    data = {"from": row.state, "to": new.value, "code": values["reason_code"], "text": values["reason_text"]}
+    append_event(connection, row.run, "task", now, task=row.id, attempt=row.attempt, data=data)
