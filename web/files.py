@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 blueprint = Blueprint("files", __name__)
 
-PIECE = 1 << 18
+PIECE = 1 << 20
 UNITS_AT_ONCE = 1_000
 
 

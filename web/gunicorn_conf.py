@@ -17,6 +17,8 @@ timeout = 60
 keepalive = 5
 accesslog = None
 forwarded_allow_ips = ""
+# Nobody needs to command the server at run time.
+control_socket_disable = True
 
 
 def post_worker_init(worker: Any) -> None:

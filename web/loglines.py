@@ -14,6 +14,9 @@ from web.ansi import stripped
 # Lines are found by counting newlines in blocks of this size: 4,096 numbers for a log of 256 MiB.
 BLOCK = 65_536
 
+# What is read of a log at once.
+READ = 1 << 20
+
 # A longer line is shown up to here; the rest is in the download.
 LINE_LIMIT = 16_384
 
@@ -25,6 +28,9 @@ SEARCH_LIMIT = 64 << 20
 
 # Indexes kept in memory; an index of a 256 MiB log takes about 150 KB.
 KEPT = 256
+
+
+_CONTROLS = bytes(code for code in range(32) if code not in b"\t\n") + b"\x7f"
 
 
 class Reader(Protocol):
@@ -76,13 +82,14 @@ class LogIndex:
     def _grow(self) -> None:
         while True:
             start = (len(self._before) - 1) * BLOCK + len(self._partial)
-            data = self._reader.log(self._task, offset=start, limit=BLOCK)
+            data = self._reader.log(self._task, offset=start, limit=READ)
             if not data:
                 return
-            self._partial += data
-            while len(self._partial) >= BLOCK:
-                block, self._partial = self._partial[:BLOCK], self._partial[BLOCK:]
-                self._before.append(self._before[-1] + block.count(b"\n"))
+            held = self._partial + data
+            whole = len(held) // BLOCK * BLOCK
+            for at in range(0, whole, BLOCK):
+                self._before.append(self._before[-1] + held.count(b"\n", at, at + BLOCK))
+            self._partial = held[whole:]
 
     def _facts(self) -> tuple[list[int], int, int, bool]:
         """Give newlines before each block, newlines in all, size, and whether the last line is open."""
@@ -115,22 +122,54 @@ class LogIndex:
         return Window(tuple(lines), total, size, offset, is_open and bool(lines) and lines[-1].n == total)
 
     def search(self, text: str, start: int, limit: int) -> Hits:
-        """Find the lines that hold `text`, case ignored, from line `start` on."""
+        """Find the lines that hold `text`, case ignored, from line `start` on.
+
+        Terminal sequences are looked past; of a line longer than 1 MiB the first MiB is searched.
+        """
         before, newlines, size, is_open = self._facts()
         total = newlines + is_open
         if start > total:
             return Hits((), None, total)
-        offset = self._offset(before, start)
-        end = offset + SEARCH_LIMIT
         wanted = text.casefold()
         hits: list[Line] = []
-        for line, length in self._lines(start, offset, size):
-            if wanted in stripped(line.text).casefold():
-                hits.append(line)
-            offset += length
-            if (offset >= end or len(hits) >= limit) and line.n < total:
-                return Hits(tuple(hits), line.n + 1, total)
+        left = SEARCH_LIMIT
+        for number, offset, block in self._blocks(start, self._offset(before, start), size):
+            following = number + block.count(b"\n") + 1
+            for hit in _hits(wanted, number, offset, block):
+                hits.append(hit)
+                if len(hits) >= limit:
+                    following = hit.n + 1
+                    break
+            left -= len(block)
+            if len(hits) >= limit or left <= 0:
+                return Hits(tuple(hits), following if following <= total else None, total)
         return Hits(tuple(hits), None, total)
+
+    def _blocks(self, number: int, offset: int, size: int) -> Iterator[tuple[int, int, bytes]]:
+        """Walk over whole lines, about a MiB at a time: their first number, their offset, their bytes."""
+        held, at, too_long = b"", offset, False
+        while at < size:
+            data = self._reader.log(self._task, offset=at, limit=min(READ, size - at))
+            if not data:
+                break
+            at += len(data)
+            if too_long:
+                end = data.find(b"\n")
+                if end < 0:
+                    continue
+                yield number, offset, held
+                number, offset, held, too_long = number + 1, at - len(data) + end + 1, data[end + 1 :], False
+            else:
+                held += data
+            end = held.rfind(b"\n")
+            if end >= 0:
+                yield number, offset, held[:end]
+                number += held.count(b"\n")
+                offset, held = offset + end + 1, held[end + 1 :]
+            elif len(held) >= READ:
+                held, too_long = held[:READ], True
+        if held:
+            yield number, offset, held
 
     def _offset(self, before: list[int], line: int) -> int:
         """Find the byte at which a line begins: after newline number `line - 1`."""
@@ -171,6 +210,25 @@ class LogIndex:
             length += rest
         if length:
             yield _line(number, begin, held, length), length
+
+
+def _hits(wanted: str, number: int, offset: int, block: bytes) -> Iterator[Line]:
+    """Find the lines of a block that hold `wanted`, which is casefolded."""
+    text = block.decode("utf-8", "replace")
+    if len(block.translate(None, _CONTROLS)) < len(block):  # much faster than looking for sequences
+        text = stripped(text)
+    text = text.casefold()
+    found = text.find(wanted)
+    if found < 0:
+        return
+    lines, line, seen = block.split(b"\n"), 0, 0
+    while found >= 0:
+        step = text.count("\n", seen, found)
+        offset += sum(len(raw) + 1 for raw in lines[line : line + step])
+        line, seen = line + step, found
+        yield _line(number + line, offset, lines[line][:LINE_LIMIT], len(lines[line]))
+        end = text.find("\n", found)
+        found = text.find(wanted, end) if end >= 0 else -1
 
 
 def _line(number: int, offset: int, held: bytes, length: int) -> Line:

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 from flask import Blueprint, Response, current_app, request
 
-from jobs.run import LogChunk
 from web import asking
 from web.cursor import Cursor
-from web.hub import CHUNK, Channel, Frame, Hub, encode
+from web.hub import CHUNK, Channel, Hub, encode
 from web.schemas import StreamQuery
 
 if TYPE_CHECKING:
@@ -20,8 +19,9 @@ blueprint = Blueprint("stream", __name__)
 
 HEARTBEAT = 15.0
 
-# After so many chunks of one task a viewer looks at the run's other news.
-BURST = 64
+# What a viewer who is behind reads at once, and after how many reads of one task it looks at the run's other news.
+CATCH_UP = 1 << 20
+BURST = 16
 
 
 @blueprint.get("/runs/<id:run>/stream")
@@ -110,21 +110,27 @@ class Viewer:
                 continue
             for _ in range(BURST):
                 offset = self._cursor.offsets.get(task, 0)
-                frame = self._read(task, offset) if offset < head else None
-                if frame is None:
+                event = self._next(task, offset) if offset < head else b""
+                if not event:
                     break
-                self._cursor.offsets[task] = offset + len(frame.chunk.data)
-                yield self._id() + frame.event
+                yield event
             else:
                 more = True
         return more
 
-    def _read(self, task: int, offset: int) -> Frame | None:
+    def _next(self, task: int, offset: int) -> bytes:
+        """Give what comes next of a log, and move the cursor past it.
+
+        That is the event made once for all, or, to a viewer who is far behind, many at once.
+        """
         kept = self._channel.frame(task, offset)
         if kept is not None:
-            return kept
-        data = self._service.log(task, offset=offset, limit=CHUNK)
-        if not data:
-            return None
-        chunk = LogChunk(task, offset, data)
-        return Frame(chunk, encode(chunk))
+            self._cursor.offsets[task] = offset + len(kept.chunk.data)
+            return self._id() + kept.event
+        data = memoryview(self._service.log(task, offset=offset, limit=CATCH_UP))
+        parts: list[bytes] = []
+        for at in range(0, len(data), CHUNK):
+            piece = data[at : at + CHUNK]
+            self._cursor.offsets[task] = offset + at + len(piece)
+            parts += (self._id(), *encode(task, offset + at, piece))
+        return b"".join(parts)

@@ -6,7 +6,7 @@ import base64
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from flask import Flask
 from web_site import Site
 
 from jobs.run import TaskState
+from jobs.service import Changes
 from web.hub import CHUNK, Hub
 
 
@@ -197,19 +198,24 @@ def test_one_reader_serves_all_viewers(site: Site, app: Flask, monkeypatch: pyte
     streams = [Stream(app, run.id) for _ in range(4)]
     for stream in streams:
         stream.until("steps")
-    reads = []
-    read = site.service.log
+    seen: list[object] = []
+    changes = site.service.changes
 
-    def counted(task: int, *, offset: int = 0, limit: int = CHUNK) -> bytes:
-        reads.append(offset)
-        return read(task, offset=offset, limit=limit)
+    def counted(run: int, *, event: int, logs: Mapping[int, int], limit: int = CHUNK) -> Changes:
+        found = changes(run, event=event, logs=logs, limit=limit)
+        seen.extend(found.logs)
+        return found
 
-    monkeypatch.setattr(site.service, "log", counted)
+    def refused(*_: object, **__: object) -> bytes:
+        raise AssertionError("a viewer read the store by itself")
+
+    monkeypatch.setattr(site.service, "changes", counted)
+    monkeypatch.setattr(site.service, "log", refused)
     site.log(claim, b"x" * 5_000)
     for stream in streams:
         stream.until("log")
         assert stream.logs[claim.task.id] == b"x" * 5_000
-    assert len(reads) == 1
+    assert len(seen) == 1
     assert sum(thread.name == "hub" for thread in threading.enumerate()) == 1
     for stream in streams:
         stream.close()

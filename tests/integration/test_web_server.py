@@ -1,0 +1,103 @@
+"""The web as it is deployed: gunicorn with one process, live viewers, and a quick end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+from web_site import Site
+
+
+@dataclass
+class Server:
+    site: Site
+    url: str
+    process: subprocess.Popen[bytes]
+
+    def viewer(self, run: int) -> socket.socket:
+        """Open a live stream and leave it open."""
+        host, port = self.url.removeprefix("http://").split(":")
+        connection = socket.create_connection((host, int(port)), timeout=10)
+        connection.sendall(f"GET /api/v1/runs/{run}/stream HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        return connection
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    site = Site.make(tmp_path)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "SEATRIAL_SERVER__LISTEN": address}
+    environment["SEATRIAL_CONFIG"] = str(tmp_path / "seatrial.toml")
+    command = [sys.executable, "-m", "gunicorn", "--config", "python:web.gunicorn_conf", "web.wsgi:main()"]
+    with (tmp_path / "web.log").open("wb") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    url = f"http://{address}"
+    for _ in range(200):
+        try:
+            httpx.get(f"{url}/healthz")
+            break
+        except httpx.TransportError:
+            assert process.poll() is None, (tmp_path / "web.log").read_text()
+            time.sleep(0.1)
+    yield Server(site, url, process)
+    process.kill()
+    process.wait()
+    site.store.close()
+
+
+def receive(connection: socket.socket, wanted: bytes) -> bytes:
+    held = b""
+    while wanted not in held:
+        piece = connection.recv(65_536)
+        assert piece, "the server closed the stream"
+        held += piece
+    return held
+
+
+def test_fifty_viewers_see_a_line_within_half_a_second(server: Server) -> None:
+    run = server.site.submit()
+    claim = server.site.claim()
+    viewers = [server.viewer(run.id) for _ in range(50)]
+    for viewer in viewers:
+        assert b"200 OK" in receive(viewer, b"event: steps")
+    server.site.log(claim, b"a printed line\n")
+    begun = time.perf_counter()
+    for viewer in viewers:
+        receive(viewer, b"YSBwcmludGVkIGxpbmUK")  # base64 of that line
+    assert time.perf_counter() - begun < 0.5
+    assert httpx.get(f"{server.url}/runs/{run.id}").status_code == 200
+    for viewer in viewers:
+        viewer.close()
+
+
+def test_it_stops_at_once_though_somebody_looks(server: Server) -> None:
+    run = server.site.submit()
+    viewers = [server.viewer(run.id) for _ in range(20)]
+    for viewer in viewers:
+        receive(viewer, b"event: steps")
+    begun = time.perf_counter()
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(10) == 0
+    assert time.perf_counter() - begun < 5
+    for viewer in viewers:
+        viewer.close()
+
+
+def test_its_secret_is_its_own_and_kept(server: Server) -> None:
+    key = server.site.root / "secret_key"
+    assert key.stat().st_mode & 0o777 == 0o600
+    assert len(key.read_text()) == 64
+    text = (server.site.root / "web.log").read_text()
+    assert key.read_text() not in text
+    assert "canary" not in text
