@@ -1,0 +1,76 @@
+"""A link that drops is the world's fault; a session that the branch ends is the branch's."""
+
+from __future__ import annotations
+
+from fixtures_git import Repository
+from fixtures_postgres import Proxy
+from fixtures_server import Server, branch_files, until
+
+DATABASE = "database: {source: sample}"
+# Asks the database again and again, until it fails or the test opens the gate; the second unit only.
+SCRIPT = """\
+work() {
+    count=$(psql -XAtc 'SELECT count(*) FROM account') || exit 1
+    echo "$count accounts"
+    [ $1 = d2 ] || return 0
+    until [ -e /tmp/go ]; do
+        psql -XAtc 'SELECT pg_sleep(0.2)' >/dev/null || exit 1
+    done
+}
+each
+"""
+
+
+def test_cut_link_interrupts_and_the_run_resumes_by_itself(server: Server, lab: Repository, link: Proxy) -> None:
+    lab.branch("linked", branch_files(SCRIPT, units="printf 'd1\\nd2\\n'", more=DATABASE))
+    run = server.submit("lab", "linked")["id"]
+    server.wait_log(run, "begin d2\n")
+    server.wait_log(run, "end d1\n")
+    link.cut()
+    until(lambda: server.interruptions(run), "the run is interrupted")
+    link.mend()
+    found = server.finish(run)
+    assert server.interruptions(run)[0] == "database_lost"
+    assert set(server.interruptions(run)) <= {"database_lost", "database_unavailable"}
+    assert "failed" not in server.states(run)
+    assert found["units"] == {"total": 2, "done": 2, "failed": 0}
+    begun = server.begun(run)
+    assert begun.count("d1") == 1
+    assert begun.count("d2") >= 2
+
+
+def test_link_that_drops_for_a_moment(server: Server, lab: Repository, link: Proxy) -> None:
+    script = """\
+work() {
+    psql -Xqc 'SELECT pg_sleep(60)' & query=$!
+    until [ -e /tmp/go ]; do kill -0 $query 2>/dev/null || exit 1; sleep 0.1; done
+    kill $query
+}
+each
+"""
+    lab.branch("blinking", branch_files(script, units=["e1"], more=DATABASE))
+    run = server.submit("lab", "blinking")["id"]
+    server.wait_log(run, "begin e1\n")
+    link.blink()
+    until(lambda: server.interruptions(run) == ["database_lost"], "the run is interrupted")
+    server.finish(run)
+    assert "failed" not in server.states(run)
+
+
+def test_script_that_ends_its_own_session_has_failed(server: Server, lab: Repository) -> None:
+    script = "work() { psql -Xc 'SELECT pg_terminate_backend(pg_backend_pid())' || exit 1; }\neach\n"
+    lab.branch("suicidal", branch_files(script, units=["f1"], more=DATABASE))
+    run = server.submit("lab", "suicidal")["id"]
+    found = server.wait(run, "failed")
+    assert found["reason"]["code"] == "units_failed"
+    assert server.interruptions(run) == []
+
+
+def test_server_of_the_database_away_at_the_start(server: Server, lab: Repository, link: Proxy) -> None:
+    lab.branch("early", branch_files("work() { psql -XAtc 'SELECT 1'; }\neach\n", units=["g1"], more=DATABASE))
+    link.cut()
+    run = server.submit("lab", "early")["id"]
+    until(lambda: server.interruptions(run), "the run is interrupted")
+    link.mend()
+    server.passes(run)
+    assert set(server.interruptions(run)) == {"database_unavailable"}

@@ -1,0 +1,137 @@
+"""Kill any process of the server in mid-run: the container goes on, and the run ends as if nothing had been."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import psutil
+import pytest
+from fixtures_git import Repository
+from fixtures_server import Json, Server, branch_files, kill, until
+
+# The first batch ends at once. The second one prints numbered lines until the test opens its gate, and says how many.
+SCRIPT = """\
+work() {
+    case $1 in *b2) ;; *) return ;; esac
+    last=0
+    until [ -e /tmp/go ]; do
+        seq -f 'tick %.0f' $((last + 1)) $((last + 50))
+        last=$((last + 50))
+        sleep 0.02
+    done
+    echo "ticks $last"
+}
+each
+"""
+
+
+@pytest.fixture(scope="module")
+def killed(lab: Repository) -> Iterator[Server]:
+    """A server whose processes may be killed."""
+    with Server({"lab": lab.path}) as server:
+        yield server
+
+
+@pytest.fixture
+def server(killed: Server) -> Iterator[Server]:
+    yield killed
+    killed.cancel_all()
+
+
+@pytest.fixture
+def units(lab: Repository, request: pytest.FixtureRequest) -> list[str]:
+    """Units of which no durations are known, so that they are divided evenly; branch `ticking` has them."""
+    tag = re.sub(r"\W", "-", request.node.name)
+    names = [f"{tag}/{unit}" for unit in ("a1", "a2", "b1", "b2")]
+    lab.branch("ticking", branch_files(SCRIPT, units=names))
+    return names
+
+
+def start(server: Server) -> int:
+    """Submit, and wait until three units are finished and the fourth prints."""
+    run: int = server.submit("lab", "ticking")["id"]
+    until(lambda: server.run(run)["units"]["done"] == 3, f"three units of run {run} are finished")
+    server.wait_log(run, "tick 100\n")
+    return run
+
+
+def holder(server: Server, run: int) -> psutil.Process:
+    """Give the process of the slot that does the run's running task."""
+    [task] = [task["id"] for task in server.run(run)["tasks"] if task["state"] == "running"]
+    [worker] = [w for pool in server.get("/capacity")["pools"] for w in pool["workers"] if w["task"] == task]
+    return psutil.Process(worker["pid"])
+
+
+def goes_on(server: Server, run: int, container: str) -> None:
+    """See that the run still has the one container from before, and that its log grows."""
+    [workspace] = server.workspaces(run)
+    assert workspace.id == container
+    size = len(server.http.get(f"/runs/{run}/log").content)
+    until(lambda: len(server.http.get(f"/runs/{run}/log").content) > size + 1_000, "the log grows")
+
+
+def ended_well(server: Server, run: int, units: list[str]) -> Json:
+    """Open the gate; see that the run passes, nothing was done twice and the log has neither gap nor duplicate."""
+    server.open_gate(run)
+    found = server.passes(run)
+    assert server.begun(run) == units
+    first, second = server.script_logs(run)
+    a1, a2, b1, b2 = (unit.encode() for unit in units)
+    assert first == b"begin %b\nend %b\nbegin %b\nend %b\n" % (a1, a1, a2, a2)
+    [last] = re.findall(rb"^ticks (\d+)$", second, re.MULTILINE)
+    ticks = b"".join(b"tick %d\n" % number for number in range(1, int(last) + 1))
+    assert second == b"begin %b\nend %b\nbegin %b\n" % (b1, b1, b2) + ticks + b"ticks %b\nend %b\n" % (last, b2)
+    return found
+
+
+def test_worker_slot(server: Server, units: list[str]) -> None:
+    run = start(server)
+    [container] = server.workspaces(run)
+    kill(holder(server, run))
+    until(lambda: len(server.attempts(run)) == 4, "somebody adopts the task")
+    goes_on(server, run, container.id)
+    found = ended_well(server, run, units)
+    [batch] = [task for task in found["tasks"] if task["attempt"] > 1]
+    assert batch["attempt"] == 2
+    assert server.interruptions(run) == ["worker_lost"]
+    server.wait_ready()
+
+
+def test_worker_with_all_its_slots(server: Server, units: list[str]) -> None:
+    run = start(server)
+    [container] = server.workspaces(run)
+    kill(*server.processes("supervisor"), *server.processes("slot"))
+    until(lambda: len(server.attempts(run)) == 4, "a new worker adopts the task")
+    goes_on(server, run, container.id)
+    ended_well(server, run, units)
+    assert server.interruptions(run) == ["worker_lost"]
+    server.wait_ready()
+
+
+def test_everything_ended_and_started_again(server: Server, units: list[str]) -> None:
+    run = start(server)
+    [container] = server.workspaces(run)
+    code, seconds = server.terminate()
+    assert code == 0
+    assert seconds < 10.0
+    assert server.processes() == []
+    assert [one.id for one in server.containers()] == [container.id]
+    server.start()
+    until(lambda: len(server.attempts(run)) == 4, "a new worker adopts the task")
+    goes_on(server, run, container.id)
+    ended_well(server, run, units)
+    assert server.interruptions(run) == ["drained"]
+
+
+@pytest.mark.parametrize("role", ["sweeper", "web", "valkey"])
+def test_other_process(server: Server, units: list[str], role: str) -> None:
+    run = start(server)
+    [container] = server.workspaces(run)
+    [old] = server.direct(role)
+    kill(old)  # of the web only the main process: its worker has to end by itself
+    until(lambda: [new for new in server.direct(role) if new.pid != old.pid], f"{role} is back")
+    server.wait_ready()
+    goes_on(server, run, container.id)
+    ended_well(server, run, units)
+    assert server.interruptions(run) == []
