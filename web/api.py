@@ -11,6 +11,7 @@ from jobs.run import RunFilter, RunState, Verdict
 from jobs.submission import Submission
 from runner.model import UnitState
 from web import asking, guard, links, shapes
+from web import queries as q
 from web import schemas as s
 
 blueprint = Blueprint("api", __name__)
@@ -25,7 +26,7 @@ def answer(shape: BaseModel, status: int = 200, headers: Mapping[str, str] | Non
     return response
 
 
-def run_filter(asked: s.RunsQuery) -> RunFilter:
+def run_filter(asked: q.RunsQuery) -> RunFilter:
     """Give the store's filter of a query."""
     return RunFilter(
         project=asked.project,
@@ -44,8 +45,8 @@ def run_filter(asked: s.RunsQuery) -> RunFilter:
 def submit() -> Response:
     """Submit a run; answers 201, or 200 with the same run when the idempotency key was used before."""
     guard.require_json()
-    asking.query(s.NoQuery)
-    body = s.RunBody.model_validate_json(request.get_data())
+    asking.query(q.NoQuery)
+    body = q.RunBody.model_validate_json(request.get_data())
     submission = Submission(
         project=body.project,
         ref=body.ref,
@@ -63,7 +64,7 @@ def submit() -> Response:
 @blueprint.get("/runs")
 def runs() -> Response:
     """List runs, newest first."""
-    asked = asking.query(s.RunsQuery)
+    asked = asking.query(q.RunsQuery)
     page = asking.service().runs(run_filter(asked), before=asked.before, after=asked.after, limit=asked.limit)
     kept = asked.model_dump(exclude={"before", "after"}, exclude_defaults=True)
     address = links.API + "/runs"
@@ -78,7 +79,7 @@ def runs() -> Response:
 @blueprint.get("/runs/<id:run>")
 def show(run: int) -> Response:
     """Show a run."""
-    asking.query(s.NoQuery)
+    asking.query(q.NoQuery)
     return answer(detail(run))
 
 
@@ -98,11 +99,11 @@ def detail(run_id: int) -> s.RunDetail:
 
 def _bare() -> None:
     """Refuse a body that is neither empty nor JSON: these requests need none."""
-    asking.query(s.NoQuery)
+    asking.query(q.NoQuery)
     guard.require_json()
     body = request.get_data()
     if body.strip() not in (b"", b"{}"):
-        s.NoQuery.model_validate_json(body)
+        q.NoQuery.model_validate_json(body)
 
 
 @blueprint.post("/runs/<id:run>/cancel")
@@ -133,7 +134,7 @@ def rerun(run: int) -> Response:
 @blueprint.get("/runs/<id:run>/units")
 def units(run: int) -> Response:
     """List a run's units in their order."""
-    asked = asking.query(s.UnitsQuery)
+    asked = asking.query(q.UnitsQuery)
     service = asking.service()
     service.run(run)
     found = service.units(
@@ -160,7 +161,7 @@ def units(run: int) -> Response:
 @blueprint.get("/runs/<id:run>/attempts")
 def attempts(run: int) -> Response:
     """List every claim of the run's tasks and how it ended."""
-    asking.query(s.NoQuery)
+    asking.query(q.NoQuery)
     service = asking.service()
     service.run(run)
     return answer(s.AttemptsOut(attempts=[shapes.attempt(one) for one in service.attempts(run)]))
@@ -169,7 +170,7 @@ def attempts(run: int) -> Response:
 @blueprint.get("/runs/<id:run>/events")
 def events(run: int) -> Response:
     """List what happened, oldest first."""
-    asked = asking.query(s.EventsQuery)
+    asked = asking.query(q.EventsQuery)
     service = asking.service()
     service.run(run)
     found = service.events(run, after=asked.after, limit=asked.limit)
@@ -185,14 +186,14 @@ def events(run: int) -> Response:
 @blueprint.get("/projects")
 def projects() -> Response:
     """List the projects."""
-    asking.query(s.NoQuery)
+    asking.query(q.NoQuery)
     return answer(s.ProjectsOut(projects=[shapes.project(one) for one in asking.service().projects()]))
 
 
 @blueprint.get("/projects/<name>/refs")
 def refs(name: str) -> Response:
     """List refs whose names begin with `q`, from the mirror."""
-    asked = asking.query(s.RefsQuery)
+    asked = asking.query(q.RefsQuery)
     found = asking.service().refs(name, asked.q, asked.limit)
     return answer(s.RefsOut(refs=[shapes.ref(one) for one in found]))
 
@@ -200,12 +201,12 @@ def refs(name: str) -> Response:
 @blueprint.get("/projects/<name>/preview")
 def preview(name: str) -> Response:
     """Show what a ref stands for now and how it would be verified."""
-    asked = asking.query(s.PreviewQuery)
+    asked = asking.query(q.PreviewQuery)
     return answer(shapes.preview(asking.service().preview(name, asked.ref)))
 
 
 @blueprint.get("/capacity")
 def capacity() -> Response:
     """List pools and their workers."""
-    asking.query(s.NoQuery)
+    asking.query(q.NoQuery)
     return answer(s.CapacityOut(pools=[shapes.pool(one) for one in asking.service().capacity()]))

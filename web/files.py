@@ -15,6 +15,7 @@ from jobs.run import Task, Unit
 from runner.errors import NotFound
 from runner.model import UnitState
 from web import archive, asking, guard
+from web import queries as q
 from web import schemas as s
 from web.api import answer
 from web.words import task_title
@@ -59,7 +60,7 @@ def task_of(run: int, task: int) -> Task:
 @blueprint.get("/runs/<id:run>/log")
 def run_log(run: int) -> Response:
     """Send all logs of a run in the order of its tasks, with a header line before each."""
-    asking.query(s.NoQuery)
+    asking.query(q.NoQuery)
     service = asking.service()
     service.run(run)
     tasks = service.tasks(run)
@@ -80,7 +81,7 @@ def run_log(run: int) -> Response:
 @blueprint.get("/runs/<id:run>/tasks/<id:task>/log")
 def task_log(run: int, task: int) -> Response:
     """Send a task's log from a byte on."""
-    asked = asking.query(s.OffsetQuery)
+    asked = asking.query(q.OffsetQuery)
     size = task_of(run, task).log_size
     service = asking.service()
     left = max(0, size - asked.offset)
@@ -104,7 +105,7 @@ def task_log(run: int, task: int) -> Response:
 @blueprint.get("/runs/<id:run>/tasks/<id:task>/lines")
 def task_lines(run: int, task: int) -> Response:
     """Give a window of a task's log by line numbers."""
-    asked = asking.query(s.LinesQuery)
+    asked = asking.query(q.LinesQuery)
     task_of(run, task)
     found = asking.indexes().of(task).window(asked.start, asked.count)
     return answer(s.LinesOut(task=task, **asdict(found)))
@@ -113,7 +114,7 @@ def task_lines(run: int, task: int) -> Response:
 @blueprint.get("/runs/<id:run>/tasks/<id:task>/search")
 def task_search(run: int, task: int) -> Response:
     """Search a task's log, case ignored."""
-    asked = asking.query(s.SearchQuery)
+    asked = asking.query(q.SearchQuery)
     task_of(run, task)
     found = asking.indexes().of(task).search(asked.q, asked.line, asked.limit)
     return answer(s.HitsOut(task=task, **asdict(found)))
@@ -125,7 +126,7 @@ def task_search(run: int, task: int) -> Response:
 @blueprint.get("/runs/<id:run>/units/<unit:unit>/output")
 def output(run: int, unit: str) -> Response:
     """Send a unit's output; one of several files with `path`, all of them as a zip without."""
-    asked = asking.query(s.OutputQuery)
+    asked = asking.query(q.OutputQuery)
     service = asking.service()
     service.run(run)
     found, source = service.open_output(run, asked.leg, unit)
@@ -176,7 +177,7 @@ def outputs_of(service: Service, run: int) -> Iterator[Unit]:
 @blueprint.get("/runs/<id:run>/outputs.<any(zip,tar):kind>")
 def outputs(run: int, kind: str) -> Response:
     """Send all outputs of a run as an archive."""
-    asking.query(s.NoQuery)
+    asking.query(q.NoQuery)
     service = asking.service()
     service.run(run)
 

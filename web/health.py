@@ -12,6 +12,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from web import asking
+from web import queries as q
 from web import schemas as s
 from web.api import answer
 
@@ -25,7 +26,7 @@ blueprint = Blueprint("health", __name__)
 @blueprint.get("/healthz")
 def healthz() -> Response:
     """Tell whether runs can be accepted and done: 200, or 503 with the problems in words."""
-    asking.query(s.NoQuery)
+    asking.query(q.NoQuery)
     problems = asking.service().healthy()
     return answer(s.HealthOut(healthy=not problems, problems=problems), 503 if problems else 200)
 

@@ -13,6 +13,7 @@ from pydantic.json_schema import models_json_schema
 from werkzeug.routing import Rule
 
 from web import asking, links
+from web import queries as q
 from web import schemas as s
 
 blueprint = Blueprint("openapi", __name__)
@@ -29,7 +30,7 @@ class Operation:
 
     answer: type[BaseModel] | None = None
     status: int = 200
-    query: type[BaseModel] = s.NoQuery
+    query: type[BaseModel] = q.NoQuery
     body: type[BaseModel] | None = None
     media: tuple[str, ...] = ()
     problems: tuple[int, ...] = ()
@@ -37,28 +38,28 @@ class Operation:
 
 
 OPERATIONS: Mapping[str, Operation] = {
-    "api.submit": Operation(s.RunOut, 201, body=s.RunBody, problems=(404, 409, 415, 503), replay=True),
-    "api.runs": Operation(s.RunsOut, query=s.RunsQuery),
+    "api.submit": Operation(s.RunOut, 201, body=q.RunBody, problems=(404, 409, 415, 503), replay=True),
+    "api.runs": Operation(s.RunsOut, query=q.RunsQuery),
     "api.show": Operation(s.RunDetail, problems=(404,)),
-    "api.cancel": Operation(s.RunOut, body=s.NoQuery, problems=(404, 409, 415)),
-    "api.resume": Operation(s.RunOut, body=s.NoQuery, problems=(404, 409, 415)),
-    "api.rerun": Operation(s.RunOut, 201, body=s.NoQuery, problems=(404, 409, 415)),
-    "api.units": Operation(s.UnitsOut, query=s.UnitsQuery, problems=(404,)),
+    "api.cancel": Operation(s.RunOut, body=q.NoQuery, problems=(404, 409, 415)),
+    "api.resume": Operation(s.RunOut, body=q.NoQuery, problems=(404, 409, 415)),
+    "api.rerun": Operation(s.RunOut, 201, body=q.NoQuery, problems=(404, 409, 415)),
+    "api.units": Operation(s.UnitsOut, query=q.UnitsQuery, problems=(404,)),
     "api.attempts": Operation(s.AttemptsOut, problems=(404,)),
-    "api.events": Operation(s.EventsOut, query=s.EventsQuery, problems=(404,)),
+    "api.events": Operation(s.EventsOut, query=q.EventsQuery, problems=(404,)),
     "api.projects": Operation(s.ProjectsOut),
-    "api.refs": Operation(s.RefsOut, query=s.RefsQuery, problems=(404,)),
-    "api.preview": Operation(s.PreviewOut, query=s.PreviewQuery, problems=(404, 503)),
+    "api.refs": Operation(s.RefsOut, query=q.RefsQuery, problems=(404,)),
+    "api.preview": Operation(s.PreviewOut, query=q.PreviewQuery, problems=(404, 503)),
     "api.capacity": Operation(s.CapacityOut),
     "files.run_log": Operation(media=(BYTES,), problems=(404,)),
-    "files.task_log": Operation(media=(BYTES,), query=s.OffsetQuery, problems=(404,)),
-    "files.task_lines": Operation(s.LinesOut, query=s.LinesQuery, problems=(404,)),
-    "files.task_search": Operation(s.HitsOut, query=s.SearchQuery, problems=(404,)),
+    "files.task_log": Operation(media=(BYTES,), query=q.OffsetQuery, problems=(404,)),
+    "files.task_lines": Operation(s.LinesOut, query=q.LinesQuery, problems=(404,)),
+    "files.task_search": Operation(s.HitsOut, query=q.SearchQuery, problems=(404,)),
     "files.output": Operation(
-        media=(BYTES, "text/csv", "text/plain", JSON, "application/zip"), query=s.OutputQuery, problems=(404,)
+        media=(BYTES, "text/csv", "text/plain", JSON, "application/zip"), query=q.OutputQuery, problems=(404,)
     ),
     "files.outputs": Operation(media=("application/zip", "application/x-tar"), problems=(404,)),
-    "stream.stream": Operation(media=("text/event-stream",), query=s.StreamQuery, problems=(404, 503)),
+    "stream.stream": Operation(media=("text/event-stream",), query=q.StreamQuery, problems=(404, 503)),
     "openapi.document": Operation(media=(JSON,)),
     "health.healthz": Operation(s.HealthOut, problems=()),
 }
@@ -67,7 +68,7 @@ IDEMPOTENCY = {
     "name": "Idempotency-Key",
     "in": "header",
     "description": "The same key with the same body gives the same run for 24 hours.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": s.KEY_LIMIT, "pattern": "^[!-~]+$"},
+    "schema": {"type": "string", "minLength": 1, "maxLength": q.KEY_LIMIT, "pattern": "^[!-~]+$"},
 }
 LAST_EVENT = {
     "name": "Last-Event-ID",
@@ -146,7 +147,7 @@ def build(app: Flask) -> dict[str, Any]:
         if operation.body is not None:
             models[operation.body] = "validation"
             schema = {"$ref": REF.format(model=operation.body.__name__)}
-            needed = operation.body is not s.NoQuery
+            needed = operation.body is not q.NoQuery
             item["requestBody"] = {"required": needed, "content": {JSON: {"schema": schema}}}
         if operation.replay:
             item["parameters"].append(IDEMPOTENCY)
@@ -173,5 +174,5 @@ def build(app: Flask) -> dict[str, Any]:
 @blueprint.get(links.API + "/openapi.json")
 def document() -> Response:
     """Give this document."""
-    asking.query(s.NoQuery)
+    asking.query(q.NoQuery)
     return jsonify(build(current_app))

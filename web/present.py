@@ -173,7 +173,9 @@ def row(run: Run, now: datetime | None = None) -> Row:
         run=run,
         badge=badge(run),
         # What the bar says already is not said twice.
-        because="" if run.state in (RunState.RUNNING, RunState.DONE) and not run.cancel_requested else because(run, ""),
+        because=""
+        if run.state in (RunState.RUNNING, RunState.DONE) and not run.cancel_requested
+        else because(run, "waiting for a worker" if run.state is RunState.QUEUED else ""),
         progress=progress(run.units),
         took=duration(span(run, now)),
         left="" if final else "so far",

@@ -10,7 +10,7 @@ from flask import Blueprint, Response, current_app, request
 from web import asking
 from web.cursor import Cursor
 from web.hub import CHUNK, Channel, Hub, encode
-from web.schemas import StreamQuery
+from web.queries import StreamQuery
 
 if TYPE_CHECKING:
     from jobs.service import Service

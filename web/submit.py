@@ -10,6 +10,7 @@ from jobs.run import RunFilter, RunState
 from jobs.submission import Submission
 from runner.errors import RequestError
 from web import asking, links, present, shapes
+from web import queries as q
 from web import schemas as s
 from web.problems import from_request_error, from_validation
 from web.words import duration
@@ -33,7 +34,7 @@ class NewRunForm(BaseModel):
 
     def submission(self) -> Submission:
         """Check the fields as the API does; raises ValidationError, RequestError."""
-        body = s.RunBody.model_validate(
+        body = q.RunBody.model_validate(
             {
                 "project": self.project,
                 "ref": self.ref.strip(),
@@ -118,7 +119,7 @@ def preview() -> str:
     if not project or not ref:
         return render_template("_preview.html", empty=True)
     try:
-        found = service.preview(project, s.PreviewQuery(ref=ref).ref)
+        found = service.preview(project, q.PreviewQuery(ref=ref).ref)
     except ValidationError as error:
         return render_template("_preview.html", problem=from_validation(error))
     except RequestError as error:

@@ -1,0 +1,121 @@
+"""What the JSON API takes: bodies and query strings. Unknown keys and bad values are refused by name."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+from web.schemas import MAX_ID, Id, Name, RunStateName, Text, UnitStateName, printable
+
+NOTE_LIMIT = 2_000
+KEY_LIMIT = 255
+
+
+class Strict(BaseModel):
+    """Refuses what it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RunBody(BaseModel):
+    """A submission."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    project: Name
+    ref: Name = Field(description="Branch, tag, full or abbreviated commit, or refs/pull/N/head.")
+    baseline: Name | None = Field(None, description="The ref to compare with; the project's default when null.")
+    units: Text | None = Field(None, max_length=2_000, description="Run only the units that match.")
+    database: Name | None = Field(None, description="One of the project's databases.")
+    priority: int = Field(0, ge=-100, le=100)
+    note: Text = Field("", max_length=NOTE_LIMIT, description="What could this change affect?")
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class RunsQuery(Strict):
+    """What a list of runs is narrowed to."""
+
+    project: Name | None = None
+    state: RunStateName | None = None
+    verdict: Literal["passed", "different"] | None = None
+    user: Name | None = None
+    ref: Name | None = None
+    text: Name | None = Field(None, description="Searches ref, commit, note and user.")
+    before: Id | None = Field(None, description="Only runs older than this one.")
+    after: Id | None = Field(None, description="Only runs newer than this one.")
+    limit: int = Field(50, ge=1, le=200)
+
+
+class UnitsQuery(Strict):
+    """What a run's units are narrowed to."""
+
+    leg: Name | None = None
+    state: UnitStateName | None = None
+    text: Name | None = None
+    task: Id | None = None
+    after: int | None = Field(None, ge=-1, le=MAX_ID, description="Only units after this position.")
+    limit: int = Field(200, ge=1, le=1_000)
+
+
+class EventsQuery(Strict):
+    """From where on events are wanted."""
+
+    after: int = Field(0, ge=0, le=MAX_ID)
+    limit: int = Field(500, ge=1, le=1_000)
+
+
+class OutputQuery(Strict):
+    """Which leg's output, and which file of it when there are several."""
+
+    leg: Name = "candidate"
+    path: Name | None = None
+
+
+class OffsetQuery(Strict):
+    """From which byte on a log is wanted, and at most how many."""
+
+    offset: int = Field(0, ge=0, le=MAX_ID)
+    limit: int | None = Field(None, ge=1, le=MAX_ID, description="At most so many bytes; all there are when absent.")
+
+
+class LinesQuery(Strict):
+    """A window of a log's lines; a negative `start` counts from the end."""
+
+    start: int = Field(1, ge=-5_000, le=MAX_ID)
+    count: int = Field(500, ge=1, le=5_000)
+
+
+class SearchQuery(Strict):
+    """A search in a log. `line` is the first line looked at; one answer looks at 64 MiB at most."""
+
+    q: Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(printable)]
+    line: int = Field(1, ge=1, le=MAX_ID)
+    limit: int = Field(200, ge=1, le=1_000)
+
+
+class StreamQuery(Strict):
+    """What a stream holds and where it goes on."""
+
+    cursor: Text | None = Field(None, max_length=100_000, description="Instead of Last-Event-ID.")
+    logs: Annotated[str, StringConstraints(pattern=r"^(all|none|[0-9]{1,18})$")] = Field(
+        "all", description="all, none, or the id of the only task whose log is wanted."
+    )
+    view: Literal["page"] | None = Field(None, description="Add the page's own fragments.")
+
+
+class RefsQuery(Strict):
+    """The beginning of a ref's name."""
+
+    q: Annotated[str, StringConstraints(max_length=300), AfterValidator(printable)] = ""
+    limit: int = Field(50, ge=1, le=500)
+
+
+class PreviewQuery(Strict):
+    """The ref to look at."""
+
+    ref: Name
+
+
+class NoQuery(Strict):
+    """Nothing."""
