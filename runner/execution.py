@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,7 @@ from runner.workspace import Command, Workspace, container, workspace_ids
 ONE_UNIT = "all"
 LAST_LINES = 20
 LAST_BYTES = 4_096
+_WRAPPER_LINE = re.compile(r"── \w+(?: ended after .*)?")
 
 
 @dataclass(frozen=True)
@@ -165,11 +167,12 @@ class Execution:
             on_step=self._on_step,
         )
         self.finished, self.voided = follower.finished, follower.voided
-        if not self.stands:
-            self._start(image, tree, units)
         try:
+            if not self.stands:
+                self._start(image, tree, units)
             ended = follower.follow()
         finally:
+            follower.close()
             self.last_step = follower.step
         self._exit_code = ended.exit_code
         return ended
@@ -204,10 +207,6 @@ class Execution:
         return self.runtime.door.open(self.name, login, tcp_network=network)
 
     def _on_step(self, name: str, state: str, seconds: float | None, code: int | None) -> None:
-        if state == "running":
-            self.recorder.log(f"── {name}\n".encode())
-        else:
-            self.recorder.log(f"── {name} ended after {seconds or 0.0:.2f} s with exit code {code}\n".encode())
         detail = f"exit code {code}" if code else ""
         self.recorder.step(name, state=state, seconds=seconds, detail=detail)
 
@@ -242,7 +241,8 @@ class Execution:
             with open_inside(self.workspace.io, "log") as file:
                 file.seek(0, 2)
                 file.seek(max(0, file.tell() - LAST_BYTES))
-                lines = file.read(LAST_BYTES).decode("utf-8", "replace").splitlines()
+                found = file.read(LAST_BYTES).decode("utf-8", "replace").splitlines()
+                lines = [line for line in found if not _WRAPPER_LINE.fullmatch(line)]
         except (FileNotFoundError, OutputRefused):
             return ""
         return "Last lines:\n" + "\n".join(lines[-count:]) if lines else ""

@@ -108,6 +108,7 @@ class Follower:
         if self._steps.began is not None:
             self.recorder.step(self.step, state="running")
         watched = False
+        self.outputs.check = self.recorder.check
         try:
             while True:
                 ending = self._ending()
@@ -115,14 +116,20 @@ class Follower:
                 if ending is not None:
                     return self._ended(ending, watched=watched)
                 watched = True
-                self._signals()
+                self.recorder.check()
                 self._limits()
                 if not busy:
                     time.sleep(POLL_SECONDS)
-        finally:
-            self._disk.close()
-            for tail in (self._log, self._marks, self._steps):
-                tail.close()
+        except Cancelled:
+            self._say("cancelled: asking the script to end")
+            self._stop()
+            raise
+
+    def close(self) -> None:
+        """Let go of its files; safe to call twice."""
+        self._disk.close()
+        for tail in (self._log, self._marks, self._steps):
+            tail.close()
 
     # ---- what it wrote --------------------------------------------------------------------------------
 
@@ -144,7 +151,6 @@ class Follower:
         for event in events:
             self._alive = time.monotonic()
             self._step_started = self._steps.began_at()
-            self._fresh_line()
             self.on_step(event.name, event.state, event.seconds, event.code)
             self._journal.step(event.told, event.position, event.began)
         marks = self._read(self._marks, "checkpoint", MARKS_READ)
@@ -248,6 +254,7 @@ class Follower:
         state = self.engine.inspect(self.name)
         if state is not None and state.running:
             return None
+        self.outputs.check = lambda: None
         found = self._exit_file()  # it may have been written while we asked
         if found is not None:
             return found
@@ -328,15 +335,8 @@ class Follower:
 
     # ---- signals and limits ---------------------------------------------------------------------------
 
-    def _signals(self) -> None:
-        try:
-            self.recorder.check()
-        except Cancelled:
-            self._say("cancelled: asking the script to end")
-            self._stop()
-            raise
-
     def _stop(self) -> None:
+        self.outputs.check = lambda: None  # what is there is taken, whatever else is asked of us
         self.engine.stop(self.name, grace=GRACE_SECONDS)
         self._take_rest()
 

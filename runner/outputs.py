@@ -8,9 +8,10 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from runner.errors import LimitExceeded, OutputRefused
 from runner.files import list_inside, open_inside, walk_inside
@@ -65,6 +66,7 @@ class Outputs:
         self._listed: dict[str, list[str]] = {}
         self._by_first: dict[str, dict[str, list[str]]] = {}
         self._unsettled: list[str] = []
+        self.check: Callable[[], None] = lambda: None  # called again and again while a large one is read; may raise
         self.taken: dict[str, Taken] = {}
 
     def take(self, unit: str) -> Output:
@@ -95,7 +97,7 @@ class Outputs:
             with open_inside(self._root, taken.path) as file:
                 if taken.stamp.same(Stamp.of(file)):
                     return False
-                return _digest(file) != taken.output.digest
+                return _digest(file, self.check) != taken.output.digest
         except (FileNotFoundError, OutputRefused):
             return True
 
@@ -120,7 +122,7 @@ class Outputs:
             raise LimitExceeded(f"The output {path} has {size:,} bytes; limits.file is {self._file_limit:,}.")
 
     def _store(self, file: BinaryIO) -> tuple[str, int]:
-        digest, size = self._objects.put(file, durable=False)
+        digest, size = self._objects.put(cast(BinaryIO, _Checked(file, self.check)), durable=False)
         self._unsettled.append(digest)
         return digest, size
 
@@ -177,9 +179,21 @@ def _give(path: Path, owner: tuple[int, int]) -> None:
         os.chown(path, *owner, follow_symlinks=False)
 
 
-def _digest(file: BinaryIO) -> str:
+class _Checked:
+    """A stream whose reading can be ended from within."""
+
+    def __init__(self, file: BinaryIO, check: Callable[[], None]) -> None:
+        self._file, self._check = file, check
+
+    def read(self, size: int = -1) -> bytes:
+        self._check()
+        return self._file.read(size)
+
+
+def _digest(file: BinaryIO, check: Callable[[], None]) -> str:
     digest = hashlib.sha256()
     while block := file.read(1 << 20):
+        check()
         digest.update(block)
     return digest.hexdigest()
 

@@ -209,7 +209,8 @@ def verify(state: State) -> State:
 
 def _unfinished(left: list[str], execution: Execution, failed: list[str]) -> list[str]:
     failed += [unit for unit in left if execution.finished.get(unit) is UnitState.FAILED]
-    return [unit for unit in left if unit not in execution.finished]
+    # A mark that was voided may be one that an attempt before this one had taken.
+    return [unit for unit in dict.fromkeys((*left, *sorted(execution.voided))) if unit not in execution.finished]
 
 
 def _run_units(state: State, execution: Execution, left: tuple[str, ...]) -> int:

@@ -6,6 +6,12 @@ io=/seatrial/io
 exec >>"$io/log" 2>&1 </dev/null
 
 uptime() { read -r now _ </proc/uptime; }
+hundredths() { echo $((${1%.*} * 100 + 1${1#*.} - 100)); }
+# In the log too, so that each line stands exactly where it belongs; a line that the script left open is ended first.
+say() {
+    [ -z "$(tail -c 1 "$io/log" 2>/dev/null | tr '\0' x)" ] || echo
+    printf "── $@"
+}
 
 child= ended=
 # Everything else in the workspace hears it too: kill -1 spares only this process.
@@ -20,7 +26,9 @@ for file in /seatrial/control/commands/*; do
     name=${file##*/}
     command=$(cat "$file")
     uptime
+    began=$now
     printf 'begin\t%s\t%s\n' "$name" "$now" >>"$io/steps"
+    say '%s\n' "${name#*-}"
     case $name in
     *-units) $session sh -c "$command" >"$io/units" & ;;
     *) $session sh -c "$command" & ;;
@@ -34,6 +42,8 @@ for file in /seatrial/control/commands/*; do
         code=$?
     done
     uptime
+    took=$(($(hundredths "$now") - $(hundredths "$began")))
+    say '%s ended after %d.%02d s with exit code %s\n' "${name#*-}" $((took / 100)) $((took % 100)) "$code"
     printf 'end\t%s\t%s\t%s\n' "$name" "$now" "$code" >>"$io/steps"
     [ "$code" -eq 0 ] && [ -z "$ended" ] || break
 done

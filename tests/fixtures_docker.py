@@ -20,7 +20,7 @@ from runner.errors import Cancelled, Drained, Fenced, SeatrialError
 from runner.execution import Runtime
 from runner.images import BuildHost
 from runner.model import Order, Output, Prepared, TaskKind, UnitResult, UnitState
-from runner.ports import Databases, Door, Engine
+from runner.ports import Databases, Engine
 from runner.spec import parse_spec
 
 ROOT = Path(__file__).resolve().parents[1]
