@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
 from werkzeug.http import HTTP_STATUS_CODES
 
-from runner.errors import RequestError
+from runner.errors import InfraError, RequestError
 from web.schemas import ProblemItem, ProblemOut
 
 log = structlog.get_logger(__name__)
@@ -48,7 +48,8 @@ def from_request_error(error: RequestError) -> ProblemOut:
         items = [ProblemItem(key=error.field, message=error.text, value=_short(error.value), remedy=error.remedy)]
     status = error.http_status if isinstance(error, WebError) else error.status
     code = error.http_code if isinstance(error, WebError) else error.code
-    detail = f"{error.text} {error.remedy}" if error.remedy and not items else error.text
+    told = any(item.remedy for item in items)
+    detail = f"{error.text} {error.remedy}" if error.remedy and not told else error.text
     return problem(status, code, detail, items)
 
 
@@ -119,6 +120,11 @@ def register(app: Flask) -> None:
     @app.errorhandler(RequestError)
     def refused(error: RequestError) -> Response:
         return respond(from_request_error(error))
+
+    @app.errorhandler(InfraError)
+    def unavailable(error: InfraError) -> Response:
+        log.error("request not served", method=request.method, path=request.path, code=error.code, error=error.text)
+        return respond(problem(503, error.code, f"{error.text} Nothing was lost: ask again in a moment."))
 
     @app.errorhandler(ValidationError)
     def invalid(error: ValidationError) -> Response:

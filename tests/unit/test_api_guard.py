@@ -10,6 +10,7 @@ import pytest
 from flask import Flask
 from web_site import Site
 
+from runner.errors import StoreUnavailable
 from web.app import create_app
 
 BODY = {"project": "accounts", "ref": "main"}
@@ -133,3 +134,21 @@ def test_html_and_templates_in_notes_are_text(site: Site, app: Flask) -> None:
         page = app.test_client().get(path).get_data(as_text=True)
         assert "&lt;script&gt;alert(1)&lt;/script&gt; {{7*7}} %s" in page
         assert "<script>alert" not in page
+
+
+class Away:
+    """A service whose store does not answer."""
+
+    def __getattr__(self, name: str) -> object:
+        raise StoreUnavailable("The store does not answer: connection refused.")
+
+
+def test_a_store_that_is_away_is_a_503_with_its_reason() -> None:
+    client = create_app(Away(), secret_key="k").test_client()  # type: ignore[arg-type]
+    for path in ("/api/v1/runs", "/api/v1/runs/1"):
+        answer = client.get(path, headers={"Host": "localhost"})
+        assert answer.status_code == 503
+        assert answer.headers["Retry-After"]
+        assert answer.json is not None
+        assert answer.json["code"] == "store_unavailable"
+        assert "connection refused" in answer.json["detail"]
