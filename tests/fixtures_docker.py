@@ -303,13 +303,14 @@ class Running:
 
 
 @pytest.fixture(scope="session")
-def docker_engine() -> DockerEngine:
+def docker_engine() -> Iterator[DockerEngine]:
     """A real engine with the base image on it."""
     subprocess.run([str(ROOT / "docker" / "engine.sh")], check=True, capture_output=True, timeout=300)
     engine = DockerEngine()
     if engine.image(BASE) is None:
         subprocess.run([str(ROOT / "docker" / "base-image.sh")], check=True, capture_output=True, timeout=600)
-    return engine
+    yield engine
+    engine.close()
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.types import DriverConfig, LogConfig, Ulimit
 from docker.types import Mount as DockerMount
 from docker.utils.build import create_archive, walk
+from urllib3.exceptions import HTTPError
 
 from runner.errors import (
     ContainerForeign,
@@ -34,7 +36,12 @@ LABEL = "seatrial."
 # Engine 20.10 spoke 1.41; naming it saves a round trip a connection and keeps the oldest supported engine honest.
 API_VERSION = "1.41"
 
-_NOT_EXECUTABLE = ("executable file not found", "exec format", "no such file or directory", "permission denied")
+# A stream that breaks off comes as urllib3's own error.
+_FAILURES = (DockerException, requests.RequestException, HTTPError, OSError)
+# As runc says it of the command; a mount that is missing sounds alike, and is not the image's fault.
+_NOT_EXECUTABLE = re.compile(
+    r'exec: ".*(?:not found|no such file|permission denied)|exec format error|exec user process'
+)
 IGNORE_BYTES = 1 << 20
 # How often a long call looks whether it is still wanted.
 CHECK_SECONDS = 0.2
@@ -44,7 +51,7 @@ CHECK_SECONDS = 0.2
 def _translated(what: str) -> Iterator[None]:
     try:
         yield
-    except (APIError, DockerException, requests.RequestException, OSError) as error:
+    except _FAILURES as error:
         text = getattr(error, "explanation", None) or str(error)
         raise EngineUnavailable(f"The Docker engine could not {what}: {text}") from error
 
@@ -62,6 +69,10 @@ class DockerEngine:
             kwargs["base_url"] = self._base_url
         with _translated("be reached"):
             return docker.APIClient(**kwargs)
+
+    def close(self) -> None:
+        """Let go of the connections; safe to call twice."""
+        self._api.close()
 
     # ---- containers -----------------------------------------------------------------------------------
 
@@ -143,9 +154,10 @@ class DockerEngine:
                 self._api.start(name)
         except EngineUnavailable as error:
             cause = error.__cause__
-            if isinstance(cause, NotFound):
+            # Not found may also be the container whose network namespace it is to join.
+            if isinstance(cause, NotFound) and name in str(cause.explanation):
                 raise ContainerLost(f"The container {name} is gone.") from error
-            if isinstance(cause, APIError) and any(words in str(cause) for words in _NOT_EXECUTABLE):
+            if isinstance(cause, APIError) and _NOT_EXECUTABLE.search(str(cause)):
                 raise ImageUnusable(f"The image cannot run a shell: {cause.explanation}") from error
             raise
 
@@ -319,7 +331,7 @@ class DockerEngine:
                 for chunk in begin(api):
                     told.put(chunk)
                 told.put(None)
-            except (APIError, DockerException, requests.RequestException, OSError, ValueError) as error:
+            except (*_FAILURES, ValueError) as error:
                 told.put(error)
 
         thread = threading.Thread(target=read, name="engine-call", daemon=True)
@@ -333,6 +345,8 @@ class DockerEngine:
                     continue
                 if item is None:
                     return
+                if isinstance(item, ValueError):
+                    raise EngineUnavailable(f"The Docker engine could not {what}: {item}") from item
                 if isinstance(item, BaseException):
                     with _translated(what):
                         raise item
@@ -343,6 +357,8 @@ class DockerEngine:
                 with contextlib.suppress(OSError, RuntimeError, ValueError):
                     answer.raw.shutdown()
             thread.join(timeout=5.0)
+            for answer in answers:
+                answer.close()
             api.close()
 
     def info(self) -> dict[str, Any]:
