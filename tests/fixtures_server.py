@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import docker
 import httpx
@@ -50,7 +50,13 @@ each() {
 """
 
 
-def until(look: Callable[[], T], what: str, *, timeout: float = PATIENCE, every: float = 0.1) -> T:
+def until(
+    look: Callable[[], T | Literal[False] | None],
+    what: str | Callable[[], str],
+    *,
+    timeout: float = PATIENCE,
+    every: float = 0.1,
+) -> T:
     """Look again and again until it is true, and give what was seen; fail with `what` after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while True:
@@ -58,11 +64,14 @@ def until(look: Callable[[], T], what: str, *, timeout: float = PATIENCE, every:
         if seen:
             return seen
         if time.monotonic() > deadline:
-            raise AssertionError(f"not within {timeout:.0f} s: {what} (last seen: {seen!r})")
+            wanted = what if isinstance(what, str) else what()
+            raise AssertionError(f"not within {timeout:.0f} s: {wanted} (last seen: {seen!r})")
         time.sleep(every)
 
 
-def branch_files(script: str, *, units: list[str] | str | None, more: str = "", memory: str = "128m") -> dict[str, bytes]:
+def branch_files(
+    script: str, *, units: list[str] | str | None, more: str = "", memory: str = "128m"
+) -> dict[str, bytes]:
     """Write the files of a branch whose verification is a shell script; `units` is a list or a command."""
     spec = [
         "version: 1",
@@ -150,9 +159,12 @@ class Server:
         web = self.direct("web")
         # The API must be the present web's: a killed one leaves a worker that answers for a moment.
         served = all(process.ppid() == web[0].pid for process in self.processes("web") if process not in web)
-        return bool(web) and served and len(pids) == self.slots == len(pool["workers"]) and {
-            worker["pid"] for worker in pool["workers"]
-        } == pids
+        return (
+            bool(web)
+            and served
+            and len(pids) == self.slots == len(pool["workers"])
+            and {worker["pid"] for worker in pool["workers"]} == pids
+        )
 
     def terminate(self, *, within: float = 30.0) -> tuple[int, float]:
         """Send SIGTERM to `up`; give its exit code and the seconds that it took."""
@@ -171,10 +183,10 @@ class Server:
                 if process.status() == psutil.STATUS_ZOMBIE:
                     continue
                 words = process.cmdline()
-                if not any(str(self.root) in word for word in words):
-                    if process.environ().get("SEATRIAL_CONFIG") != str(self.config):
-                        continue
-                if not role or _role(words) == role:
+                # gunicorn has the settings file in its environment only.
+                ours = any(str(self.root) in word for word in words)
+                ours = ours or process.environ().get("SEATRIAL_CONFIG") == str(self.config)
+                if ours and (not role or _role(words) == role):
                     found.append(process)
         return found
 
@@ -334,7 +346,9 @@ class Server:
         """List this server's containers that carry these labels, running or not."""
         wanted = {"installation": self.installation, **labels}
         # `Container.list` inspects each and trips over those that vanish meanwhile.
-        found = self.engine.api.containers(all=True, filters={"label": [f"seatrial.{k}={v}" for k, v in wanted.items()]})
+        found = self.engine.api.containers(
+            all=True, filters={"label": [f"seatrial.{k}={v}" for k, v in wanted.items()]}
+        )
         kept = []
         for one in found:
             with suppress(docker.errors.NotFound):
@@ -389,8 +403,8 @@ def diagnose(servers: list[Server]) -> Iterator[tuple[str, str]]:
             with suppress(httpx.HTTPError, AssertionError):
                 found, attempts = server.run(run), server.attempts(run)
                 lines = [f"{key}: {found[key]}" for key in ("ref", "commit", "state", "verdict", "reason", "units")]
-                for task in found["tasks"]:
-                    lines.append(" ".join(str(task[key]) for key in ("id", "kind", "state", "attempt", "units", "reason")))
+                shown = ("id", "kind", "state", "attempt", "units", "reason")
+                lines += [" ".join(str(task[key]) for key in shown) for task in found["tasks"]]
                 lines += [" ".join(map(str, attempt.values())) for attempt in attempts]
                 yield f"run {run}", "\n".join(lines)
                 yield f"log of run {run}", server.http.get(f"/runs/{run}/log").text[-1_500:]

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 from fixtures_git import Repository
-from fixtures_postgres import EmbeddedPostgres, Proxy, Sample, drop_sample, make_sample
+from fixtures_postgres import Proxy, Sample, drop_sample, make_sample
 from fixtures_server import Server, diagnose
+
+from jobs.adapters.embedded_postgres import EmbeddedPostgres
 
 
 @pytest.hookimpl(wrapper=True)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import psutil
 import pytest
+from docker.models.containers import Container
 from fixtures_git import Repository
 from fixtures_server import Json, Server, branch_files, kill, until
 
@@ -63,10 +64,15 @@ def holder(server: Server, run: int) -> psutil.Process:
     return psutil.Process(worker["pid"])
 
 
-def goes_on(server: Server, run: int, container: str) -> None:
+def kinds(server: Server, run: int) -> set[str]:
+    """Give what kinds of events a run has."""
+    return {event["kind"] for event in server.get(f"/runs/{run}/events")["events"]}
+
+
+def goes_on(server: Server, run: int, container: Container) -> None:
     """See that the run still has the one container from before, and that its log grows."""
     [workspace] = server.workspaces(run)
-    assert workspace.id == container
+    assert workspace.id == container.id
     size = len(server.http.get(f"/runs/{run}/log").content)
     until(lambda: len(server.http.get(f"/runs/{run}/log").content) > size + 1_000, "the log grows")
 
@@ -90,7 +96,7 @@ def test_worker_slot(server: Server, units: list[str]) -> None:
     [container] = server.workspaces(run)
     kill(holder(server, run))
     until(lambda: len(server.attempts(run)) == 4, "somebody adopts the task")
-    goes_on(server, run, container.id)
+    goes_on(server, run, container)
     found = ended_well(server, run, units)
     [batch] = [task for task in found["tasks"] if task["attempt"] > 1]
     assert batch["attempt"] == 2
@@ -103,7 +109,24 @@ def test_worker_with_all_its_slots(server: Server, units: list[str]) -> None:
     [container] = server.workspaces(run)
     kill(*server.processes("supervisor"), *server.processes("slot"))
     until(lambda: len(server.attempts(run)) == 4, "a new worker adopts the task")
-    goes_on(server, run, container.id)
+    goes_on(server, run, container)
+    ended_well(server, run, units)
+    assert server.interruptions(run) == ["worker_lost"]
+    server.wait_ready()
+
+
+def test_worker_that_hangs_and_comes_back(server: Server, units: list[str]) -> None:
+    """A stale attempt can write nothing: what it still wants to say is refused, and the refusal is on record."""
+    run = start(server)
+    [container] = server.workspaces(run)
+    hung = holder(server, run)
+    hung.suspend()
+    try:
+        until(lambda: len(server.attempts(run)) == 4, "another slot adopts the task")
+        goes_on(server, run, container)
+    finally:
+        hung.resume()
+    until(lambda: "refused" in kinds(server, run), "the stale attempt is refused")
     ended_well(server, run, units)
     assert server.interruptions(run) == ["worker_lost"]
     server.wait_ready()
@@ -119,9 +142,22 @@ def test_everything_ended_and_started_again(server: Server, units: list[str]) ->
     assert [one.id for one in server.containers()] == [container.id]
     server.start()
     until(lambda: len(server.attempts(run)) == 4, "a new worker adopts the task")
-    goes_on(server, run, container.id)
+    goes_on(server, run, container)
     ended_well(server, run, units)
     assert server.interruptions(run) == ["drained"]
+
+
+def test_the_command_itself(server: Server, units: list[str]) -> None:
+    run = start(server)
+    [container] = server.workspaces(run)
+    assert server.up is not None
+    kill(psutil.Process(server.up.pid))
+    server.up.wait()
+    until(lambda: not server.processes(), "its children have noticed and ended")
+    server.start()
+    until(lambda: len(server.attempts(run)) == 4, "a new worker adopts the task")
+    goes_on(server, run, container)
+    ended_well(server, run, units)
 
 
 @pytest.mark.parametrize("role", ["sweeper", "web", "valkey"])
@@ -132,6 +168,6 @@ def test_other_process(server: Server, units: list[str], role: str) -> None:
     kill(old)  # of the web only the main process: its worker has to end by itself
     until(lambda: [new for new in server.direct(role) if new.pid != old.pid], f"{role} is back")
     server.wait_ready()
-    goes_on(server, run, container.id)
+    goes_on(server, run, container)
     ended_well(server, run, units)
     assert server.interruptions(run) == []

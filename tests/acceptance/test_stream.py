@@ -63,7 +63,9 @@ class Viewer:
         if fields.get("event") == "log":
             chunk = json.loads(fields["data"])
             log = self.logs.get(chunk["task"], b"")
-            assert chunk["offset"] == len(log), f"task {chunk['task']}: byte {len(log)} was expected, not {chunk['offset']}"
+            assert chunk["offset"] == len(log), (
+                f"task {chunk['task']}: byte {len(log)} was expected, not {chunk['offset']}"
+            )
             self.logs[chunk["task"]] = log + base64.b64decode(chunk["data"])
         self.ended = fields.get("event") == "end"
 
