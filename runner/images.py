@@ -35,6 +35,9 @@ _CA_VARIABLES = (
 _GAP = r"(?:[ \t]|[\\`][ \t]*\n)+"
 _FROM = re.compile(rf"\s*FROM{_GAP}(?:--\S+{_GAP})*([^\s\\`]+)", re.IGNORECASE)
 _ARG = re.compile(rf"\s*ARG{_GAP}(\w+)(?:=(\S*))?", re.IGNORECASE)
+# The instructions in which the builder itself fills in variables, for good: ENV KEPT=$HTTP_PROXY would keep it.
+_EXPANDED = re.compile(r"\s*(?:ENV|ARG|LABEL|COPY|ADD|WORKDIR|USER|VOLUME|EXPOSE|STOPSIGNAL)\b", re.IGNORECASE)
+_PROXY_KEPT = re.compile(r"\$(?:\{(?:https?|ftp|no|all)_proxy\b[^}]*\}|(?:https?|ftp|no|all)_proxy\b)", re.IGNORECASE)
 _ESCAPE = re.compile(r"\s*#\s*escape\s*=\s*`", re.IGNORECASE)
 _PROXY_NAMES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
 DOCKERFILE_BYTES = 1 << 20
@@ -159,14 +162,14 @@ def _adapted(dockerfile: str, host: BuildHost) -> str:
     """Put the host's CA bundle after each FROM: behind a proxy that re-signs TLS nothing could be fetched without.
 
     An ARG that names a proxy is left out: the engine knows these names by itself and keeps them out of the history
-    unless they are declared.
+    unless they are declared. Where another instruction would keep a proxy in the image, it gets an empty text.
     """
     lines = []
     for instruction in _instructions(dockerfile):
         declared = _ARG.match(instruction)
         if declared and declared[1].upper() in _PROXY_NAMES:
             continue
-        lines.append(instruction)
+        lines.append(_PROXY_KEPT.sub('""', instruction) if _EXPANDED.match(instruction) else instruction)
         found = _FROM.match(instruction)
         if host.ca_bundle is not None and found and found[1].lower() != "scratch":
             lines.append(f"COPY {_CA_IN_CONTEXT} {CA_IN_IMAGE}")
@@ -182,7 +185,7 @@ def _key(engine: Engine, context: Path, dockerfile: str, build: Build, host: Bui
         for part in parts:
             digest.update(len(part).to_bytes(8, "big") + part)
 
-    add(b"2", dockerfile.encode(), repr(sorted(build.args.items())).encode())
+    add(b"3", dockerfile.encode(), repr(sorted(build.args.items())).encode())
     if host.ca_bundle is not None:
         add(host.ca_bundle.read_bytes())
     for name in _bases(dockerfile, dict(build.args)):
