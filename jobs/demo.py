@@ -80,12 +80,9 @@ def expected() -> list[Expected]:
     """Read what the examples' runs must end as."""
     if not EXAMPLES.is_dir():
         raise DemoFailed("The examples are not here: run the demo from a clone of Seatrial's repository.")
-    found = []
-    for name in ("opaque", "rake", "ledger"):
-        for entry in json.loads((EXAMPLES / name / "expected.json").read_text()):
-            if "baseline" not in entry:
-                found.append(Expected(entry["project"], entry["ref"], entry["expect"]))
-    return found
+    files = [EXAMPLES / name / "expected.json" for name in ("opaque", "rake", "ledger")]
+    entries = [entry for file in files for entry in json.loads(file.read_text())]
+    return [Expected(e["project"], e["ref"], e["expect"]) for e in entries if "baseline" not in e]
 
 
 def prepare(home: Path, *, port: int, slots: int) -> Iterator[str]:
