@@ -27,7 +27,10 @@ SECTIONS = {
         "up": ("jobs.cli_server:up", "Start everything: web, workers, sweeper, and a Valkey when none is set."),
         "demo": ("jobs.cli_demo:demo", "Show Seatrial on real input, with sample databases and repositories."),
         "worker": ("jobs.cli_server:worker", "Do the work of a pool on this machine, some tasks at once."),
-        "sweeper": ("jobs.cli_server:sweeper", "Watch leases, ring for what waits, clean up what is over. Safe to run twice."),
+        "sweeper": (
+            "jobs.cli_server:sweeper",
+            "Watch leases, ring for what waits, clean up what is over. Safe to run twice.",
+        ),
         "web": ("jobs.cli_server:web", "Serve the pages and the API."),
     },
     "Set-up": {
