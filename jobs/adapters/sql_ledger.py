@@ -21,8 +21,10 @@ _MARK = update(units).where(
     units.c.run == bindparam("run_"),
     units.c.leg == bindparam("leg_"),
     units.c.unit == bindparam("unit_"),
-    units.c.task == bindparam("task_"),
-    units.c.state == UnitState.TODO.value,
+    # Written so that PostgreSQL finds the row by its key: on a list that it has not analysed yet it took the index
+    # of (task, state), and read all units of the batch for each mark.
+    units.c.task.is_not_distinct_from(bindparam("task_")),
+    units.c.state.is_not_distinct_from(UnitState.TODO.value),
 )
 
 

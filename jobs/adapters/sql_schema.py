@@ -169,6 +169,7 @@ executions = Table(
     Column("mark_offset", BigInteger, nullable=False, default=0),
     Column("created_at", Float, nullable=False),
     Column("ended_at", Float),
+    Index("ix_executions_host_state", "host", "state"),
 )
 
 steps = Table(

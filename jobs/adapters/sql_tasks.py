@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, case, delete, exists, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, delete, func, insert, or_, select, update
 
 from jobs.adapters.sql_engine import Database
 from jobs.adapters.sql_moves import fence, is_cancelled, move
@@ -51,7 +51,10 @@ class SqlTasks:
     # ---- claim and renew ------------------------------------------------------------------------------
 
     def claim(self, *, pool: str, host: str, worker: str, lease: float) -> Claim | None:
-        """Take the best task of the pool: one to adopt on this host, then priority, fair share, age."""
+        """Take the best task of the pool: one to adopt on this host, then priority, fair share, age.
+
+        A batch is queued only while its leg is prepared, so nothing needs to be asked about the leg.
+        """
         with self._db.write() as connection:
             now = self._db.now(connection)
             while (row := self._best(connection, pool, host, now)) is not None:
@@ -65,33 +68,31 @@ class SqlTasks:
         return None
 
     def _best(self, connection: Connection, pool: str, host: str, now: float) -> Row[Any] | None:
+        claimable = (tasks.c.state == S.QUEUED.value, tasks.c.pool == pool, tasks.c.due_at <= now)
+        adoptable = (
+            select(tasks.c.id)
+            .join(executions, executions.c.task == tasks.c.id)
+            .where(*claimable, executions.c.host == host, executions.c.state == "running")
+            .order_by(tasks.c.priority.desc(), tasks.c.run, tasks.c.batch, tasks.c.id)
+        )
         busy = (
             select(tasks.c.user, func.count().label("n"))
             .where(tasks.c.state == S.RUNNING.value)
             .group_by(tasks.c.user)
             .subquery()
         )
-        stands = exists().where(executions.c.task == tasks.c.id, executions.c.state == "running")
-        query = (
+        fair = (
             select(tasks.c.id)
-            .join(legs, and_(legs.c.run == tasks.c.run, legs.c.name == tasks.c.leg))
             .outerjoin(busy, busy.c.user == tasks.c.user)
-            .where(tasks.c.state == S.QUEUED.value, tasks.c.pool == pool, tasks.c.due_at <= now)
-            .where(or_(tasks.c.kind == TaskKind.PREPARE.value, legs.c.prepared))
-            .order_by(
-                case((and_(tasks.c.host == host, stands), 0), else_=1),
-                tasks.c.priority.desc(),
-                func.coalesce(busy.c.n, 0),
-                tasks.c.run,
-                tasks.c.batch,
-                tasks.c.id,
-            )
-            .limit(1)
+            .where(*claimable)
+            .order_by(tasks.c.priority.desc(), func.coalesce(busy.c.n, 0), tasks.c.run, tasks.c.batch, tasks.c.id)
         )
-        best = connection.execute(query.with_for_update(of=tasks, skip_locked=True)).scalar_one_or_none()
-        if best is None:
-            return None
-        return connection.execute(select(tasks).where(tasks.c.id == best)).one()
+        for query in (adoptable, fair):
+            locked = query.limit(1).with_for_update(of=tasks, skip_locked=True)
+            best = connection.execute(locked).scalar_one_or_none()
+            if best is not None:
+                return connection.execute(select(tasks).where(tasks.c.id == best)).one()
+        return None
 
     def _take(self, connection: Connection, row: Row[Any], now: float, *, host: str, worker: str, lease: float) -> None:
         attempt = row.attempt + 1
@@ -302,9 +303,7 @@ class SqlTasks:
         for pool in idle:
             query = (
                 select(tasks.c.id, tasks.c.pool)
-                .join(legs, and_(legs.c.run == tasks.c.run, legs.c.name == tasks.c.leg))
                 .where(tasks.c.state == S.QUEUED.value, tasks.c.pool == pool.pool, tasks.c.due_at <= now)
-                .where(or_(tasks.c.kind == TaskKind.PREPARE.value, legs.c.prepared))
                 .where(or_(tasks.c.rung_at.is_(None), tasks.c.rung_at < now - every))
                 .order_by(tasks.c.id)
                 .limit(min(limit, pool.n))

@@ -19,3 +19,4 @@ def upgrade() -> None:
     op.drop_index("ix_units_run_state", "units")
     op.create_index("ix_units_run_position", "units", ["run", "position"])
     op.create_index("ix_units_run_state_position", "units", ["run", "state", "position"])
+    op.create_index("ix_executions_host_state", "executions", ["host", "state"])
