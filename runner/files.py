@@ -166,8 +166,7 @@ class Tail:
 
     def left(self) -> int:
         """Give how many bytes of it are not read yet; negative when it is shorter than what was read of it."""
-        file = self._open()
-        return 0 if file is None else os.fstat(file.fileno()).st_size - self.offset
+        return 0 if self._file is None else os.fstat(self._file.fileno()).st_size - self.offset
 
     def replaced(self) -> bool:
         """Tell whether another file stands under its name now."""

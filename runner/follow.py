@@ -276,7 +276,9 @@ class Follower:
                 found = _EXIT.fullmatch(file.read(16))
         except (FileNotFoundError, OutputRefused):
             return None
-        return None if found is None else Ending(int(found[1]), stopped=found[2] is not None)
+        if found is None or int(found[1]) > 255:
+            return None
+        return Ending(int(found[1]), stopped=found[2] is not None)
 
     def _ended(self, ending: Ending, *, watched: bool) -> Ended:
         at = time.monotonic()

@@ -3,13 +3,14 @@
 # /seatrial/io is the truth: `log`, `steps` (begin and end of each command with the machine's uptime) and, last and
 # atomically, `exit`: the code, and `stopped` after it when a signal from outside asked for the end.
 io=/seatrial/io
-exec >>"$io/log" 2>&1 </dev/null
+# Opened while nobody can have put anything in their place; the commands get none of 3 and 4.
+exec >>"$io/log" 2>&1 </dev/null 3>>"$io/steps" 4<"$io/log"
 
 uptime() { read -r now _ </proc/uptime; }
 hundredths() { echo $((${1%.*} * 100 + 1${1#*.} - 100)); }
 # In the log too, so that each line stands exactly where it belongs; a line that the script left open is ended first.
 say() {
-    [ -z "$(tail -c 1 "$io/log" 2>/dev/null | tr '\0' x)" ] || echo
+    [ -z "$(tail -c 1 <&4 2>/dev/null | tr '\0' x)" ] || echo
     printf "── $@"
 }
 
@@ -27,11 +28,14 @@ for file in /seatrial/control/commands/*; do
     command=$(cat "$file")
     uptime
     began=$now
-    printf 'begin\t%s\t%s\n' "$name" "$now" >>"$io/steps"
+    printf 'begin\t%s\t%s\n' "$name" "$now" >&3
     say '%s\n' "${name#*-}"
     case $name in
-    *-units) $session sh -c "$command" >"$io/units" & ;;
-    *) $session sh -c "$command" & ;;
+    *-units)
+        rm -f "$io/units"
+        $session sh -c "$command" >"$io/units" 3>&- 4<&- &
+        ;;
+    *) $session sh -c "$command" 3>&- 4<&- & ;;
     esac
     child=$!
     wait "$child"
@@ -44,7 +48,7 @@ for file in /seatrial/control/commands/*; do
     uptime
     took=$(($(hundredths "$now") - $(hundredths "$began")))
     say '%s ended after %d.%02d s with exit code %s\n' "${name#*-}" $((took / 100)) $((took % 100)) "$code"
-    printf 'end\t%s\t%s\t%s\n' "$name" "$now" "$code" >>"$io/steps"
+    printf 'end\t%s\t%s\t%s\n' "$name" "$now" "$code" >&3
     [ "$code" -eq 0 ] && [ -z "$ended" ] || break
 done
 [ -n "$ended" ] && [ "$code" -eq 0 ] && code=143
