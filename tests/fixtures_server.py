@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -14,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
@@ -22,6 +22,9 @@ import httpx
 import psutil
 from docker.models.containers import Container
 from fixtures_postgres import free_port
+
+from jobs.host import installation
+from jobs.settings import load_settings
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -118,10 +121,10 @@ class Server:
             lines += [f"[databases.{name}]", f'dsn = "{dsn}"']
         return "\n".join(lines) + "\n"
 
-    @property
+    @cached_property
     def installation(self) -> str:
         """The mark of this server's containers and databases."""
-        return hashlib.sha256(str(self.home.resolve()).encode()).hexdigest()[:6]
+        return installation(load_settings(self.config, {}))
 
     # ---- its processes ---------------------------------------------------------------------------------
 
