@@ -6,6 +6,7 @@ answers. Each of them may be asked twice, because an answer can get lost after t
 
 from __future__ import annotations
 
+import errno
 import io
 import threading
 import time
@@ -17,7 +18,7 @@ import structlog
 
 from jobs.adapters.sql_ledger import INLINE_BYTES
 from jobs.adapters.sql_store import Store
-from runner.errors import Cancelled, Drained, Fenced, InfraError, StoreUnavailable
+from runner.errors import Cancelled, DiskFull, Drained, Fenced, InfraError, StoreUnavailable
 from runner.model import Output, UnitResult
 from runner.ports import Objects
 
@@ -203,11 +204,19 @@ class LedgerRecorder:
                 self._held, self._held_bytes, self._source = [], 0, None
             data, digest = self._chunk.data, None
             if len(data) > INLINE_BYTES:
-                digest, _ = self._objects.put(io.BytesIO(data), durable=False)
+                digest = self._put(data)
             self._log_size = self._store.ledger.append_log(
                 self._task, self._attempt, data, object_digest=digest, source=self._chunk.source, at=self._log_size
             )
             self._chunk = None
+
+    def _put(self, data: bytes) -> str:
+        try:
+            return self._objects.put(io.BytesIO(data), durable=False)[0]
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise DiskFull(f"The host's disk is full: {error}") from error
+            raise
 
     # ---- the thread -----------------------------------------------------------------------------------
 

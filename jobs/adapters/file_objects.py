@@ -17,6 +17,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 _BLOCK = 1 << 20
 _WRITTEN_BACK_SECONDS = 60.0  # Linux writes dirty pages back after 30 s (vm.dirty_expire_centisecs) and a little
 _SYNCS_AT_ONCE = 16
+_ABANDONED_SECONDS = 24 * 3600.0  # far longer than the slowest output takes between two blocks
 
 
 class FileObjects:
@@ -24,6 +25,7 @@ class FileObjects:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._swept = False
 
     def _path(self, digest: str) -> Path:
         if not _DIGEST.fullmatch(digest):
@@ -34,6 +36,7 @@ class FileObjects:
         """Store a stream to its end and give (digest, size). `durable`: survive a power cut, not only a kill."""
         incoming = self._root / "incoming"
         incoming.mkdir(parents=True, exist_ok=True)
+        self._sweep(incoming)
         temporary = incoming / secrets.token_hex(16)
         digest, size = hashlib.sha256(), 0
         try:
@@ -56,6 +59,16 @@ class FileObjects:
             with contextlib.suppress(FileNotFoundError):
                 temporary.unlink()
         return digest.hexdigest(), size
+
+    def _sweep(self, incoming: Path) -> None:
+        """Take away, once a process, what writers that were killed left behind."""
+        if self._swept:
+            return
+        self._swept = True
+        for path in incoming.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
+                    path.unlink()
 
     @staticmethod
     def _whole(path: Path, size: int) -> bool:
