@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from runner.errors import DatabaseUnavailable, DiskFull, EngineUnavailable, RepositoryUnavailable, StoreUnavailable
 from runner.model import Output, Reason, TaskKind, UnitState
 
 
@@ -66,6 +67,13 @@ FINAL_TASK_STATES = frozenset({_S.DONE, _S.FAILED, _S.ERRORED, _S.CANCELLED})
 # Three interruptions in a row without a finished unit: somebody has to look.
 BUDGET_WITHOUT_PROGRESS = 3
 
+# What a task needs is away, and says so: that is no mark against the task. It is tried again, ever more rarely, for as
+# long as a failover, a reconnecting tunnel or a night's maintenance may take.
+OUTAGES = frozenset(
+    error.code for error in (DatabaseUnavailable, DiskFull, EngineUnavailable, RepositoryUnavailable, StoreUnavailable)
+)
+OUTAGE_SECONDS = 6 * 3600.0
+
 
 class IllegalTransition(Exception):
     """The state machine has no such step."""
@@ -80,6 +88,41 @@ def check_transition(old: TaskState, new: TaskState) -> None:
 def backoff(interruptions_without_progress: int) -> float:
     """Give the seconds to wait before the next try: 1, 2, 4 … 60."""
     return float(min(60, 2 ** max(0, interruptions_without_progress - 1)))
+
+
+@dataclass(frozen=True)
+class Interruption:
+    """What an interruption comes to: errored, or another try after `delay` seconds."""
+
+    errored: bool
+    delay: float
+    fruitless: int
+    why: str = ""
+
+
+def interruption(
+    code: str, *, progress: bool, fruitless: int, free: bool, outages: Sequence[float], now: float
+) -> Interruption:
+    """Decide on an interruption.
+
+    `fruitless`: interruptions in a row before this one that ended no unit and were no outage. `free`: a drain, which
+    never costs. `outages`: when the outages that directly precede this interruption ended their attempts, in seconds.
+    """
+    if code in OUTAGES:
+        began = min(outages, default=now)
+        if now - began > OUTAGE_SECONDS:
+            return Interruption(
+                True, 0.0, fruitless, f"what it needs has been away for {OUTAGE_SECONDS / 3600:.0f} hours"
+            )
+        return Interruption(False, backoff(len(outages) + 1), 0 if progress else fruitless)
+    if progress:
+        return Interruption(False, 0.0 if free else backoff(0), 0)
+    if free:
+        return Interruption(False, 0.0, fruitless)
+    fruitless += 1
+    if fruitless >= BUDGET_WITHOUT_PROGRESS:
+        return Interruption(True, 0.0, fruitless, f"interrupted {fruitless} times in a row without progress")
+    return Interruption(False, backoff(fruitless), fruitless)
 
 
 @dataclass(frozen=True)

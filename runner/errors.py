@@ -209,6 +209,12 @@ class EngineUnavailable(InfraError):
     code = "engine_unavailable"
 
 
+class EngineRefused(EngineUnavailable):
+    """The Docker engine answered with an error."""
+
+    code = "engine_refused"
+
+
 class ContainerLost(InfraError):
     """The workspace's container vanished or was killed from outside."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from sqlalchemy import Connection, Row, delete, func, insert, or_, select, update
@@ -12,7 +13,7 @@ from jobs.adapters.sql_engine import Database
 from jobs.adapters.sql_moves import fence, is_cancelled, move
 from jobs.adapters.sql_rows import append_event, lock_run, refresh_run, task_of
 from jobs.adapters.sql_schema import attempts, executions, legs, runs, tasks, units, workers
-from jobs.run import BUDGET_WITHOUT_PROGRESS, Task, TaskState, backoff
+from jobs.run import OUTAGES, Task, TaskState, interruption
 from runner.errors import Fenced, Incomplete, UnitsFailed
 from runner.model import Output, Reason, TaskKind, Template, UnitState
 
@@ -200,20 +201,39 @@ class SqlTasks:
     def _interrupt(self, connection: Connection, row: Row[Any], reason: Reason, *, free: bool = False) -> TaskState:
         lock_run(connection, row.run)
         now = self._db.now(connection)
-        fruitless = 0 if row.progress else row.fruitless + (0 if free else 1)
+        decided = interruption(
+            reason.code,
+            progress=row.progress,
+            fruitless=row.fruitless,
+            free=free,
+            outages=self._outages_before(connection, row.id, row.attempt),
+            now=now,
+        )
         if is_cancelled(connection, row.run):
             move(connection, row, S.CANCELLED, now, reason=Reason("cancelled", "The run was cancelled."))
             new = S.CANCELLED
-        elif fruitless >= BUDGET_WITHOUT_PROGRESS:
-            text = f"Needs attention: interrupted {fruitless} times in a row without progress. Last: {reason.text}"
-            move(connection, row, S.ERRORED, now, reason=Reason("needs_attention", text), fruitless=fruitless)
+        elif decided.errored:
+            text = f"Needs attention: {decided.why}. Last: {reason.text}"
+            end = Reason("needs_attention", text)
+            move(connection, row, S.ERRORED, now, reason=end, fruitless=decided.fruitless)
             new = S.ERRORED
         else:
-            delay = 0.0 if free else backoff(fruitless)
-            move(connection, row, S.INTERRUPTED, now, reason=reason, fruitless=fruitless, due_at=now + delay)
+            due = now + decided.delay
+            move(connection, row, S.INTERRUPTED, now, reason=reason, fruitless=decided.fruitless, due_at=due)
             new = S.INTERRUPTED
         refresh_run(connection, row.run, now)
         return new
+
+    def _outages_before(self, connection: Connection, task: int, attempt: int) -> list[float]:
+        """Give when the attempts directly before this one ended, for as far back as they ended in an outage."""
+        query = (
+            select(attempts.c.reason_code, attempts.c.ended_at)
+            .where(attempts.c.task == task, attempts.c.attempt < attempt)
+            .order_by(attempts.c.attempt.desc())
+            .limit(1_000)
+        )
+        rows = connection.execute(query)
+        return [row.ended_at for row in takewhile(lambda row: row.reason_code in OUTAGES, rows)]
 
     def note_refusal(self, task: int, attempt: int) -> None:
         """Record that a stale attempt tried to write and was refused."""

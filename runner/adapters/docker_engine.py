@@ -22,6 +22,7 @@ from urllib3.exceptions import HTTPError
 from runner.errors import (
     ContainerForeign,
     ContainerLost,
+    EngineRefused,
     EngineUnavailable,
     ImageBuildFailed,
     ImageMissing,
@@ -53,7 +54,8 @@ def _translated(what: str) -> Iterator[None]:
         yield
     except _FAILURES as error:
         text = getattr(error, "explanation", None) or str(error)
-        raise EngineUnavailable(f"The Docker engine could not {what}: {text}") from error
+        family = EngineRefused if isinstance(error, APIError) else EngineUnavailable
+        raise family(f"The Docker engine could not {what}: {text}") from error
 
 
 class DockerEngine:
