@@ -109,7 +109,9 @@ class Outputs:
             with open_inside(self._root, path) as file:
                 self._check_size(path, os.fstat(file.fileno()).st_size)
                 digest, size = self._store(file)
-            name = path.encode("utf-8", "backslashreplace").decode()
+            name = os.fsencode(path).decode("utf-8", "backslashreplace")
+            if name in manifest:
+                raise OutputRefused(f"Two outputs are called {name} once their names are written as UTF-8.")
             manifest[name] = {"digest": digest, "size": size}
             total += size
         text = json.dumps(manifest, sort_keys=True, ensure_ascii=False).encode()
@@ -131,6 +133,8 @@ class Outputs:
         with self._objects.open(output.digest) as file:
             manifest: dict[str, dict[str, Any]] = json.load(file)
         for name, entry in manifest.items():
+            if ".." in name.split("/") or name.startswith("/"):
+                raise OutputRefused(f"{name} leads out of its directory.")
             path = self._root / name
             for directory in [*reversed(path.relative_to(self._root).parents)][1:]:
                 (self._root / directory).mkdir(exist_ok=True)

@@ -16,12 +16,14 @@ import pytest
 from jobs.adapters.file_objects import FileObjects
 from runner import pipeline
 from runner.adapters.docker_engine import DockerEngine
+from runner.adapters.engine_memory import MemoryEngine, Program
 from runner.errors import Cancelled, Drained, Fenced, SeatrialError
 from runner.execution import Runtime
 from runner.images import BuildHost
-from runner.model import Order, Output, Prepared, TaskKind, UnitResult, UnitState
+from runner.model import Container, ContainerState, Order, Output, Prepared, TaskKind, UnitResult, UnitState
 from runner.ports import Databases, Engine
 from runner.spec import parse_spec
+from runner.workspace import CONTROL, IO, OUTPUT
 
 ROOT = Path(__file__).resolve().parents[1]
 BASE = "seatrial/base:bookworm"
@@ -184,6 +186,72 @@ class Outcome:
         return str(self.error)
 
 
+@dataclass
+class Inside:
+    """What a script sees of its workspace: the container as it was described, and the directories behind it."""
+
+    container: Container
+
+    def place(self, target: str) -> Path:
+        return next(mount.source for mount in self.container.mounts if mount.target == target)
+
+    @property
+    def units(self) -> list[str]:
+        return (self.place(CONTROL) / "units").read_text().split("\n")[:-1]
+
+    @property
+    def commands(self) -> list[str]:
+        return [path.read_text() for path in sorted((self.place(CONTROL) / "commands").iterdir())]
+
+    def write(self, unit: str, text: str = "output", extension: str = ".csv") -> None:
+        path = self.place(OUTPUT) / f"{unit}{extension}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    def mark(self, line: str) -> None:
+        with (self.place(IO) / "checkpoint").open("a") as file:
+            file.write(f"{line}\n")
+
+    def print(self, text: str) -> None:
+        with (self.place(IO) / "log").open("a") as file:
+            file.write(text)
+
+    def finish(self, unit: str) -> None:
+        self.write(unit, f"output of {unit}")
+        self.mark(unit)
+
+
+class ScriptedEngine(MemoryEngine):
+    """An engine whose containers run a Python function to its end when they are started.
+
+    It gives the exit code; None leaves the container running, or as it left it, without an exit file.
+    """
+
+    def __init__(self, script: Callable[[Inside], int | None]) -> None:
+        super().__init__({BASE: "sha256:" + "1" * 64})
+        self.script = script
+        self.described: list[Container] = []
+
+    def create(self, container: Container) -> ContainerState:
+        self.described.append(container)
+        self.programs = {container.command[-1]: Program(None)}
+        return super().create(container)
+
+    def start(self, name: str) -> None:
+        super().start(name)
+        inside = Inside(next(found for found in reversed(self.described) if found.name == name))
+        io = inside.place(IO)
+        names = sorted(path.name for path in (inside.place(CONTROL) / "commands").iterdir())
+        code = self.script(inside)
+        if code is None:
+            return
+        with (io / "steps").open("a") as file:
+            for command in names:
+                file.write(f"begin\t{command}\t1.00\nend\t{command}\t2.50\t{code}\n")
+        (io / "exit").write_text(f"{code} \n")
+        self.end(name, code)
+
+
 class Bench:
     """Run orders on one engine, each test with names and directories of its own."""
 
@@ -300,6 +368,12 @@ class Running:
         assert not self._thread.is_alive(), "it goes on"
         assert self._outcome, "it broke; the thread's exception tells"
         return self._outcome[0]
+
+
+@pytest.fixture
+def scripted(tmp_path: Path) -> Callable[[Callable[[Inside], int | None]], Bench]:
+    """Give a maker of benches whose containers run a Python function, without Docker."""
+    return lambda script: Bench(ScriptedEngine(script), tmp_path)
 
 
 @pytest.fixture(scope="session")

@@ -117,10 +117,10 @@ class MemoryEngine:
                 listens = known.program.on_term is not None and grace > 0
                 self._end(known, known.program.on_term or 0 if listens else SIGKILL_CODE)
 
-    def kill(self, name: str) -> None:
-        """Kill from outside, as the kernel or an operator does; not part of the port."""
+    def end(self, name: str, code: int = SIGKILL_CODE, *, oom: bool = False) -> None:
+        """End a container as its program, the kernel or an operator does; not part of the port."""
         with self._answering():
-            self._end(self._containers[name], SIGKILL_CODE)
+            self._end(self._containers[name], code, oom=oom)
 
     def remove(self, name: str) -> None:
         """Kill and remove."""
