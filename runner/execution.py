@@ -232,7 +232,8 @@ class Execution:
         if self._way_out is None or self._lost_between is None:
             return
         dropped = self.runtime.door.dropped(self.name)
-        if dropped and (not ended.watched or self._lost_between(ended.last_mark, ended.at)):
+        unwatched = self.stands and not ended.watched
+        if dropped and (unwatched or self._lost_between(ended.last_mark, ended.at)):
             raise DatabaseLost(f"The connection to the database dropped: {dropped[-1]}")
 
     def last_lines(self, count: int = LAST_LINES) -> str:

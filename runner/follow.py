@@ -44,7 +44,7 @@ _EXIT = re.compile(rb"(\d{1,3}) (stopped)?\n")
 class Ended:
     """How a container ended; `last_mark` and `at` are `time.monotonic()` values.
 
-    `watched`: whether anybody followed it at that time; it may have ended between two attempts.
+    `watched`: whether it was seen running; one that was left may have ended between two attempts.
     """
 
     exit_code: int

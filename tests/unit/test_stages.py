@@ -1,0 +1,268 @@
+"""The story of a task without Docker: containers run Python functions, databases are in memory."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fixtures_docker import Bench, Inside, MemoryRecorder, ScriptedEngine
+
+from runner.adapters.postgres_memory import MemoryDatabases, MemoryServer
+from runner.model import Order, Prepared, TaskKind, UnitState
+
+Maker = Callable[[Callable[[Inside], int | None]], Bench]
+UNITS = ("a", "b", "c")
+SPEC = "units: [a, b, c]\nrun: bin/run\n"
+
+
+def everything(inside: Inside) -> int:
+    for unit in inside.units:
+        inside.finish(unit)
+    return 0
+
+
+def fails_at(unit: str) -> Callable[[Inside], int]:
+    def script(inside: Inside) -> int:
+        for one in inside.units:
+            if one == unit:
+                inside.print("oh no\n")
+                return 1
+            inside.finish(one)
+        return 0
+
+    return script
+
+
+def run(bench: Bench, spec: str = SPEC, units: tuple[str, ...] = UNITS) -> tuple[str, MemoryRecorder]:
+    outcome, recorder = bench.verify(spec, units)
+    return outcome.code, recorder
+
+
+def test_all_units(scripted: Maker) -> None:
+    bench = scripted(everything)
+    code, recorder = run(bench)
+    assert code == "done"
+    assert set(recorder.units.values()) == {UnitState.DONE}
+    assert bench.left_over() == []
+    assert recorder.executions == {1: ("ended", 0)}
+
+
+def test_a_failing_unit_in_the_middle(scripted: Maker) -> None:
+    code, recorder = run(scripted(fails_at("b")))
+    assert code == "units_failed"
+    assert [recorder.units[unit].value for unit in UNITS] == ["done", "failed", "done"]
+    assert "oh no" in recorder.results["b"].text
+
+
+def test_an_unfinished_unit_and_exit_0(scripted: Maker) -> None:
+    code, recorder = run(scripted(lambda inside: inside.finish("b") or 0))
+    assert code == "incomplete"
+    assert recorder.executions == {1: ("ended", 0)}, "once is enough"
+
+
+def test_a_unit_that_is_voided_is_not_blamed_for_an_error(scripted: Maker) -> None:
+    """`a` is marked, then changed; the script breaks at `b`."""
+    runs: list[list[str]] = []
+
+    def script(inside: Inside) -> int:
+        runs.append(inside.units)
+        if len(runs) > 1:
+            return everything(inside)
+        inside.finish("a")
+        return 1
+
+    bench = scripted(script)
+    order = bench.order(SPEC, UNITS)
+    recorder = bench.recorder(order)
+    changed = recorder.mark
+
+    def mark_and_change(results: object, *, source: tuple[int, int] | None = None) -> None:
+        changed(results, source=source)  # type: ignore[arg-type]
+        if source is not None and len(runs) == 1:
+            next((bench.root / "executions").glob("*/output/a.csv")).write_text("changed")
+
+    recorder.mark = mark_and_change  # type: ignore[method-assign, assignment]
+    outcome = bench.run(order, recorder)
+    assert outcome.code == "units_failed"
+    assert runs == [["a", "b", "c"], ["a", "c"]]
+    assert [recorder.units[unit].value for unit in UNITS] == ["done", "failed", "done"]
+
+
+def test_resume_uses_its_own_command_and_token(scripted: Maker) -> None:
+    seen: list[tuple[str, str | None]] = []
+
+    def script(inside: Inside) -> int:
+        seen.append((inside.commands[0], inside.container.env.get("SEATRIAL_RESUME_FROM")))
+        inside.write("part", "1")
+        inside.mark("page 2")
+        return 75 if len(seen) == 1 else 0
+
+    bench = scripted(script)
+    order = bench.order("run: bin/run\nresume: bin/run --from")
+    recorder = bench.recorder(order)
+    assert bench.run(order, recorder).code == "resume_requested"
+    assert bench.run(bench.again(order, recorder), recorder).code == "done"
+    assert seen == [("bin/run", None), ("bin/run --from", "page 2")]
+
+
+def test_a_full_disk_is_the_worlds_fault(scripted: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = scripted(fails_at("a"))
+    monkeypatch.setattr("runner.execution.host_is_full", lambda path: True)
+    code, recorder = run(bench)
+    assert code == "disk_full"
+    assert recorder.units["a"] is UnitState.TODO
+
+
+def test_no_room_for_an_output_is_the_worlds_fault(scripted: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = scripted(everything)
+
+    def put(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(bench.objects, "put", put)
+    assert run(bench)[0] == "disk_full"
+
+
+def test_an_engine_that_goes_away_leaves_the_container_for_later(
+    scripted: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runner.follow.INSPECT_SECONDS", 0.05)
+
+    def script(inside: Inside) -> None:
+        inside.print("begun\n")
+
+    bench = scripted(script)
+    assert isinstance(bench.engine, ScriptedEngine)
+    order = bench.order(SPEC, UNITS)
+    recorder = bench.recorder(order)
+    running = bench.begin(order, recorder)
+    running.wait_for("begun")
+    bench.engine.up = False
+    assert running.end().code == "engine_unavailable"
+    bench.engine.up = True
+    assert recorder.live() == 1
+    for unit in UNITS:
+        Inside(bench.engine.described[0]).finish(unit)
+    (bench.root / "executions" / bench.container() / "io" / "exit").write_text("0 \n")
+    bench.engine.end(bench.container(), 0)
+    outcome = bench.run(bench.again(order, recorder), recorder)
+    assert outcome.code == "done"
+    assert recorder.executions == {1: ("ended", 0)}
+
+
+# ---- databases --------------------------------------------------------------------------------------------
+
+
+class World:
+    """A bench with a blessed database in memory."""
+
+    def __init__(self, scripted: Maker, script: Callable[[Inside], int | None], clone_per: str) -> None:
+        self.bench = scripted(script)
+        self.server = MemoryServer()
+        self.source = MemoryDatabases("verification", self.server, installation=self.bench.installation)
+        self.source.bless()
+        self.bench.runtime = replace(self.bench.runtime, databases=lambda name: self.source)
+        self.spec = (
+            f"database: {{source: verification, clone_per: {clone_per}}}\nsetup: [set up]\n"
+            "units: bin/list\nrun: bin/run\n"
+        )
+
+    def prepare(self) -> Prepared:
+        order = self.bench.order(self.spec, kind=TaskKind.PREPARE)
+        outcome = self.bench.run(order, self.bench.recorder(order))
+        assert outcome.prepared is not None, outcome.why
+        return outcome.prepared
+
+    def batch(self, prepared: Prepared, task: int = 2, units: tuple[str, ...] = UNITS) -> tuple[Order, MemoryRecorder]:
+        order = replace(self.bench.order(self.spec, units, template=prepared.template), task=task)
+        return order, self.bench.recorder(order)
+
+    def clones(self) -> list[str]:
+        return [name for name in self.server.databases if not name.startswith("seatrial_base_")]
+
+
+def listing(inside: Inside) -> int:
+    if inside.commands == ["set up", "bin/list"]:
+        (inside.place("/seatrial/io") / "units").write_text("a\nb\nc\n")
+        return 0
+    return everything(inside)
+
+
+def test_each_execution_has_a_clone_of_the_frozen_template(scripted: Maker) -> None:
+    world = World(scripted, listing, "execution")
+    prepared = world.prepare()
+    assert prepared.template is not None
+    assert prepared.units == UNITS
+    leg = prepared.template.database
+    assert world.server.databases[leg].frozen
+    assert world.server.roles == {}
+    order, recorder = world.batch(prepared)
+    assert world.bench.run(order, recorder).code == "done"
+    opened = world.bench.door.opened
+    assert [database for _, database, _ in opened] == [leg, order.execution_database(1)]
+    assert opened[1][2] == order.execution_database(1)
+    assert world.clones() == [leg], "the clone is dropped with its execution"
+
+
+def test_the_executions_of_a_leg_can_share_its_own_database(scripted: Maker) -> None:
+    world = World(scripted, listing, "leg")
+    prepared = world.prepare()
+    assert prepared.template is not None
+    leg = prepared.template.database
+    assert not world.server.databases[leg].frozen
+    for task in (2, 3):
+        order, recorder = world.batch(prepared, task)
+        outcome = world.bench.run(order, recorder)
+        assert outcome.code == "done", outcome.why
+        assert "clone" not in [name for name, *_ in recorder.steps]
+    opened = world.bench.door.opened
+    assert {database for _, database, _ in opened} == {leg}
+    roles = [role for _, _, role in opened]
+    assert len(set(roles)) == 3, "each its own role"
+    assert world.clones() == [leg], "never dropped by an execution"
+
+
+def test_a_failing_execution_does_not_drop_the_shared_database(scripted: Maker) -> None:
+    def script(inside: Inside) -> int:
+        return listing(inside) if inside.commands[0] == "set up" else 1
+
+    world = World(scripted, script, "leg")
+    prepared = world.prepare()
+    order, recorder = world.batch(prepared)
+    assert world.bench.run(order, recorder).code == "units_failed"
+    assert prepared.template is not None
+    assert world.clones() == [prepared.template.database]
+
+
+def test_a_dropped_link_is_an_interruption_only_when_the_probe_agrees(scripted: Maker) -> None:
+    def script(inside: Inside) -> int:
+        return listing(inside) if inside.commands[0] == "set up" else 1
+
+    world = World(scripted, script, "execution")
+    prepared = world.prepare()
+    world.bench.door.lines = ["server conn crashed?"]
+    order, recorder = world.batch(prepared)
+    assert world.bench.run(order, recorder).code == "units_failed", "it ended its own session"
+    world.server.stop()
+    world.server.start()
+    order, recorder = world.batch(prepared, 3)
+    outcome = world.bench.run(order, recorder)
+    assert outcome.code == "database_lost"
+    assert "server conn crashed?" in outcome.why
+    assert set(recorder.units.values()) == {UnitState.TODO}
+    assert len(world.clones()) == 1
+
+
+def test_a_batch_without_a_frozen_template_says_so(scripted: Maker, tmp_path: Path) -> None:
+    world = World(scripted, listing, "execution")
+    prepared = world.prepare()
+    assert prepared.template is not None
+    world.source.drop(prepared.template.database)
+    order, recorder = world.batch(prepared)
+    outcome = world.bench.run(order, recorder)
+    assert outcome.code == "database_refused"
+    assert recorder.steps[-1][0:2] == ("clone", "failed")
+    assert world.bench.left_over() == []
