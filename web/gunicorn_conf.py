@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from jobs.settings import settings_from_process
@@ -22,5 +23,5 @@ control_socket_disable = True
 
 
 def post_worker_init(worker: Any) -> None:
-    """End live streams when the worker is told to stop."""
-    follow_server(worker.wsgi, lambda: not worker.alive)
+    """End live streams when the worker is told to stop, or is left alone by a master that was killed."""
+    follow_server(worker.wsgi, lambda: not worker.alive or os.getppid() != worker.ppid)
