@@ -10,7 +10,7 @@ uptime() { read -r now _ </proc/uptime; }
 hundredths() { echo $((${1%.*} * 100 + 1${1#*.} - 100)); }
 # In the log too, so that each line stands exactly where it belongs; a line that the script left open is ended first.
 say() {
-    [ -z "$(tail -c 1 <&4 2>/dev/null | tr '\0' x)" ] || echo
+    [ -z "$({ tail -c 1 <&4 | tr '\0' x; } 2>/dev/null)" ] || echo
     printf "── $@"
 }
 
