@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import BinaryIO, Protocol
 
 from jobs.adapters.sql_inside import Chunks, SqlInside
@@ -34,6 +35,7 @@ from runner.spec import Spec, parse_spec
 SPEC_FILE = "seatrial.yml"
 LOG_WINDOW = 65_536
 EVERYTHING = RunFilter()
+UNITS_FOR_A_PACE = 20  # with fewer of its own, a run's pace is guessed better from the last run
 
 
 class Doorbell(Protocol):
@@ -117,6 +119,10 @@ class Service:
         self._objects = objects
         self._mirror = mirror
         self._doorbell = doorbell
+        # A commit's file never changes, and reading it costs a process of git's.
+        self._spec_file = lru_cache(512)(lambda project, sha: mirror(project).read_file(sha, SPEC_FILE))
+        self._parsed = lru_cache(512)(lambda text, source: parse_spec(text, source=source))
+        self._last_pace = lru_cache(512)(lambda project, run: store.ledger.last_pace(project, before=run))
 
     # ---- projects and refs ------------------------------------------------------------------------------
 
@@ -157,9 +163,8 @@ class Service:
     def preview(self, project: str, ref: str) -> Preview:
         """Resolve a ref at the remote and read its seatrial.yml; raises RequestError."""
         settings = self._project(project)
-        mirror = self._mirror(project)
-        resolved = mirror.resolve(ref)
-        text: str | bytes | None = mirror.read_file(resolved.commit.sha, SPEC_FILE)
+        resolved = self._mirror(project).resolve(ref)
+        text: str | bytes | None = self._spec_file(project, resolved.commit.sha)
         source = f"{SPEC_FILE} of {resolved.commit.sha[:10]}"
         if text is None and settings.spec is not None:
             text, source = settings.spec.read_text(encoding="utf-8"), f"the project's default ({settings.spec.name})"
@@ -171,7 +176,7 @@ class Service:
                 remedy=f"Commit a {SPEC_FILE} at its root, or set projects.{project}.spec in seatrial.toml.",
             )
         try:
-            spec = parse_spec(text, source=source)
+            spec = self._parsed(text, source)
         except SpecError as error:
             raise SpecRefused(
                 f"{source} is not valid.",
@@ -402,17 +407,21 @@ class Service:
     # ---- in words ---------------------------------------------------------------------------------------
 
     def estimate(self, run: int) -> Estimate | None:
-        """Estimate what is left from the durations of the units that this run finished already."""
+        """Estimate what is left: from this run's own units, or from the last run's while it has too few."""
         found = self._runs.get(run)
         if found.state.final or found.units.total is None:
             return None
         finished, seconds = self._inside.unit_seconds(run)
-        if not finished or not seconds:
+        last = self._last_pace(found.project, run) if finished < UNITS_FOR_A_PACE else None
+        if last is not None:
+            each, basis = last[1], f"from run {last[0]}"
+        elif finished and seconds:
+            each, basis = seconds / finished, "from this run's finished units"
+        else:
             return None
         left = found.units.total - found.units.done - found.units.failed
         parallel = max(1, sum(1 for task in self._inside.tasks(run) if task.state is TaskState.RUNNING))
-        each = seconds / finished
-        return Estimate(left * each / parallel, 60.0 * parallel / each, "from this run's finished units")
+        return Estimate(left * each / parallel, 60.0 * parallel / each if each else None, basis)
 
     def explain(self, run: int) -> str:
         """Answer "why is it not running?"; empty when it runs or has ended."""

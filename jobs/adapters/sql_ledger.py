@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, insert, or_, select, update
+from sqlalchemy import Connection, Row, bindparam, func, insert, or_, select, update
 
 from jobs.adapters.sql_engine import Database
 from jobs.adapters.sql_moves import fence
@@ -236,24 +236,34 @@ class SqlLedger:
         )
 
     def durations(self, project: str, leg: str, *, before: int) -> dict[str, float]:
-        """Give the seconds that each unit took in the project's last run of at least as many units as this one's."""
+        """Give the seconds that each unit took in the last run that this one can be compared with."""
         with self._db.read() as connection:
-            chosen = select(runs.c.units_filter).where(runs.c.id == before).scalar_subquery()
-            last = connection.execute(
-                select(runs.c.id)
-                .where(
-                    runs.c.project == project,
-                    runs.c.id < before,
-                    runs.c.units_done > 1,
-                    runs.c.state.in_([RunState.DONE.value, RunState.FAILED.value]),
-                    or_(runs.c.units_filter.is_(None), runs.c.units_filter == chosen),
-                )
-                .order_by(runs.c.id.desc())
-                .limit(1)
-            ).scalar_one_or_none()
-            if last is None:
-                return {}
+            last = _comparable(connection, project, before)
             query = select(units.c.unit, units.c.seconds).where(
                 units.c.run == last, units.c.leg == leg, units.c.seconds.is_not(None)
             )
             return {unit: seconds for unit, seconds in connection.execute(query)}  # noqa: C416 - rows are no pairs
+
+    def last_pace(self, project: str, *, before: int) -> tuple[int, float] | None:
+        """Give the last run that this one can be compared with, and how many seconds its units took on average."""
+        with self._db.read() as connection:
+            last = _comparable(connection, project, before)
+            mean = connection.execute(select(func.avg(units.c.seconds)).where(units.c.run == last)).scalar_one()
+            return None if last is None or mean is None else (last, float(mean))
+
+
+def _comparable(connection: Connection, project: str, before: int) -> int | None:
+    """Find the project's last run, before this one, of at least as many units as this one's."""
+    chosen = select(runs.c.units_filter).where(runs.c.id == before).scalar_subquery()
+    return connection.execute(
+        select(runs.c.id)
+        .where(
+            runs.c.project == project,
+            runs.c.id < before,
+            runs.c.units_done > 1,
+            runs.c.state.in_([RunState.DONE.value, RunState.FAILED.value]),
+            or_(runs.c.units_filter.is_(None), runs.c.units_filter == chosen),
+        )
+        .order_by(runs.c.id.desc())
+        .limit(1)
+    ).scalar_one_or_none()
