@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -13,6 +14,7 @@ from runner.errors import Problem, RequestError
 NOTE_CHARACTERS = 2_000
 PRIORITY = range(-100, 101)
 FILTER_CHARACTERS = 2_000
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class SubmissionRefused(RequestError):
@@ -41,7 +43,7 @@ class Submission:
             problems.append(Problem("project", "name one of the projects of seatrial.toml"))
         if not self.ref:
             problems.append(Problem("ref", "name a branch, a tag, a commit or refs/pull/N/head"))
-        if self.priority not in PRIORITY:
+        if type(self.priority) is not int or self.priority not in PRIORITY:
             allowed = f"use a whole number from {PRIORITY[0]} to {PRIORITY[-1]}"
             problems.append(Problem("priority", allowed, str(self.priority)[:40]))
         if len(self.note) > NOTE_CHARACTERS:
@@ -52,9 +54,12 @@ class Submission:
             problems.append(
                 Problem("units", f"use {FILTER_CHARACTERS:,} characters at most", f"{len(self.units):,} characters")
             )
-        for name, value in (("project", self.project), ("note", self.note), ("units", self.units or "")):
+        for name in ("project", "ref", "units", "database", "note"):
+            value = getattr(self, name) or ""
             if "\x00" in value:
                 problems.append(Problem(name, "leave out the NUL character", "\\x00"))
+            if half := _SURROGATE.search(value):
+                problems.append(Problem(name, "leave out the half of a surrogate pair", ascii(half[0])))
         if self.options:
             problems.append(Problem("options", "no options are known yet", ", ".join(sorted(self.options))[:80]))
         if self.baseline is not None:

@@ -68,7 +68,7 @@ class Sweeper:
             except StoreUnavailable as error:
                 self._seen = {}  # nobody could renew meanwhile: everyone gets a whole lease again
                 log.error("sweeper.store_away", error=error.text)
-            if not cleaner.is_alive():
+            if not cleaner.is_alive() and not self.stop.is_set():
                 raise RuntimeError("the cleaner ended")  # a bug: its trace is in the log, the supervisor starts anew
 
     def _clean_on(self) -> None:
