@@ -14,6 +14,7 @@ from runner.errors import (
     Cancelled,
     ContainerLost,
     DiskFull,
+    EngineUnavailable,
     LimitExceeded,
     OutOfMemory,
     OutputRefused,
@@ -36,7 +37,10 @@ LOG_READ = 1 << 20
 MARKS_READ = 1 << 16  # some thousand marks: between two reads cancel and limits are looked at
 MARKS_AT_ONCE = 500  # in one transaction, after one round of syncing their outputs
 GRACE_SECONDS = 5.0
-KILLED = (137, 143)  # SIGKILL or SIGTERM to the container's first process: only from outside (see wrapper.sh)
+ENGINE_AWAY_SECONDS = 60.0  # a restart of dockerd takes seconds, and with live-restore the containers run on
+# Without an exit file: killed by a signal, or (255) gone with an engine that does not restore. Nothing inside can do
+# that to the container's first process (see wrapper.sh).
+KILLED = 128
 _EXIT = re.compile(rb"(\d{1,3}) (stopped)?\n")
 
 
@@ -88,6 +92,7 @@ class Follower:
         self._disk = DiskWatch(self.workspace.root)
         self._refused: set[str] = set()
         self._open_line = False
+        self._away: float | None = None
         self._begin()
 
     def _begin(self) -> None:
@@ -251,7 +256,16 @@ class Follower:
             return found
         self._next_look = now + INSPECT_SECONDS
         self._look_for_replaced()
-        state = self.engine.inspect(self.name)
+        try:
+            state = self.engine.inspect(self.name)
+        except EngineUnavailable:
+            if self._away is None:
+                self._away = now
+                self._say("the Docker engine does not answer; going on by the container's files meanwhile")
+            if now - self._away > ENGINE_AWAY_SECONDS:
+                raise
+            return None
+        self._away = None
         if state is not None and state.running:
             return None
         self.outputs.check = lambda: None
@@ -264,7 +278,7 @@ class Follower:
         if state.oom_killed:
             raise self._out_of_memory()
         code = state.exit_code
-        if code is None or code in KILLED or state.error:
+        if code is None or code >= KILLED or state.error:
             told = state.error or "nothing in it can do that"
             raise ContainerLost(f"The workspace was killed from outside (exit code {code}; {told}).")
         self._say(f"there is no exit file to read; the engine tells exit code {code}")

@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import queue
 import re
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import docker
-import requests
-from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.errors import APIError, ImageNotFound, NotFound
 from docker.types import DriverConfig, LogConfig, Ulimit
 from docker.types import Mount as DockerMount
-from docker.utils.build import create_archive, walk
-from urllib3.exceptions import HTTPError
 
+from runner.adapters.docker_calls import long_call, pack_context, translated
 from runner.errors import (
     ContainerForeign,
     ContainerLost,
-    EngineRefused,
     EngineUnavailable,
     ImageBuildFailed,
     ImageMissing,
     ImageUnusable,
     OutputRefused,
 )
-from runner.files import open_inside
 from runner.model import Container, ContainerState, Image
 
 LABEL = "seatrial."
@@ -37,25 +29,10 @@ LABEL = "seatrial."
 # Engine 20.10 spoke 1.41; naming it saves a round trip a connection and keeps the oldest supported engine honest.
 API_VERSION = "1.41"
 
-# A stream that breaks off comes as urllib3's own error.
-_FAILURES = (DockerException, requests.RequestException, HTTPError, OSError)
 # As runc says it of the command; a mount that is missing sounds alike, and is not the image's fault.
 _NOT_EXECUTABLE = re.compile(
     r'exec: ".*(?:not found|no such file|permission denied)|exec format error|exec user process'
 )
-IGNORE_BYTES = 1 << 20
-# How often a long call looks whether it is still wanted.
-CHECK_SECONDS = 0.2
-
-
-@contextmanager
-def _translated(what: str) -> Iterator[None]:
-    try:
-        yield
-    except _FAILURES as error:
-        text = getattr(error, "explanation", None) or str(error)
-        family = EngineRefused if isinstance(error, APIError) else EngineUnavailable
-        raise family(f"The Docker engine could not {what}: {text}") from error
 
 
 class DockerEngine:
@@ -69,7 +46,7 @@ class DockerEngine:
         kwargs: dict[str, Any] = {"version": API_VERSION, "timeout": timeout}
         if self._base_url:
             kwargs["base_url"] = self._base_url
-        with _translated("be reached"):
+        with translated("be reached"):
             return docker.APIClient(**kwargs)
 
     def close(self) -> None:
@@ -82,7 +59,7 @@ class DockerEngine:
         """Create, or adopt the one of this name and these labels."""
         labels = {LABEL + key: value for key, value in container.labels.items()}
         try:
-            with _translated(f"create {container.name}"):
+            with translated(f"create {container.name}"):
                 self._api.create_container_from_config(  # type: ignore[no-untyped-call]  # so in the stubs
                     self._config(container, labels), container.name
                 )
@@ -152,7 +129,7 @@ class DockerEngine:
     def start(self, name: str) -> None:
         """Start; safe to call on one that runs."""
         try:
-            with _translated(f"start {name}"):
+            with translated(f"start {name}"):
                 self._api.start(name)
         except EngineUnavailable as error:
             cause = error.__cause__
@@ -166,7 +143,7 @@ class DockerEngine:
     def inspect(self, name: str) -> ContainerState | None:
         """Tell what it is doing, or None when there is none."""
         try:
-            with _translated(f"inspect {name}"):
+            with translated(f"inspect {name}"):
                 found = self._api.inspect_container(name)
         except EngineUnavailable as error:
             if isinstance(error.__cause__, NotFound):
@@ -188,7 +165,7 @@ class DockerEngine:
     def stop(self, name: str, *, grace: float) -> None:
         """Ask to stop, kill after `grace` seconds."""
         try:
-            with _translated(f"stop {name}"):
+            with translated(f"stop {name}"):
                 self._api.stop(name, timeout=max(0, round(grace)))
         except EngineUnavailable as error:
             if not isinstance(error.__cause__, NotFound):
@@ -197,7 +174,7 @@ class DockerEngine:
     def remove(self, name: str) -> None:
         """Kill and remove with its anonymous volumes."""
         try:
-            with _translated(f"remove {name}"):
+            with translated(f"remove {name}"):
                 self._api.remove_container(name, v=True, force=True)
         except EngineUnavailable as error:
             cause = error.__cause__
@@ -208,7 +185,7 @@ class DockerEngine:
     def find(self, **labels: str) -> list[ContainerState]:
         """List containers, ended ones too, that carry all these labels."""
         wanted = [f"{LABEL}{key}={value}" for key, value in labels.items()]
-        with _translated("list containers"):
+        with translated("list containers"):
             found = self._api.containers(all=True, filters={"label": wanted or [LABEL + "installation"]})
         return [
             ContainerState(
@@ -227,7 +204,7 @@ class DockerEngine:
     def output(self, name: str, *, limit: int = 65_536) -> bytes:
         """Give the last bytes that a container of ours (a gateway) wrote to its standard output."""
         try:
-            with _translated(f"read the output of {name}"):
+            with translated(f"read the output of {name}"):
                 data: bytes = self._api.logs(name, stdout=True, stderr=True, tail=500)
         except EngineUnavailable as error:
             if isinstance(error.__cause__, NotFound):
@@ -240,7 +217,7 @@ class DockerEngine:
     def image(self, name: str) -> Image | None:
         """Find an image on this host."""
         try:
-            with _translated(f"inspect the image {name}"):
+            with translated(f"inspect the image {name}"):
                 found = self._api.inspect_image(name)  # type: ignore[no-untyped-call]  # so in the stubs
                 return Image(name, found["Id"])
         except EngineUnavailable as error:
@@ -252,8 +229,8 @@ class DockerEngine:
         """Fetch an image from its registry; raises ImageMissing."""
         repository, tag = _reference(name)
         try:
-            for item in self._long_call(
-                f"pull {name}", lambda api: api.pull(repository, tag, stream=True, decode=True), check
+            for item in long_call(
+                self._connect, f"pull {name}", lambda api: api.pull(repository, tag, stream=True, decode=True), check
             ):
                 if "error" in item:
                     raise _missing(name, item["error"])
@@ -300,7 +277,7 @@ class DockerEngine:
 
         try:
             with packed:
-                for item in self._long_call(f"build {tag}", begin, check):
+                for item in long_call(self._connect, f"build {tag}", begin, check):
                     if "stream" in item:
                         log(item["stream"].encode("utf-8", "replace"))
                     if "error" in item:
@@ -319,53 +296,9 @@ class DockerEngine:
             raise ImageBuildFailed("The build ended without an image.")
         return image
 
-    def _long_call(
-        self, what: str, begin: Callable[[docker.APIClient], Any], check: Callable[[], None]
-    ) -> Iterator[dict[str, Any]]:
-        """Give what a call of minutes tells, line by line; `check` may end it, which ends it in the engine too."""
-        answers: list[Any] = []
-        told: queue.Queue[dict[str, Any] | BaseException | None] = queue.Queue()
-        api = self._connect(timeout=None)
-        api.hooks["response"].append(lambda answer, **_: answers.append(answer))
-
-        def read() -> None:
-            try:
-                for chunk in begin(api):
-                    told.put(chunk)
-                told.put(None)
-            except (*_FAILURES, ValueError) as error:
-                told.put(error)
-
-        thread = threading.Thread(target=read, name="engine-call", daemon=True)
-        thread.start()
-        try:
-            while True:
-                check()
-                try:
-                    item = told.get(timeout=CHECK_SECONDS)
-                except queue.Empty:
-                    continue
-                if item is None:
-                    return
-                if isinstance(item, ValueError):
-                    raise EngineUnavailable(f"The Docker engine could not {what}: {item}") from item
-                if isinstance(item, BaseException):
-                    with _translated(what):
-                        raise item
-                yield item
-        finally:
-            # Whoever reads in the thread is woken, and the engine sees that nobody listens.
-            for answer in answers:
-                with contextlib.suppress(OSError, RuntimeError, ValueError):
-                    answer.raw.shutdown()
-            thread.join(timeout=5.0)
-            for answer in answers:
-                answer.close()
-            api.close()
-
     def info(self) -> dict[str, Any]:
         """Give what the engine says of itself."""
-        with _translated("tell of itself"):
+        with translated("tell of itself"):
             found: dict[str, Any] = self._api.info()
             return found
 
@@ -387,25 +320,3 @@ def _missing(name: str, why: str) -> ImageMissing:
         f"The image {name} is not on this machine and could not be fetched: {why}. "
         "Check its name, or build or load it here."
     )
-
-
-def pack_context(root: Path, extra: dict[str, bytes]) -> IO[bytes]:
-    """Pack a build context as the docker client would, .dockerignore and all; links are packed as links.
-
-    Raises OutputRefused when .dockerignore is not a regular file.
-    """
-    try:
-        with open_inside(root, ".dockerignore") as file:
-            lines = file.read(IGNORE_BYTES).decode("utf-8", "replace").splitlines()
-    except FileNotFoundError:
-        lines = []
-    patterns = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-    # Whatever the branch has where our own files go would be in their way, a link most of all.
-    ours = {name.split("/", 1)[0] for name in extra}
-    files = sorted(path for path in walk(str(root), patterns) if path.split("/", 1)[0] not in ours)
-    packed: Any = create_archive(
-        str(root),
-        files=files,
-        extra_files=[(name, data.decode("utf-8", "surrogateescape")) for name, data in extra.items()],
-    )
-    return packed  # type: ignore[no-any-return]  # a temporary file

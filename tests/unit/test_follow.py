@@ -106,6 +106,8 @@ def ended(
         (75, False, None, "resume_requested"),
         (137, False, None, "container_lost"),
         (143, False, None, "container_lost"),
+        (255, False, None, "container_lost"),
+        (255, False, "255 \n", "units_failed"),
         (143, False, "143 stopped\n", "container_lost"),
         (137, True, None, "out_of_memory"),
         (1, True, "1 \n", "out_of_memory"),

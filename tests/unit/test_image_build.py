@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from runner.adapters.docker_engine import _reference, pack_context
+from runner.adapters.docker_calls import pack_context
+from runner.adapters.docker_engine import _reference
 from runner.adapters.engine_memory import MemoryEngine
 from runner.errors import Cancelled, ImageBuildFailed, ImageMissing, OutputRefused, TimedOut
 from runner.images import BuildHost, _adapted, _bases, _instructions, acquire

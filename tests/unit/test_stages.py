@@ -129,7 +129,8 @@ def test_no_room_for_an_output_is_the_worlds_fault(scripted: Maker, monkeypatch:
 def test_an_engine_that_goes_away_leaves_the_container_for_later(
     scripted: Maker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("runner.follow.INSPECT_SECONDS", 0.05)
+    monkeypatch.setattr("runner.follow.INSPECT_SECONDS", 0.02)
+    monkeypatch.setattr("runner.follow.ENGINE_AWAY_SECONDS", 0.1)
 
     def script(inside: Inside) -> None:
         inside.print("begun\n")
@@ -151,6 +152,24 @@ def test_an_engine_that_goes_away_leaves_the_container_for_later(
     outcome = bench.run(bench.again(order, recorder), recorder)
     assert outcome.code == "done"
     assert recorder.executions == {1: ("ended", 0)}
+
+
+def test_an_engine_that_comes_back_soon_is_no_interruption(scripted: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runner.follow.INSPECT_SECONDS", 0.02)
+    bench = scripted(lambda inside: inside.print("begun\n"))
+    assert isinstance(bench.engine, ScriptedEngine)
+    order = bench.order(SPEC, UNITS)
+    recorder = bench.recorder(order)
+    running = bench.begin(order, recorder)
+    running.wait_for("begun")
+    bench.engine.up = False
+    running.wait_for("the Docker engine does not answer")
+    for unit in UNITS:
+        Inside(bench.engine.described[0]).finish(unit)
+    running.wait_for(lambda: UnitState.TODO not in recorder.units.values())
+    bench.engine.up = True
+    (bench.root / "executions" / bench.container() / "io" / "exit").write_text("0 \n")
+    assert running.end().code == "done"
 
 
 # ---- databases --------------------------------------------------------------------------------------------
