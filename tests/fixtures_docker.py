@@ -20,7 +20,7 @@ from runner.adapters.engine_memory import MemoryEngine, Program
 from runner.errors import Cancelled, Drained, Fenced, SeatrialError
 from runner.execution import Runtime
 from runner.images import BuildHost
-from runner.model import Container, ContainerState, Order, Output, Prepared, TaskKind, UnitResult, UnitState
+from runner.model import Container, ContainerState, Image, Order, Output, Prepared, TaskKind, UnitResult, UnitState
 from runner.ports import Databases, Engine
 from runner.spec import parse_spec
 from runner.workspace import CONTROL, IO, OUTPUT
@@ -387,9 +387,25 @@ def docker_engine() -> Iterator[DockerEngine]:
     engine.close()
 
 
+class TidyEngine(DockerEngine):
+    """An engine that remembers the images that it built, so that a test can take them away."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.built: list[str] = []
+
+    def build(self, context: Path, *, tag: str, **values: Any) -> Image:
+        self.built.append(tag)
+        return super().build(context, tag=tag, **values)
+
+
 @pytest.fixture
 def bench(docker_engine: DockerEngine, tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(docker_engine, tmp_path)
+    engine = TidyEngine()
+    made = Bench(engine, tmp_path)
     yield made
-    for state in docker_engine.find(installation=made.installation):
-        docker_engine.remove(state.name)
+    for state in engine.find(installation=made.installation):
+        engine.remove(state.name)
+    if engine.built:
+        subprocess.run(["docker", "rmi", "-f", *engine.built], check=False, capture_output=True)
+    engine.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import secrets
 import subprocess
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,55 +24,44 @@ def nonce() -> str:
     return secrets.token_hex(8)
 
 
-@pytest.fixture
-def images(bench: Bench) -> Iterator[list[str]]:
-    made: list[str] = []
-    yield made
-    for image in dict.fromkeys(made):
-        subprocess.run(["docker", "rmi", "-f", image], check=False, capture_output=True)
-
-
-def prepare(bench: Bench, images: list[str], spec: str = BUILD % "") -> tuple[Outcome, MemoryRecorder]:
+def prepare(bench: Bench, spec: str = BUILD % "") -> tuple[Outcome, MemoryRecorder]:
     order = bench.order(spec, kind=TaskKind.PREPARE)
     recorder = bench.recorder(order)
-    outcome = bench.run(order, recorder)
-    if outcome.prepared is not None:
-        images.append(outcome.prepared.image)
-    return outcome, recorder
+    return bench.run(order, recorder), recorder
 
 
 def detail(recorder: MemoryRecorder) -> str:
     return next(text for name, state, _, text in recorder.steps if (name, state) == ("image", "done"))
 
 
-def test_a_build_is_reused_as_long_as_its_content_is_the_same(bench: Bench, images: list[str], nonce: str) -> None:
+def test_a_build_is_reused_as_long_as_its_content_is_the_same(bench: Bench, nonce: str) -> None:
     (bench.tree / "file").write_text(nonce)
     (bench.tree / "Dockerfile").write_text(f"FROM {BASE}\nCOPY file /made\nRUN cat /made\n")
-    first, recorder = prepare(bench, images)
+    first, recorder = prepare(bench)
     assert first.code == "done", first.why
     assert detail(recorder).startswith("built seatrial/build:")
     assert "Step 2/" in recorder.said()
     assert f"{nonce}" in recorder.said(), "what a RUN prints is in the log"
-    again, recorder = prepare(bench, images)
+    again, recorder = prepare(bench)
     assert detail(recorder).startswith("reused")
     assert again.prepared == first.prepared
     (bench.tree / "file").write_text(nonce + "!")
-    changed, recorder = prepare(bench, images)
+    changed, recorder = prepare(bench)
     assert detail(recorder).startswith("built")
     assert changed.prepared is not None
     assert first.prepared is not None
     assert changed.prepared.image_digest != first.prepared.image_digest
 
 
-def test_a_missing_dockerfile_is_named(bench: Bench, images: list[str]) -> None:
-    outcome, _ = prepare(bench, images)
+def test_a_missing_dockerfile_is_named(bench: Bench) -> None:
+    outcome, _ = prepare(bench)
     assert outcome.code == "image_build_failed"
     assert "The commit has no Dockerfile, which workspace.build.dockerfile names." in outcome.why
 
 
-def test_a_build_that_fails_shows_its_last_lines(bench: Bench, images: list[str]) -> None:
+def test_a_build_that_fails_shows_its_last_lines(bench: Bench) -> None:
     (bench.tree / "Dockerfile").write_text(f"FROM {BASE}\nRUN echo nearly there; echo but no >&2; exit 7\n")
-    outcome, recorder = prepare(bench, images)
+    outcome, recorder = prepare(bench)
     assert outcome.code == "image_build_failed"
     assert "returned a non-zero code: 7" in outcome.why
     assert "nearly there" in recorder.said()
@@ -81,9 +69,9 @@ def test_a_build_that_fails_shows_its_last_lines(bench: Bench, images: list[str]
 
 
 @pytest.mark.parametrize("text", ["", "NONSENSE x\n", "RUN true\n", "FROM\n"])
-def test_a_dockerfile_that_is_none_is_the_branchs_fault(bench: Bench, images: list[str], text: str) -> None:
+def test_a_dockerfile_that_is_none_is_the_branchs_fault(bench: Bench, text: str) -> None:
     (bench.tree / "Dockerfile").write_text(text)
-    outcome, _ = prepare(bench, images)
+    outcome, _ = prepare(bench)
     assert outcome.code == "image_build_failed", outcome.why
 
 
@@ -98,9 +86,9 @@ def test_a_build_can_be_cancelled(bench: Bench, nonce: str) -> None:
     assert outcome.code == "cancelled"
 
 
-def test_a_build_has_as_long_as_a_setup(bench: Bench, images: list[str], nonce: str) -> None:
+def test_a_build_has_as_long_as_a_setup(bench: Bench, nonce: str) -> None:
     (bench.tree / "Dockerfile").write_text(f"FROM {BASE}\nRUN echo {nonce}; sleep 60\n")
-    outcome, _ = prepare(bench, images, BUILD % "" + "\ntimeouts: {setup: 2s}")
+    outcome, _ = prepare(bench, BUILD % "" + "\ntimeouts: {setup: 2s}")
     assert outcome.code == "timed_out"
     assert "timeouts.setup" in outcome.why
     assert outcome.seconds < 10
@@ -121,7 +109,7 @@ def canary(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("where", ["context", "above the context", "dockerfile", "above the dockerfile", "ignore"])
-def test_links_out_of_the_tree_are_refused(bench: Bench, images: list[str], canary: Path, where: str) -> None:
+def test_links_out_of_the_tree_are_refused(bench: Bench, canary: Path, where: str) -> None:
     dockerfile = f"FROM {BASE}\nRUN cat secret /secret 2>&1; false\n"
     extra = ""
     if where == "context":
@@ -142,22 +130,20 @@ def test_links_out_of_the_tree_are_refused(bench: Bench, images: list[str], cana
     spec = BUILD % extra
     if where == "above the dockerfile":
         spec = spec.replace("dockerfile: Dockerfile", "dockerfile: link/Dockerfile")
-    outcome, recorder = prepare(bench, images, spec)
+    outcome, recorder = prepare(bench, spec)
     assert outcome.code == "image_build_failed"
     assert "a symbolic link" in outcome.why
     assert CANARY not in recorder.said()
 
 
 @pytest.mark.parametrize("copy", ["secret", "dir/secret", "dir", "."])
-def test_links_in_the_context_lead_nowhere(
-    bench: Bench, images: list[str], canary: Path, copy: str, nonce: str
-) -> None:
+def test_links_in_the_context_lead_nowhere(bench: Bench, canary: Path, copy: str, nonce: str) -> None:
     (bench.tree / "secret").symlink_to(canary / "secret")
     (bench.tree / "dir").symlink_to(canary)
     (bench.tree / ".seatrial-build").symlink_to(canary)
     show = "RUN grep -r canary /made / --include=secret -s | head; ls -lR /made; cat /made /made/secret || true"
     (bench.tree / "Dockerfile").write_text(f"FROM {BASE}\nCOPY {copy} /made\n{show} # {nonce}\n")
-    _, recorder = prepare(bench, images)
+    _, recorder = prepare(bench)
     assert CANARY not in recorder.said()
     assert (canary / "Dockerfile").read_text().startswith("FROM"), "nothing was written there either"
 
@@ -168,9 +154,7 @@ PROXY = "http://proxy.canary.invalid:3128"
 PASSWORD = "http://user:pa55-canary@proxy.invalid:3128"
 
 
-def test_proxies_and_certificates_are_there_for_the_build_alone(
-    bench: Bench, images: list[str], tmp_path: Path, nonce: str
-) -> None:
+def test_proxies_and_certificates_are_there_for_the_build_alone(bench: Bench, tmp_path: Path, nonce: str) -> None:
     bundle = tmp_path / "bundle.crt"
     bundle.write_text(f"# a public bundle {nonce}\n")
     bench.runtime = replace(
@@ -182,7 +166,7 @@ def test_proxies_and_certificates_are_there_for_the_build_alone(
         f'RUN echo "proxy is $HTTP_PROXY" | sed \'s/c[a]nary/c-a-n-a-r-y/\'; echo "$SSL_CERT_FILE"; cat {CA_IN_IMAGE}; '
         'test -z "$HTTPS_PROXY"\n'
     )
-    outcome, recorder = prepare(bench, images)
+    outcome, recorder = prepare(bench)
     assert outcome.code == "done", outcome.why + recorder.said()
     said = recorder.said()
     assert "proxy is http://proxy.c-a-n-a-r-y.invalid:3128" in said, "the build saw it"
