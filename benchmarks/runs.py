@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import shutil
 import subprocess
 import threading
 import time
@@ -35,7 +34,6 @@ def rows(root: Path) -> Iterator[Row]:
             subprocess.run(
                 ["docker", "run", "--rm", "--network", "none", "-v", mount, "-w", "/src", IMAGE, "true"], check=True
             )
-            shutil.rmtree(target)
 
         yield ratio_row(
             "a warm trivial run, submit → done",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -53,7 +52,6 @@ def rows(root: Path) -> Iterator[Row]:
     def worktree() -> None:
         target = root / f"worktree-{next(counter)}"
         _git("worktree", "add", "--detach", "-f", str(target), shas[0], cwd=root / "mirror.git")
-        shutil.rmtree(target)
 
     fresh = iter(shas[1:])
     yield ratio_row(
