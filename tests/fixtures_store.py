@@ -27,6 +27,7 @@ from jobs.run import Event, Run, Task, TaskState, Unit
 from runner.model import Output, Prepared, Reason, TaskKind, Template, UnitResult, UnitState
 
 OUTPUT = Output("x.csv", "ab" * 32, 12)
+SPEC = "version: 1\nworkspace: {image: debian}\nunits: bin/list\nrun: bin/export\n"
 WORLD = Reason("database_lost", "The link dropped.")
 
 
@@ -46,7 +47,7 @@ class Hands:
             "subject",
             "author",
             "f",
-            "version: 1",
+            SPEC,
             "d",
         )
         return NewRun(

@@ -85,6 +85,8 @@ class SqlPlan:
             with self._db.write() as connection:
                 fence(connection, task, attempt)
                 connection.execute(statement, values)
+                # A sign of life: the worker's own has to wait for this row.
+                connection.execute(update(tasks).where(tasks.c.id == task).values(renewals=tasks.c.renewals + 1))
             time.sleep(PAUSE)
         with self._db.write() as connection:
             row = fence(connection, task, attempt)
@@ -239,16 +241,14 @@ def add_task(
 
 def count_units(connection: Connection, run: int) -> None:
     """Count the run's units anew into its row."""
-
-    def number(*where: Any) -> Any:
-        return select(func.count()).select_from(units).where(units.c.run == run, *where).scalar_subquery()
-
+    query = select(units.c.state, func.count().label("n")).where(units.c.run == run).group_by(units.c.state)
+    counts = {row.state: row.n for row in connection.execute(query)}
     connection.execute(
         update(runs)
         .where(runs.c.id == run)
         .values(
-            units_total=number(),
-            units_done=number(units.c.state == UnitState.DONE.value),
-            units_failed=number(units.c.state == UnitState.FAILED.value),
+            units_total=sum(counts.values()) or None,  # not known yet
+            units_done=counts.get(UnitState.DONE.value, 0),
+            units_failed=counts.get(UnitState.FAILED.value, 0),
         )
     )
