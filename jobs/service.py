@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from jobs.adapters.sql_inside import Chunks, SqlInside
@@ -101,6 +102,18 @@ class Changes:
     steps: tuple[StepRecord, ...]
 
 
+def _default_spec(project: str, file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise SpecRefused(
+            f"The default specification of project {project} cannot be read: {error.strerror}.",
+            field="ref",
+            value=str(file),
+            remedy=f"Mend projects.{project}.spec in seatrial.toml.",
+        ) from None
+
+
 class Service:
     """The verbs of Seatrial; every error that a caller can mend is a RequestError."""
 
@@ -167,7 +180,7 @@ class Service:
         text: str | bytes | None = self._spec_file(project, resolved.commit.sha)
         source = f"{SPEC_FILE} of {resolved.commit.sha[:10]}"
         if text is None and settings.spec is not None:
-            text, source = settings.spec.read_text(encoding="utf-8"), f"the project's default ({settings.spec.name})"
+            text, source = _default_spec(project, settings.spec), f"the project's default ({settings.spec.name})"
         if text is None:
             raise SpecRefused(
                 f"{ref} has no {SPEC_FILE}, and project {project} has no default for it.",
@@ -284,6 +297,13 @@ class Service:
         if old.project not in self._settings.projects:
             raise Conflict(
                 f"Project {old.project} is not in seatrial.toml any more.", field="project", value=old.project
+            )
+        if old.database is not None and old.database not in self._settings.databases:
+            raise Conflict(
+                f"Database {old.database} is not in seatrial.toml any more.",
+                field="database",
+                value=old.database,
+                remedy="Submit the commit again and choose another one.",
             )
         new = NewRun(
             project=old.project,
