@@ -11,7 +11,8 @@ from web import links
 from web import schemas as s
 
 if TYPE_CHECKING:
-    from jobs.service import Estimate, PoolStatus, Preview, ProjectInfo
+    from jobs.outlook import Estimate, PoolStatus
+    from jobs.projects import Preview, ProjectInfo
 
 
 def reason(found: Reason | None) -> s.ReasonOut | None:

@@ -13,7 +13,8 @@ from sqlalchemy import text
 from jobs.adapters.file_objects import FileObjects
 from jobs.adapters.sql_ledger import INLINE_BYTES
 from jobs.run import Verdict
-from jobs.service import Changes, Service
+from jobs.service import Service
+from jobs.views import Changes
 from runner.errors import NotFound
 from runner.model import Output, UnitResult, UnitState
 

@@ -15,7 +15,7 @@ from flask import Flask
 from web_site import Site
 
 from jobs.run import TaskState
-from jobs.service import Changes
+from jobs.views import Changes
 from web.hub import CHUNK, Hub
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from web_site import Site
 
-from jobs.service import SpecRefused
+from jobs.projects import SpecRefused
 from jobs.settings import load_settings
 from jobs.submission import Submission, SubmissionRefused
 from runner.errors import Conflict
