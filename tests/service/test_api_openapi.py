@@ -20,7 +20,7 @@ from web_site import Site
 
 from web.openapi import OPERATIONS, build
 
-# A viewer's stream does not end by itself while a run goes on; tests/unit/test_api_stream.py has it.
+# A viewer's stream does not end by itself while a run goes on; tests/service/test_api_stream.py has it.
 STREAM = "/api/v1/runs/{run}/stream"
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,18 +19,6 @@ SHAPE = {
     "created_at", "started_at", "finished_at", "legs", "user", "note", "priority", "database", "units_filter",
     "pool", "cancel_requested", "parent", "options", "links",
 }  # fmt: skip
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    site = Site.make(tmp_path)
-    yield site
-    site.store.close()
-
-
-@pytest.fixture
-def client(site: Site) -> FlaskClient:
-    return site.app().test_client()
 
 
 def submit(client: FlaskClient, headers: dict[str, str] | None = None, **body: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,18 +11,6 @@ from web_site import Site
 
 from jobs.run import TaskState
 from runner.model import Reason
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    site = Site.make(tmp_path)
-    yield site
-    site.store.close()
-
-
-@pytest.fixture
-def client(site: Site) -> FlaskClient:
-    return site.app().test_client()
 
 
 def page(client: FlaskClient, path: str, status: int = 200, **options: object) -> str:

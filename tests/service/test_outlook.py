@@ -1,7 +1,6 @@
-from __future__ import annotations
+"""What is left of a run, in time."""
 
-from collections.abc import Iterator
-from pathlib import Path
+from __future__ import annotations
 
 import pytest
 from web_site import Site
@@ -9,12 +8,9 @@ from web_site import Site
 UNITS = [f"tenant_{number:03}/pl" for number in range(50)]
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    made = Site.make(tmp_path)
-    made.worker()
-    yield made
-    made.store.close()
+@pytest.fixture(autouse=True)
+def worker(site: Site) -> None:
+    site.worker()
 
 
 def test_without_any_duration_nothing_is_estimated(site: Site) -> None:
@@ -50,20 +46,3 @@ def test_a_runs_own_units_count_when_there_are_enough(site: Site) -> None:
     assert found.basis == "from this run's finished units"
     assert found.seconds_left == pytest.approx(25 * 2.5)
     assert found.units_per_minute == pytest.approx(24)
-
-
-def test_a_commits_file_is_read_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    from runner.adapters.git_memory import MemoryMirror
-
-    reads = []
-    original = MemoryMirror.read_file
-
-    def counted(self: MemoryMirror, sha: str, path: str, **more: int) -> bytes | None:
-        reads.append(sha)
-        return original(self, sha, path, **more)
-
-    monkeypatch.setattr(MemoryMirror, "read_file", counted)
-    first, second = site.submit(), site.submit()
-    other = site.submit("main")
-    assert first.candidate.spec_digest == second.candidate.spec_digest
-    assert reads == [first.candidate.commit, other.candidate.commit]

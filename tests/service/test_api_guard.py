@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,13 +12,6 @@ from runner.errors import StoreUnavailable
 from web.app import create_app
 
 BODY = {"project": "accounts", "ref": "main"}
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    site = Site.make(tmp_path)
-    yield site
-    site.store.close()
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import json
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,13 +16,6 @@ from web_site import Site
 from jobs.run import TaskState
 from jobs.views import Changes
 from web.hub import CHUNK, Hub
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    site = Site.make(tmp_path)
-    yield site
-    site.store.close()
 
 
 @pytest.fixture
