@@ -21,7 +21,7 @@ import docker
 import httpx
 import psutil
 from docker.models.containers import Container
-from fixtures_postgres import free_port
+from fixtures_postgres import Sample, free_port
 
 from jobs.host import installation
 from jobs.settings import load_settings
@@ -96,11 +96,16 @@ class Server:
     live: ClassVar[list[Server]] = []  # for the diagnostics of a failed test
 
     def __init__(
-        self, projects: Mapping[str, Path], databases: Mapping[str, str] | None = None, *, slots: int = 2
+        self,
+        projects: Mapping[str, Path],
+        databases: Mapping[str, str] | None = None,
+        *,
+        slots: int = 2,
+        lease: float | None = None,
     ) -> None:
         self.root = Path(tempfile.mkdtemp(prefix="seatrial-up-"))
         self.home = self.root / "server"
-        self.slots = slots
+        self.slots, self.lease = slots, lease
         self.url = f"http://127.0.0.1:{free_port()}"
         self.config = self.root / "seatrial.toml"
         self.config.touch(mode=0o600)
@@ -114,6 +119,8 @@ class Server:
 
     def _settings(self, projects: Mapping[str, Path], databases: Mapping[str, str]) -> str:
         lines = ["[server]", f'listen = "{self.url.removeprefix("http://")}"', 'home = "server"']
+        if self.lease is not None:
+            lines.append(f'lease = "{self.lease:.0f}s"')
         lines += ["[pools.local]", f"slots = {self.slots}"]
         for name, repository in projects.items():
             lines += [f"[projects.{name}]", f'repository = "{repository}"']
@@ -140,12 +147,16 @@ class Server:
 
     def start(self) -> None:
         """Start it and wait until all its workers are there."""
+        self.launch()
+        self.wait_ready()
+
+    def launch(self) -> None:
+        """Start it."""
         with self.log.open("ab") as log:
             self.up = subprocess.Popen(
                 [sys.executable, "-m", "jobs.cli", "--config", str(self.config), "up"],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment(), start_new_session=True,
             )  # fmt: skip
-        self.wait_ready()
 
     def wait_ready(self) -> None:
         """Wait until the API answers and each slot's present process has registered."""
@@ -361,6 +372,23 @@ class Server:
     def workspaces(self, run: int) -> list[Container]:
         """List the running workspace containers of a run."""
         return [one for one in self.containers(kind="workspace", run=run) if one.status == "running"]
+
+    def left(self, sample: Sample | None = None) -> list[str]:
+        """List what there is of it beside the pause containers of its slots and the frozen bases."""
+        found = [str(one.name) for one in self.containers() if one.labels.get("seatrial.kind") != "pause"]
+        if sample is not None:
+            mark = f"_{self.installation}_"
+            found += [name for name in sample.databases() | sample.roles() if mark in name]
+        for directory in ("executions", "doors"):
+            if (self.home / directory).is_dir():
+                found += [str(path) for path in (self.home / directory).iterdir()]
+        volumes = self.engine.api.volumes(filters={"dangling": False})["Volumes"] or []
+        found += [volume["Name"] for volume in volumes if str(self.root) in str(volume.get("Options"))]
+        return found
+
+    def wait_clean(self, sample: Sample | None = None) -> None:
+        """Wait until nothing is left of any run."""
+        until(lambda: not self.left(sample), lambda: f"nothing is left of {self.left(sample)}")
 
     def open_gate(self, run: int) -> None:
         """Let the scripts of a run that wait in `gate` go on."""

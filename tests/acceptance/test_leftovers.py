@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from fixtures_git import Repository
 from fixtures_postgres import Sample, drop_sample, make_sample
-from fixtures_server import Server, branch_files, kill, until
+from fixtures_server import Server, branch_files, kill
 
 from jobs.adapters.embedded_postgres import EmbeddedPostgres
 
@@ -39,19 +39,6 @@ def server(lab: Repository, sample: Sample) -> Iterator[Server]:
         yield made
 
 
-def left(server: Server, sample: Sample) -> list[str]:
-    """List what there is of this installation, beside the pause containers of its slots and the frozen base."""
-    mark = f"_{server.installation}_"
-    found = [str(one.name) for one in server.containers() if one.labels.get("seatrial.kind") != "pause"]
-    found += [name for name in sample.databases() | sample.roles() if mark in name]
-    for directory in ("executions", "doors"):
-        if (server.home / directory).is_dir():
-            found += [str(path) for path in (server.home / directory).iterdir()]
-    volumes = server.engine.api.volumes(filters={"dangling": False})["Volumes"] or []
-    found += [volume["Name"] for volume in volumes if str(server.root) in str(volume.get("Options"))]
-    return found
-
-
 def test_nothing_is_left(server: Server, sample: Sample, lab: Repository) -> None:
     bases = {name for name in sample.databases() if name.startswith("seatrial_base_")}
     runs = {}
@@ -62,7 +49,7 @@ def test_nothing_is_left(server: Server, sample: Sample, lab: Repository) -> Non
     assert server.wait(runs["fails"], "failed")["reason"]["code"] == "units_failed"
 
     server.wait_log(runs["waits"], "begin waits\n")
-    assert left(server, sample)
+    assert server.left(sample)
     server.act(runs["waits"], "cancel")
     server.wait(runs["waits"], "cancelled")
 
@@ -72,7 +59,7 @@ def test_nothing_is_left(server: Server, sample: Sample, lab: Repository) -> Non
     server.wait_ready()
     server.finish(killed)
 
-    until(lambda: not left(server, sample), lambda: f"nothing is left of {left(server, sample)}")
+    server.wait_clean(sample)
     pauses = server.containers(kind="pause")
     assert len(pauses) == server.slots, [one.name for one in pauses]
     assert {name for name in sample.databases() if name.startswith("seatrial_base_")} == bases

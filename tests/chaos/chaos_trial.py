@@ -1,0 +1,159 @@
+"""One trial: runs are submitted while the nemesis works; then all is quiet, and the evidence is gathered."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from random import Random
+
+import chaos_work
+import httpx
+from chaos_check import Evidence, RunEvidence
+from chaos_history import History
+from chaos_nemesis import FAULTS, Fault, Field, Nemesis
+from chaos_watch import Watch
+from chaos_work import Work
+from fixtures_git import Repository
+from fixtures_postgres import Proxy, Sample
+from fixtures_server import FINAL, Server, until
+
+ACCOUNTS = 1_000  # that the sample database has
+
+
+def works(seed: int, count: int) -> list[Work]:
+    """Give the branches of a trial: one of each kind, then again from the beginning."""
+    kinds = (
+        lambda name: chaos_work.plain(name),
+        lambda name: chaos_work.queries(name, ACCOUNTS),
+        lambda name: chaos_work.opaque(name),
+        lambda name: chaos_work.broken(name),
+        lambda name: chaos_work.cancelled(name),
+    )
+    return [kinds[number % len(kinds)](f"t{seed}-{number}") for number in range(count)]
+
+
+class Trial:
+    """A seed's trial on a server that is ready."""
+
+    def __init__(
+        self, server: Server, link: Proxy, sample: Sample, lab: Repository, folder: Path, *, lease: float
+    ) -> None:
+        self.server, self.link, self.sample, self.lab, self.lease = server, link, sample, lab, lease
+        self.history = History(folder / "history.jsonl")
+        self.works: dict[int, Work] = {}
+
+    def go(
+        self, seed: int, branches: Sequence[Work], *, seconds: float, faults: tuple[Fault, ...] = FAULTS
+    ) -> Evidence:
+        """Do it: `seconds` is how long the nemesis works at least; it goes on until all runs were submitted."""
+        chance = Random(seed)
+        for work in branches:
+            self.lab.branch(work.branch, work.files)
+        nemesis = Nemesis(Field(self.server, self.link, self.lease), self.history, seed, faults=faults)
+        with Watch(self.server, self.history):
+            nemesis.start()
+            try:
+                ends = time.monotonic() + seconds
+                for work in branches:
+                    self._submit(work, chance)
+                    time.sleep(chance.uniform(0.0, self.lease / 2))
+                time.sleep(max(0.0, ends - time.monotonic()))
+            finally:
+                nemesis.stop()
+            self.history.note("quiet")
+            self._wait()
+        return self._evidence()
+
+    def _submit(self, work: Work, chance: Random) -> None:
+        """Submit as a client does that does not know whether its request arrived: again, with the same key."""
+        key = f"{work.branch}-{chance.getrandbits(32)}"
+        body = {"project": "lab", "ref": work.branch, "priority": chance.randint(-1, 1)}
+        if "sample" in work.files["seatrial.yml"].decode():
+            body["database"] = "sample"
+
+        def ask() -> int | None:
+            with suppress(httpx.TransportError):
+                answer = self.server.post("/runs", body, key=key)
+                if answer.status_code in (200, 201):
+                    return int(answer.json()["id"])
+                assert answer.status_code == 503, answer.text
+            return None
+
+        run = until(ask, f"{work.branch} is accepted", timeout=60.0, every=0.2)
+        self.works[run] = work
+        self.history.note("accepted", run=run, branch=work.branch)
+        if "cancelled" in work.states:
+            threading.Thread(target=self._cancel, args=(run, chance.uniform(0.5, 4.0)), daemon=True).start()
+
+    def _cancel(self, run: int, after: float) -> None:
+        time.sleep(after)
+
+        def ask() -> bool:
+            with suppress(httpx.TransportError):
+                return self.server.post(f"/runs/{run}/cancel").status_code in (200, 409)
+            return False
+
+        until(ask, f"run {run} is asked to end")
+        self.history.note("cancel", run=run)
+
+    def _wait(self) -> None:
+        self.server.wait_ready()
+        for run in self.works:
+            until(lambda: self.server.run(run)["state"] in FINAL, f"run {run} ends", timeout=120.0)  # noqa: B023
+
+    def _evidence(self) -> Evidence:
+        self.server.wait_clean(self.sample)
+        entries = self.history.entries()
+        engine = [(one["action"], one["name"], one["task"]) for one in entries if one["kind"] == "engine"]
+        runs = {}
+        for run, work in self.works.items():
+            seen = [one for one in entries if one["kind"] == "seen" and one["run"] == run]
+            runs[run] = self._look_at(run, work, seen)
+        return Evidence(
+            accepted=list(self.works),
+            runs=runs,
+            engine=engine,
+            left=self.server.left(self.sample),
+            texts=self._texts(runs),
+            canaries=[self.sample.password.encode()],
+        )
+
+    def _look_at(self, run: int, work: Work, seen: list[dict[str, object]]) -> RunEvidence:
+        found = self.server.run(run)
+        return RunEvidence(
+            run=found,
+            states=work.states,
+            outputs=work.outputs,
+            digests=self.server.digests(run) if work.outputs else {},
+            events=self.server.get(f"/runs/{run}/events", limit=1_000)["events"],
+            attempts=self.server.attempts(run),
+            logs={task["id"]: self.server.task_log(run, task["id"]) for task in found["tasks"]},
+            seen=seen,
+            failed=work.failed,
+        )
+
+    def _texts(self, runs: dict[int, RunEvidence]) -> dict[str, bytes]:
+        """Collect all that is stored or shown: logs, answers of the API, the processes' log, the stored files."""
+        texts = {f"log of task {task}": log for run in runs.values() for task, log in run.logs.items()}
+        for run in runs:
+            for path in (f"/runs/{run}", f"/runs/{run}/events", f"/runs/{run}/units", f"/runs/{run}/attempts"):
+                texts[path] = self.server.http.get(path).content
+        texts["the processes' log"] = self.server.log.read_bytes()
+        for path in sorted(self.server.home.rglob("*")):
+            if path.is_file() and not path.is_symlink() and path.stat().st_size < 16 << 20:
+                texts[str(path.relative_to(self.server.root))] = path.read_bytes()
+        return texts
+
+
+def told(history: History) -> str:
+    """Tell in a few lines what was done, for a trial that failed."""
+    lines = []
+    for one in history.entries():
+        if one["kind"] in ("fault", "accepted", "cancel", "quiet"):
+            rest = " ".join(str(value) for key, value in one.items() if key not in ("at", "kind"))
+            lines.append(f"{one['at']:.1f} {one['kind']} {rest}")
+    return re.sub(r"\n+", "\n", "\n".join(lines))

@@ -1,0 +1,82 @@
+"""The checker finds what it is there for: each invariant, broken once, is named."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from chaos_check import Evidence, Json, RunEvidence, violations
+
+LOG = b"~ c1 1 begin u/1\n~ c1 2 end u/1\n~ c1 3 fin\n"
+
+
+def claim(attempt: int) -> Json:
+    return {"kind": "claim", "task": 7, "attempt": attempt, "data": {}}
+
+
+def step(attempt: int, to: str) -> Json:
+    return {"kind": "task", "task": 7, "attempt": attempt, "data": {"to": to}}
+
+
+GOOD = RunEvidence(
+    run={
+        "state": "done",
+        "reason": None,
+        "units": {"total": 1, "done": 1, "failed": 0},
+        "tasks": [{"id": 7, "state": "done", "log_size": len(LOG)}],
+    },
+    states=("done",),
+    outputs={"u/1": "aa"},
+    digests={"u/1": "aa"},
+    events=[claim(1), step(1, "interrupted"), claim(2), step(2, "done")],
+    attempts=[
+        {"task": 7, "attempt": 1, "started_at": "T1", "ended_at": "T2", "log_offset": 0},
+        {"task": 7, "attempt": 2, "started_at": "T2", "ended_at": "T3", "log_offset": 9},
+    ],
+    logs={7: LOG},
+    seen=[{"state": "running", "done": 0, "failed": 0}, {"state": "done", "done": 1, "failed": 0}],
+)
+ENGINE = [("create", "x", 7), ("start", "x", 7), ("die", "x", 7), ("destroy", "x", 7)]
+
+
+def trial(run: RunEvidence = GOOD, **more: object) -> Evidence:
+    return Evidence(**{"accepted": [1], "runs": {1: run}, "engine": ENGINE, **more})  # type: ignore[arg-type]
+
+
+def with_log(log: bytes) -> RunEvidence:
+    run = {**GOOD.run, "tasks": [{"id": 7, "state": "done", "log_size": len(log)}]}
+    return replace(GOOD, run=run, logs={7: log})
+
+
+def test_a_good_trial_has_no_violation() -> None:
+    assert violations(trial()) == []
+
+
+@pytest.mark.parametrize(
+    ("evidence", "invariant"),
+    [
+        (trial(accepted=[1, 2]), "ends_once"),
+        (trial(replace(GOOD, run={**GOOD.run, "state": "running"})), "ends_once"),
+        (trial(replace(GOOD, seen=[{"state": "failed", "done": 0, "failed": 0}])), "ends_once"),
+        (trial(replace(GOOD, events=[*GOOD.events, step(2, "failed")])), "ends_once"),
+        (trial(replace(GOOD, attempts=GOOD.attempts[1:])), "one_attempt_at_a_time"),
+        (trial(replace(GOOD, attempts=[{**GOOD.attempts[0], "ended_at": "T4"}, GOOD.attempts[1]])), "one_attempt_at_a"),
+        (trial(replace(GOOD, events=[claim(1), claim(2), step(1, "done")])), "one_attempt_at_a_time"),
+        (trial(engine=[("start", "x", 7), ("start", "y", 7)]), "one_container_at_a_time"),
+        (trial(engine=[("create", "x", 7), ("create", "x", 7)]), "one_container_at_a_time"),
+        (trial(with_log(LOG.replace(b"~ c1 2 end u/1\n", b""))), "logs_are_whole"),
+        (trial(with_log(LOG.replace(b"~ c1 2", b"~ c1 1 begin u/1\n~ c1 2"))), "logs_are_whole"),
+        (trial(with_log(LOG.replace(b"~ c1 3 fin\n", b""))), "logs_are_whole"),
+        (trial(with_log(b"~ c1 1 a\n~ c2 1 b\n~ c1 2 fin\n")), "logs_are_whole"),
+        (trial(replace(GOOD, logs={7: LOG[:-1]})), "logs_are_whole"),
+        (trial(replace(GOOD, seen=[*GOOD.seen, {"state": "done", "done": 0, "failed": 0}])), "marks_only_rise"),
+        (trial(with_log(b"~ c1 1 begin u/1\n~ c1 2 begin u/1\n~ c1 3 fin\n")), "nothing_done_twice"),
+        (trial(replace(GOOD, states=("failed",))), "true_verdicts"),
+        (trial(replace(GOOD, digests={"u/1": "bb"})), "true_verdicts"),
+        (trial(replace(GOOD, failed=1)), "true_verdicts"),
+        (trial(left=["container x"]), "nothing_left"),
+        (trial(texts={"a log": b"..hunter2.."}, canaries=[b"hunter2"]), "no_secret_shown"),
+    ],
+)
+def test_each_invariant_is_seen_to_break(evidence: Evidence, invariant: str) -> None:
+    assert any(text.startswith(invariant) for text in violations(evidence)), violations(evidence)
