@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-
+import time
 import psutil
 import pytest
 from docker.models.containers import Container
@@ -25,19 +24,6 @@ work() {
 }
 each
 """
-
-
-@pytest.fixture(scope="module")
-def killed(lab: Repository) -> Iterator[Server]:
-    """A server whose processes may be killed."""
-    with Server({"lab": lab.path}) as server:
-        yield server
-
-
-@pytest.fixture
-def server(killed: Server) -> Iterator[Server]:
-    yield killed
-    killed.cancel_all()
 
 
 @pytest.fixture
@@ -91,7 +77,7 @@ def ended_well(server: Server, run: int, units: list[str]) -> Json:
     return found
 
 
-def test_worker_slot(server: Server, units: list[str]) -> None:
+def test_b01_worker_slot(server: Server, units: list[str]) -> None:
     run = start(server)
     [container] = server.workspaces(run)
     kill(holder(server, run))
@@ -104,10 +90,10 @@ def test_worker_slot(server: Server, units: list[str]) -> None:
     server.wait_ready()
 
 
-def test_worker_with_all_its_slots(server: Server, units: list[str]) -> None:
+def test_b01_worker_with_all_its_slots(server: Server, units: list[str]) -> None:
     run = start(server)
     [container] = server.workspaces(run)
-    kill(*server.processes("supervisor"), *server.processes("slot"))
+    kill(*server.processes("supervisor"), *server.processes("slot"))  # the lease alone tells
     until(lambda: len(server.attempts(run)) == 4, "a new worker adopts the task")
     goes_on(server, run, container)
     ended_well(server, run, units)
@@ -115,7 +101,24 @@ def test_worker_with_all_its_slots(server: Server, units: list[str]) -> None:
     server.wait_ready()
 
 
-def test_worker_that_hangs_and_comes_back(server: Server, units: list[str]) -> None:
+def test_b02_worker_slot_and_its_container(server: Server, units: list[str]) -> None:
+    """The container dies with its slot: the next one goes on at the first unfinished unit, and repeats that one."""
+    run = start(server)
+    [container] = server.workspaces(run)
+    slot = holder(server, run)
+    slot.suspend()  # it must not see the container's death
+    container.kill()
+    kill(slot)
+    until(lambda: [new for new in server.workspaces(run) if new.id != container.id], "a new container runs")
+    server.open_gate(run)
+    server.passes(run)
+    *once, last = units
+    assert server.begun(run) == sorted([*once, last, last])
+    assert server.interruptions(run)[0] == "worker_lost"
+    server.wait_ready()
+
+
+def test_b07_worker_that_hangs_and_comes_back(server: Server, units: list[str]) -> None:
     """A stale attempt can write nothing: what it still wants to say is refused, and the refusal is on record."""
     run = start(server)
     [container] = server.workspaces(run)
@@ -147,13 +150,14 @@ def test_everything_ended_and_started_again(server: Server, units: list[str]) ->
     assert server.interruptions(run) == ["drained"]
 
 
-def test_the_command_itself(server: Server, units: list[str]) -> None:
+def test_b08_nobody_there_for_a_while(server: Server, units: list[str], lease: float) -> None:
     run = start(server)
     [container] = server.workspaces(run)
     assert server.up is not None
-    kill(psutil.Process(server.up.pid))
+    kill(psutil.Process(server.up.pid))  # its children notice, and end
     server.up.wait()
     until(lambda: not server.processes(), "its children have noticed and ended")
+    time.sleep(3 * lease)
     server.start()
     until(lambda: len(server.attempts(run)) == 4, "a new worker adopts the task")
     goes_on(server, run, container)
