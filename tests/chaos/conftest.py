@@ -38,13 +38,13 @@ def lease() -> float:
     return LEASE
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """A repository for branches that tests write."""
     return Repository(tmp_path_factory.mktemp("lab") / "lab.git")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def sample(postgres18: EmbeddedPostgres) -> Iterator[Sample]:
     """A verification database."""
     made = make_sample(postgres18)
@@ -52,15 +52,15 @@ def sample(postgres18: EmbeddedPostgres) -> Iterator[Sample]:
     drop_sample(made)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def link(postgres18: EmbeddedPostgres) -> Iterator[Proxy]:
     """The road by which the server reaches its database; it can be cut."""
     with Proxy(postgres18.port) as proxy:
         yield proxy
 
 
-@pytest.fixture(scope="module")
-def module_server(lab: Repository, sample: Sample, link: Proxy, lease: float) -> Iterator[Server]:
+@pytest.fixture(scope="session")
+def shared_server(lab: Repository, sample: Sample, link: Proxy, lease: float) -> Iterator[Server]:
     """A server whose processes may be killed."""
     with Server({"lab": lab.path}, {"sample": link.through(sample.dsn)}, lease=lease) as one:
         one.bless("sample")
@@ -68,8 +68,8 @@ def module_server(lab: Repository, sample: Sample, link: Proxy, lease: float) ->
 
 
 @pytest.fixture
-def server(module_server: Server, link: Proxy) -> Iterator[Server]:
-    """The server of this file, with nothing running before and after the test."""
-    yield module_server
+def server(shared_server: Server, link: Proxy) -> Iterator[Server]:
+    """The server of the trials, with nothing running before and after the test."""
+    yield shared_server
     link.mend()
-    module_server.cancel_all()
+    shared_server.cancel_all()
