@@ -239,7 +239,7 @@ class Recorder(Protocol):
         ...
 
     def token(self, token: str, *, source: tuple[int, int] | None = None) -> None:
-        """Record the last checkpoint token of a script without units: it is progress."""
+        """Record the last checkpoint token of a script without units; one that is new to the task is progress."""
         ...
 
     def resume_point(self, token: str, output: Output) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,12 +11,13 @@ from sqlalchemy import Connection, Row, bindparam, func, insert, or_, select, up
 from jobs.adapters.sql_engine import Database
 from jobs.adapters.sql_moves import fence
 from jobs.adapters.sql_rows import append_event
-from jobs.adapters.sql_schema import executions, log_chunks, runs, steps, tasks, units
-from jobs.run import RunState
+from jobs.adapters.sql_schema import attempts, events, executions, log_chunks, runs, steps, tasks, units
+from jobs.run import FINAL_TASK_STATES, RunState
 from runner.model import Output, UnitResult, UnitState
 
 # Chunks up to this size stand in the row itself; a file each would cost more than it saves.
 INLINE_BYTES = 16_384
+TOKEN_CHARACTERS = 200  # of a token stand in its event
 
 _MARK = update(units).where(
     units.c.run == bindparam("run_"),
@@ -127,19 +129,25 @@ class SqlLedger:
             append_event(connection, row.run, "void", now, task=task, attempt=attempt, data=data)
 
     def resume_point(self, task: int, attempt: int, token: str, output: Output) -> None:
-        """Record from where the next container goes on: a token, and the output that belongs to it."""
+        """Record from where the next container goes on: a token, and the output that belongs to it.
+
+        More output than there was is progress.
+        """
         with self._db.write() as connection:
-            fence(connection, task, attempt)
-            values = {"resume_token": token, "resume_output": dict(vars(output))}
+            row = fence(connection, task, attempt)
+            before = row.resume_output["size"] if row.resume_output else 0
+            further = row.progress or output.size > before
+            values = {"resume_token": token, "resume_output": dict(vars(output)), "progress": further}
             connection.execute(update(tasks).where(tasks.c.id == task).values(**values))
 
     def token(self, task: int, attempt: int, token: str, source: tuple[int, int] | None = None) -> None:
-        """Record the last checkpoint token."""
+        """Record the last checkpoint token; whether it is progress is asked when the attempt is interrupted."""
         with self._db.write() as connection:
             now = self._db.now(connection)
             row = fence(connection, task, attempt)
-            connection.execute(update(tasks).where(tasks.c.id == task).values(progress=True))
-            append_event(connection, row.run, "token", now, task=task, attempt=attempt, data={"token": token[:200]})
+            if len(token) > TOKEN_CHARACTERS:  # two that begin alike are still told apart
+                token = f"{token[:TOKEN_CHARACTERS]}… ({hashlib.sha256(token.encode()).hexdigest()[:16]})"
+            append_event(connection, row.run, "token", now, task=task, attempt=attempt, data={"token": token})
             if source is not None:
                 self._advance(connection, task, source[0], mark_offset=source[1])
 
@@ -267,3 +275,29 @@ def _comparable(connection: Connection, project: str, before: int) -> int | None
         .order_by(runs.c.id.desc())
         .limit(1)
     ).scalar_one_or_none()
+
+
+def has_new_token(connection: Connection, row: Row[Any]) -> bool:
+    """Tell whether a script without units came to a token at which none of the attempts before it ended, or passed by.
+
+    What was before somebody resumed it by hand does not count: image or data may have changed since.
+    """
+    here = (events.c.run == row.run, events.c.kind == "token", events.c.task == row.id)
+    last = connection.execute(
+        select(events.c.data).where(*here, events.c.attempt == row.attempt).order_by(events.c.id.desc()).limit(1)
+    ).scalar_one_or_none()
+    if last is None:
+        return False
+    final = [state.value for state in FINAL_TASK_STATES]
+    since = (
+        select(func.coalesce(func.max(attempts.c.attempt), 0))
+        .where(attempts.c.task == row.id, attempts.c.outcome.in_(final))
+        .scalar_subquery()
+    )
+    again = select(events.c.id).where(
+        *here,
+        events.c.attempt < row.attempt,
+        events.c.attempt > since,
+        events.c.data["token"].as_string() == last["token"],
+    )
+    return connection.execute(again.limit(1)).first() is None

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, func, insert, or_, select, update
 
 from jobs.adapters.sql_engine import Database
+from jobs.adapters.sql_ledger import has_new_token
 from jobs.adapters.sql_moves import fence, is_cancelled, move
 from jobs.adapters.sql_rows import append_event, lock_run, refresh_run, task_of
 from jobs.adapters.sql_schema import attempts, executions, legs, runs, tasks, units, workers
@@ -203,7 +204,7 @@ class SqlTasks:
         now = self._db.now(connection)
         decided = interruption(
             reason.code,
-            progress=row.progress,
+            progress=row.progress or has_new_token(connection, row),
             fruitless=row.fruitless,
             free=free,
             outages=self._outages_before(connection, row.id, row.attempt),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -265,13 +266,66 @@ def test_a_mark_that_changes_nothing_is_no_progress(hands: Hands) -> None:
             hands.mark(claim, "a")
 
 
-def test_a_token_is_progress(hands: Hands) -> None:
+def come_to(hands: Hands, claim: Claim, *tokens: str, size: int | None = None) -> TaskState:
+    """Give tokens, keep the last one with an output of that size, and be interrupted."""
+    ledger, task, attempt = hands.store.ledger, claim.task.id, claim.task.attempt
+    for token in tokens:
+        ledger.token(task, attempt, token)
+    if size is not None:
+        ledger.resume_point(task, attempt, tokens[-1], replace(OUTPUT, size=size))
+    state = hands.interrupt(claim)
+    hands.make_due()
+    return state
+
+
+def test_a_new_token_is_progress(hands: Hands) -> None:
     _, claim = hands.verifying(["all"])
     for number in range(4):
-        hands.store.ledger.token(claim.task.id, claim.task.attempt, f"row {number}")
-        assert hands.interrupt(claim) is S.INTERRUPTED
-        hands.make_due()
+        assert come_to(hands, claim, f"row {number}") is S.INTERRUPTED
         claim = hands.take()
+
+
+@pytest.mark.parametrize("tokens", [("begun",), ("begun", "halfway"), ("x" * 500,)])
+def test_a_script_that_gives_the_same_tokens_over_and_over_needs_attention(
+    hands: Hands, tokens: tuple[str, ...]
+) -> None:
+    run, claim = hands.verifying(["all"])
+    for _ in range(3):
+        assert come_to(hands, claim, *tokens, size=OUTPUT.size) is S.INTERRUPTED
+        claim = hands.take()
+    assert come_to(hands, claim, *tokens, size=OUTPUT.size) is S.ERRORED
+    assert hands.run(run).reason == Reason(
+        "needs_attention", f"Needs attention: interrupted 3 times in a row without progress. Last: {WORLD.text}"
+    )
+
+
+def test_long_tokens_that_begin_alike_are_told_apart(hands: Hands) -> None:
+    _, claim = hands.verifying(["all"])
+    for number in range(4):
+        assert come_to(hands, claim, "x" * 500 + str(number)) is S.INTERRUPTED
+        claim = hands.take()
+
+
+def test_one_token_with_more_output_each_time_is_progress(hands: Hands) -> None:
+    _, claim = hands.verifying(["all"])
+    for number in range(4):
+        assert come_to(hands, claim, "begun", size=1_000 + number) is S.INTERRUPTED
+        claim = hands.take()
+
+
+def test_tokens_count_anew_after_a_resume_by_hand(hands: Hands) -> None:
+    run, claim = hands.verifying(["all"])
+    for _ in range(4):
+        come_to(hands, claim, "begun")
+        claim = hands.claim() or claim
+    assert hands.run(run).state is RunState.ERRORED
+    hands.store.runs.resume(run, "mio")
+    assert come_to(hands, hands.take(), "begun") is S.INTERRUPTED
+    hands.take()
+    (task,) = [task for task in hands.tasks(run) if task.kind is TaskKind.VERIFY]
+    with hands.store.database.read() as connection:
+        fruitless = connection.execute(text(f"SELECT fruitless FROM tasks WHERE id = {task.id}")).scalar_one()
+    assert fruitless == 0
 
 
 def test_a_drain_is_free_and_comes_back_at_once(hands: Hands) -> None:
