@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jobs.adapters.file_objects import FileObjects
 from jobs.adapters.rq_doorbell import RqDoorbell, connect
@@ -11,6 +12,9 @@ from jobs.adapters.sql_store import Store
 from jobs.service import Service
 from jobs.settings import Settings, host_environment
 from runner.adapters.git_mirror import GitCredentials, GitMirror
+
+if TYPE_CHECKING:
+    from runner.ports import Objects
 
 EMBEDDED_SOCKET = "valkey.sock"
 
@@ -51,12 +55,24 @@ def build_doorbell(settings: Settings) -> RqDoorbell:
     return RqDoorbell(connect(redis_url(settings)))
 
 
+def build_objects(settings: Settings) -> Objects:
+    """Open the object store: a directory, or S3. Connections are made when they are used."""
+    if settings.objects is None:
+        return FileObjects(settings.server.object_store)
+    # Here and not above: boto3 takes half a second that installations without S3 need not spend.
+    from jobs.adapters.s3_objects import Bucket, S3Objects
+
+    where = settings.objects
+    bucket = Bucket(where.bucket, where.prefix, where.region, where.endpoint_url)
+    return S3Objects(bucket, spool=settings.server.home / "spool")
+
+
 def build_service(settings: Settings) -> Service:
     """Open the store and all that the service needs."""
     return Service(
         settings,
         Store.open(settings.server.database_url),
-        FileObjects(settings.server.object_store),
+        build_objects(settings),
         Mirrors(settings),
         build_doorbell(settings),
     )

@@ -7,10 +7,9 @@ import socket
 from functools import lru_cache
 from pathlib import Path
 
-from jobs.adapters.file_objects import FileObjects
 from jobs.adapters.sql_store import Store
 from jobs.cleanup import Cleanup
-from jobs.compose import Mirrors
+from jobs.compose import Mirrors, build_objects
 from jobs.settings import Settings, host_environment
 from runner.adapters.docker_engine import DockerEngine
 from runner.adapters.postgres_clone import PostgresSource
@@ -88,7 +87,7 @@ def build_runtime(settings: Settings, *, network: str = "none") -> Runtime:
     return Runtime(
         engine=engine,
         trees=TreeCache(home / "trees", Mirrors(settings), owner=workspace_ids()[0]),
-        objects=FileObjects(settings.server.object_store),
+        objects=build_objects(settings),
         databases=Sources(settings),
         door=GatewayDoor(engine, home / "doors", image=GATEWAY_IMAGE, labels=labels),
         executions=executions,

@@ -21,6 +21,7 @@ from jobs.settings_model import (
     DEFAULT_POOL,
     CredentialSettings,
     DatabaseSettings,
+    ObjectsSettings,
     PoolSettings,
     ProjectSettings,
     ServerSettings,
@@ -37,6 +38,7 @@ __all__ = [
     "CONTRACT_VARIABLES",
     "CredentialSettings",
     "DatabaseSettings",
+    "ObjectsSettings",
     "PoolSettings",
     "ProjectSettings",
     "ServerSettings",
@@ -192,7 +194,7 @@ class _Reading:
         if len(parts) < 2 or not all(parts):
             return None
         table = self.data.get(parts[0])
-        if parts[0] != "server" and isinstance(table, dict):
+        if parts[0] not in ("server", "objects") and isinstance(table, dict):
             parts[1] = next((name for name in table if name.replace("-", "_") == parts[1]), parts[1])
         return tuple(parts)
 
@@ -220,6 +222,8 @@ class _Reading:
             # The model reports it; the paths below are never used.
             home = self.around.base
         server.setdefault("database_url", f"sqlite:///{home}/seatrial.db")
+        if "object_store" in server and "objects" in self.data:
+            self._report("server.object_store", "is not used where [objects] says where they go: keep one of them")
         server.setdefault("object_store", str(home / "objects"))
 
     def _usual_home(self) -> str:
@@ -318,10 +322,11 @@ def _near_variable(variable: str) -> str:
     """Name the nearest variable that is a setting, and how all of them are formed."""
     name = variable.removeprefix(PREFIX).partition("__")[2].partition("__")[0] or "NAME"
     known = ["SEATRIAL_CONFIG", *ALIASES, *(f"SEATRIAL_SERVER__{key.upper()}" for key in ServerSettings.model_fields)]
+    known += [f"SEATRIAL_OBJECTS__{key.upper()}" for key in ObjectsSettings.model_fields]
     for table, model in (("PROJECTS", ProjectSettings), ("DATABASES", DatabaseSettings), ("POOLS", PoolSettings)):
         keys = [key for key in model.model_fields if key != "credentials"]
         known += [f"{PREFIX}{table}__{name}__{key.upper()}" for key in keys]
     known += [f"{PREFIX}PROJECTS__{name}__CREDENTIALS__{key.upper()}" for key in CredentialSettings.model_fields]
     near = difflib.get_close_matches(variable, known, n=1, cutoff=0.75)
-    forms = "SEATRIAL_SERVER__KEY and SEATRIAL_PROJECTS__NAME__KEY, _DATABASES__ and _POOLS__ likewise"
+    forms = "SEATRIAL_SERVER__KEY, SEATRIAL_OBJECTS__KEY and SEATRIAL_PROJECTS__NAME__KEY, _DATABASES__ and _POOLS__ likewise"
     return (f"did you mean `{near[0]}`? " if near else "") + f"settings are {forms}"

@@ -1,4 +1,4 @@
-"""The server's settings as frozen values: server, projects, databases, pools. Reads no environment by itself."""
+"""The server's settings as frozen values: server, objects, projects, databases, pools. Reads no environment by itself."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def absolute_path(value: object, around: Surroundings) -> Path:
     if not isinstance(value, str) or not value.strip() or "\0" in value:
         raise ValueError("must be a path: absolute, or relative to the settings file")
     if "://" in value:
-        raise ValueError("must be a path on this machine; other stores are not available yet")
+        raise ValueError('must be a path on this machine; objects go to S3 by [objects] url = "s3://bucket/prefix"')
     if value == "~" or value.startswith("~/"):
         home = around.environ.get("HOME")
         if not home:
@@ -151,6 +151,57 @@ def _redis_url(text: str) -> str:
     return text
 
 
+def _docker_url(text: str) -> str:
+    if not re.fullmatch(r"unix:///[^\s?#]+", text):
+        raise ValueError(
+            "must be unix:///PATH: the engine mounts directories of this machine, so it runs on it; one of another "
+            "machine gets workers of its own there"
+        )
+    return text
+
+
+def _host_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", text):
+        raise ValueError("must be 1 to 63 letters, digits, `_`, `.` or `-`, a letter or digit first")
+    return text
+
+
+_BUCKET = r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
+_PREFIX = r"(?:/[A-Za-z0-9!_.*'()-]+)*"
+
+
+def _objects_url(text: str) -> str:
+    match = re.fullmatch(rf"s3://{_BUCKET}({_PREFIX})/?", text)
+    if "@" in text or "?" in text:
+        raise ValueError(f"holds more than bucket and prefix: {_NO_AWS_KEYS}")
+    if match is None or any(part in (".", "..") for part in match[1].split("/")):
+        raise ValueError("must be s3://bucket or s3://bucket/prefix; a directory is server.object_store")
+    return text.rstrip("/")
+
+
+def _endpoint(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        bare = parts.hostname and parts.path in ("", "/") and not (parts.query or parts.fragment)
+        parts.port  # noqa: B018 - raises ValueError
+    except ValueError:
+        bare = None
+    if not bare or parts.scheme not in ("https", "http") or re.search(r"[\s\x00-\x1f]", text):
+        raise ValueError("must be https://host or https://host:port, of a store that speaks S3")
+    if "@" in parts.netloc:
+        raise ValueError(f"holds a user name or password: {_NO_AWS_KEYS}")
+    return text.rstrip("/")
+
+
+def _region(text: str) -> str:
+    if not re.fullmatch(r"[a-z0-9-]{1,40}", text):
+        raise ValueError("is not a region's name, such as eu-central-1")
+    return text
+
+
+_NO_AWS_KEYS = (
+    "credentials are found as every AWS client finds them (instance role, AWS_PROFILE, ~/.aws, AWS_ACCESS_KEY_ID)"
+)
 _CREDENTIALS = "leave it out and give credentials = {token_file = …}, {token_env = …} or {ssh_key_file = …}"
 
 
@@ -249,12 +300,18 @@ class ServerSettings(_Table):
     redis_url: Annotated[str, AfterValidator(_redis_url)] | None = Field(
         None, repr=False, description="Redis or Valkey; left out: an embedded Valkey"
     )
-    object_store: AnyPath = Field(description="directory of outputs and logs")
+    object_store: AnyPath = Field(description="directory of outputs and logs, where there is no [objects]")
     lease: Annotated[float, DurationBetween("1s", "10m")] = Field(
         5.0, description="how long a silent worker keeps its task"
     )
     postgres_bin: Annotated[AnyPath, AfterValidator(_directory)] | None = Field(
         None, description="directory of PostgreSQL's programs; left out: those of the embedded one"
+    )
+    host_name: Annotated[str, AfterValidator(_host_name)] | None = Field(
+        None, description="the name that this machine's workers go by, another on each; left out: its own"
+    )
+    docker_url: Annotated[str, AfterValidator(_docker_url)] = Field(
+        "unix:///var/run/docker.sock", description="this machine's Docker engine: unix:///PATH"
     )
 
     @property
@@ -274,6 +331,28 @@ class ServerSettings(_Table):
     def secret_key_file(self) -> Path:
         """Give the file that holds the key of sessions and forms, made at the first start with mode 0600."""
         return self.home / "secret_key"
+
+
+class ObjectsSettings(_Table):
+    """Outputs and logs on S3, or on a store that speaks it; every host of an installation has the same."""
+
+    url: Annotated[str, AfterValidator(_objects_url)] = Field(description="s3://bucket or s3://bucket/prefix")
+    region: Annotated[str, AfterValidator(_region)] | None = Field(
+        None, description="the bucket's region; left out: the one that AWS clients find"
+    )
+    endpoint_url: Annotated[str, AfterValidator(_endpoint)] | None = Field(
+        None, description="https://host:port of another store that speaks S3"
+    )
+
+    @property
+    def bucket(self) -> str:
+        return self.url.removeprefix("s3://").partition("/")[0]
+
+    @property
+    def prefix(self) -> str:
+        """Give what all keys begin with: empty, or text that ends with a slash."""
+        prefix = self.url.removeprefix("s3://").partition("/")[2]
+        return f"{prefix}/" if prefix else ""
 
 
 class CredentialSettings(_Table):
@@ -344,6 +423,7 @@ class Settings(_Table):
     """All that the server is told."""
 
     server: ServerSettings = Field(description="this server")
+    objects: ObjectsSettings | None = Field(None, description="outputs and logs on S3; left out: server.object_store")
     projects: dict[Name, ProjectSettings] = Field({}, description="repositories by name")
     databases: dict[SourceName, DatabaseSettings] = Field({}, description="verification databases by name")
     pools: dict[Name, PoolSettings] = Field({DEFAULT_POOL: PoolSettings()}, description="worker pools by name")

@@ -7,4 +7,4 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-pytest_plugins = ["fixtures_docker", "fixtures_postgres", "fixtures_store"]
+pytest_plugins = ["fixtures_docker", "fixtures_postgres", "fixtures_s3", "fixtures_store"]

@@ -23,7 +23,10 @@ KEPT = {
     "jobs/worker.py": "import runner.pipeline\n",
     "jobs/adapters/__init__.py": "",
     "jobs/adapters/rq_queue.py": "import rq\n",
-    "web/__init__.py": "import jobs.service\n",
+    "jobs/adapters/s3_objects.py": "import boto3\nimport botocore\n",
+    "jobs/adapters/ec2_pool.py": "import boto3\n",
+    "jobs/compose.py": "import jobs.adapters.s3_objects\n",
+    "web/__init__.py": "import jobs.compose\nimport jobs.service\n",
 }
 
 
@@ -66,6 +69,10 @@ def test_the_smallest_lawful_tree_is_kept(tmp_path: Path) -> None:
         ("runner/adapters/docker_engine.py", "import redis\n", "runner is not allowed to import redis"),
         ("web/__init__.py", "import jobs.worker\n", "web is not allowed to import runner.pipeline"),
         ("web/__init__.py", "import runner.adapters.docker_engine\n", "web is not allowed to import docker"),
+        ("web/__init__.py", "import boto3\n", "web is not allowed to import boto3"),
+        ("web/__init__.py", "import jobs.adapters.ec2_pool\n", "web is not allowed to import boto3"),
+        ("jobs/compose.py", "import jobs.adapters.ec2_pool\n", "web is not allowed to import boto3"),
+        ("jobs/compose.py", "import botocore\n", "jobs is not allowed to import botocore"),
     ],
 )
 def test_a_forbidden_import_is_named(tmp_path: Path, module: str, text: str, broken: str) -> None:

@@ -17,6 +17,7 @@ from jobs.settings import (
     CONTRACT_VARIABLES,
     CredentialSettings,
     DatabaseSettings,
+    ObjectsSettings,
     PoolSettings,
     ProjectSettings,
     ServerSettings,
@@ -101,6 +102,24 @@ def test_relative_paths_begin_at_the_file(here: Path) -> None:
     assert settings.server.database_url == f"sqlite:///{here}/conf/runs.db"
     assert settings.server.object_store == Path("/home/someone/objects")
     assert settings.projects["a"].spec == here / "conf" / "default.yml"
+
+
+@pytest.mark.parametrize(
+    ("url", "bucket", "prefix"),
+    [
+        ("s3://team-objects", "team-objects", ""),
+        ("s3://team-objects/", "team-objects", ""),
+        ("s3://a.b-c/sea/trial", "a.b-c", "sea/trial/"),
+    ],
+)
+def test_objects_on_s3(here: Path, url: str, bucket: str, prefix: str) -> None:
+    environ = {**HOME, "SEATRIAL_OBJECTS__URL": url, "SEATRIAL_OBJECTS__ENDPOINT_URL": "http://127.0.0.1:9000/"}
+    objects = load(here, '[objects]\nurl = "s3://other"\nregion = "eu-central-1"\n', environ).objects
+    assert objects is not None
+    assert (objects.bucket, objects.prefix, objects.region) == (bucket, prefix, "eu-central-1")
+    assert objects.endpoint_url == "http://127.0.0.1:9000"
+    assert load(here, "", {**HOME, "SEATRIAL_OBJECTS__URL": url}).objects is not None
+    assert load(here, "").objects is None
 
 
 def test_home_moves_the_store_and_the_objects(here: Path) -> None:
@@ -224,7 +243,7 @@ PROJECT = '[projects.a]\nrepository = "/srv/a.git"\n'
 
 # Each row: the file, the key that is named, the value that is shown (None: it may be a secret), the remedy.
 BAD = [
-    ('titel = "x"\n', "titel", None, "allowed here: server, projects, databases, pools"),
+    ('titel = "x"\n', "titel", None, "allowed here: server, objects, projects, databases, pools"),
     ("[sever]\n", "sever", None, "did you mean `server`?"),
     ("server = 5\n", "server", None, "must be a table with the keys listen, home"),
     ('[server]\nlisten = "0.0.0.0:8321"\n', "server.listen", "'0.0.0.0:8321'", "no access control yet"),
@@ -238,7 +257,52 @@ BAD = [
     ('[server]\nhome = ""\n', "server.home", "''", "must be a path"),
     ("[server]\nhome = 5\n", "server.home", "5", "must be a path"),
     ('[server]\nhome = "a\\u0000b"\n', "server.home", "'a\\x00b'", "must be a path"),
-    ('[server]\nobject_store = "s3://bucket"\n', "server.object_store", "'s3://bucket'", "not available yet"),
+    ('[server]\nobject_store = "s3://bucket"\n', "server.object_store", "'s3://bucket'", "[objects] url = "),
+    ('[server]\nhost_name = "a b"\n', "server.host_name", "'a b'", "1 to 63 letters"),
+    ('[server]\nhost_name = ""\n', "server.host_name", "''", "1 to 63 letters"),
+    ('[server]\ndocker_url = "tcp://h:2375"\n', "server.docker_url", "'tcp://h:2375'", "must be unix:///PATH"),
+    ('[server]\ndocker_url = "unix://x"\n', "server.docker_url", "'unix://x'", "must be unix:///PATH"),
+    ("objects = 5\n", "objects", None, "must be a table with the keys url, region, endpoint_url"),
+    ("[objects]\n", "objects.url", None, "is required; allowed: s3://bucket"),
+    ('[objects]\nregion = "eu-west-1"\n', "objects.url", None, "is required"),
+    ('[objects]\nurl = "/srv/objects"\n', "objects.url", "'/srv/objects'", "a directory is server.object_store"),
+    ('[objects]\nurl = "https://bucket"\n', "objects.url", "'https://bucket'", "must be s3://bucket"),
+    ('[objects]\nurl = "s3://B"\n', "objects.url", "'s3://B'", "must be s3://bucket"),
+    ('[objects]\nurl = "s3://bucket/../x"\n', "objects.url", "'s3://bucket/../x'", "must be s3://bucket"),
+    ('[objects]\nurl = "s3://bucket/a b"\n', "objects.url", "'s3://bucket/a b'", "must be s3://bucket"),
+    (f'[objects]\nurl = "s3://key:{CANARY}@bucket"\n', "objects.url", "***@bucket'", "every AWS client"),
+    (f'[objects]\nurl = "s3://bucket?secret={CANARY}"\n', "objects.url", "'s3://bucket?***'", "every AWS client"),
+    ('[objects]\nurl = "s3://bucket"\nregion = "Mars"\n', "objects.region", "'Mars'", "eu-central-1"),
+    (
+        '[objects]\nurl = "s3://bucket"\nendpoint_url = "minio:9000"\n',
+        "objects.endpoint_url",
+        "'minio:9000'",
+        "must be https://host",
+    ),
+    (
+        '[objects]\nurl = "s3://bucket"\nendpoint_url = "http://h:99999"\n',
+        "objects.endpoint_url",
+        "'http://h:99999'",
+        "must be https://host",
+    ),
+    (
+        f'[objects]\nurl = "s3://bucket"\nendpoint_url = "https://me:{CANARY}@h"\n',
+        "objects.endpoint_url",
+        "'https://***@h'",
+        "every AWS client",
+    ),
+    (
+        f'[objects]\nurl = "s3://bucket"\nsecret_access_key = "{CANARY}"\n',
+        "objects.secret_access_key",
+        None,
+        "is not a known key",
+    ),
+    (
+        '[server]\nobject_store = "o"\n[objects]\nurl = "s3://bucket"\n',
+        "server.object_store",
+        None,
+        "keep one of them",
+    ),
     ('[server]\nlease = "0s"\n', "server.lease", "'0s'", "1s to 10m"),
     ("[server]\nlease = 5\n", "server.lease", "5", "has no unit"),
     (f"[server]\npostgres_bin = '/{'x' * 300}'\n", "server.postgres_bin", "/xxx", "File name too long"),
@@ -571,7 +635,7 @@ def test_the_documented_specs_are_right() -> None:
     "model",
     [
         *(Spec, Workspace, Build, Limits, Database, Timeouts, Compare, Rule, Latency),
-        *(ServerSettings, ProjectSettings, CredentialSettings, DatabaseSettings, PoolSettings),
+        *(ServerSettings, ObjectsSettings, ProjectSettings, CredentialSettings, DatabaseSettings, PoolSettings),
     ],
 )
 def test_every_key_is_documented(model: type[BaseModel]) -> None:
