@@ -98,23 +98,30 @@ class Execution:
             self.close()
 
     @classmethod
-    def next(cls, order: Order, runtime: Runtime, recorder: Recorder) -> Self:
-        """Give the execution that an earlier attempt left on this host, else a new one.
+    def standing(cls, order: Order, runtime: Runtime, recorder: Recorder) -> Self | None:
+        """Give the execution that an earlier attempt left on this host; None when there is none to go on with.
 
         One whose container is gone has files that are still to be taken: marks of a batch, or how it ended.
         """
-        if order.live is not None:
-            left = cls(order, runtime, recorder, order.live)
-            state = runtime.engine.inspect(left.name)
-            left.gone = state is None
-            began = state is None or state.status != "created"
-            worth = not left.gone or order.kind is TaskKind.VERIFY or left.has_ended()
-            if left.workspace.complete() and began and worth:
-                left.stands = True
-                return left
-            runtime.door.close(left.name)
-            left.close()
-        return cls(order, runtime, recorder, recorder.next_execution())
+        if order.live is None:
+            return None
+        left = cls(order, runtime, recorder, order.live)
+        state = runtime.engine.inspect(left.name)
+        left.gone = state is None
+        began = state is None or state.status != "created"
+        worth = not left.gone or order.kind is TaskKind.VERIFY or left.has_ended()
+        if left.workspace.complete() and began and worth:
+            left.stands = True
+            return left
+        runtime.door.close(left.name)
+        left.close()
+        return None
+
+    @classmethod
+    def next(cls, order: Order, runtime: Runtime, recorder: Recorder) -> Self:
+        """Give the execution that an earlier attempt left on this host, else a new one."""
+        left = cls.standing(order, runtime, recorder)
+        return left if left is not None else cls(order, runtime, recorder, recorder.next_execution())
 
     def has_ended(self) -> bool:
         """Tell whether its wrapper left an exit file."""

@@ -168,9 +168,13 @@ def verify(state: State) -> State:
     left = list(order.units)
     failed = list(order.failed)
     exit_code = tries = 0
-    while left and tries < CONTAINERS_PER_ATTEMPT:
-        execution = Execution.next(order, state.runtime, recorder)
+    # One that was left is followed to its end even when all its units are marked: its log and its exit code count.
+    while (left or order.live is not None) and tries < CONTAINERS_PER_ATTEMPT:
+        going_on = Execution.next if left else Execution.standing
+        execution = going_on(order, state.runtime, recorder)
         order = replace(order, live=None)
+        if execution is None:
+            break
         with execution:
             try:
                 exit_code = _run_units(replace(state, order=order), execution, tuple(left))

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from fixtures_docker import BASE, Bench, MemoryRecorder
+from fixtures_bench import BASE, Bench, MemoryRecorder
 
 from runner.adapters.docker_engine import DockerEngine
 from runner.model import TaskKind, UnitState
@@ -83,6 +83,33 @@ def test_one_that_ended_meanwhile_is_taken_once(bench: Bench, code: int) -> None
     assert lines(recorder) == list(range(1, 61))
     assert set(recorder.units.values()) == {UnitState.DONE}
     assert recorder.executions[1] == ("ended", code)
+    assert bench.left_over() == []
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_one_whose_units_are_all_marked_is_followed_to_its_end(bench: Bench, code: int) -> None:
+    order = bench.order(
+        f"""
+units: [a, b]
+run: |
+  for u in a b; do echo $u > $SEATRIAL_OUTPUT/$u.csv; echo $u >> $SEATRIAL_CHECKPOINT; done
+  for i in 1 2 3 4 5 6 7 8 9 10; do echo "line $i"; sleep 0.1; done
+  exit {code}
+""",
+        ("a", "b"),
+    )
+    recorder = bench.recorder(order)
+    running = bench.begin(order, recorder)
+    running.wait_for("line 2\n")
+    recorder.drained.set()
+    running.end()
+    assert set(recorder.units.values()) == {UnitState.DONE}
+    order = bench.again(order, recorder)
+    assert order.units == ()
+    outcome = bench.run(order, recorder)
+    assert outcome.code == {0: "done", 3: "step_failed"}[code]
+    assert lines(recorder) == list(range(1, 11))
+    assert recorder.executions == {1: ("ended", code)}, "no second container"
     assert bench.left_over() == []
 
 
