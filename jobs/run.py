@@ -321,15 +321,6 @@ class Event:
 
 
 @dataclass(frozen=True)
-class LogChunk:
-    """Bytes [offset, offset + len(data)) of a task's log."""
-
-    task: int
-    offset: int
-    data: bytes
-
-
-@dataclass(frozen=True)
 class Worker:
     """A slot of a pool, alive while `seen_at` is recent."""
 

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
-from jobs.adapters.sql_inside import Chunks, SqlInside
+from jobs.adapters.sql_inside import Pulse, SqlInside
 from jobs.adapters.sql_store import Store
-from jobs.run import Attempt, Event, LogChunk, Run, StepRecord, Task, Unit, UnitCounts
+from jobs.run import Attempt, Event, StepRecord, Task, Unit, UnitCounts
 from runner.errors import NotFound
 from runner.model import Output, UnitState
 from runner.ports import Objects
 
 LOG_WINDOW = 65_536
-
-
-@dataclass(frozen=True)
-class Changes:
-    """What happened in a run since a cursor."""
-
-    run: Run
-    events: tuple[Event, ...]
-    logs: tuple[LogChunk, ...]
-    steps: tuple[StepRecord, ...]
+LAST_BYTE = 1 << 62
 
 
 class Views:
@@ -100,37 +90,49 @@ class Views:
 
     def log(self, task: int, *, offset: int = 0, limit: int = LOG_WINDOW) -> bytes:
         """Give bytes [offset, offset + limit) of a task's log; empty at its end."""
-        return self._read(self._inside.log_chunks(task, offset, limit), offset, limit)
+        return b"".join(self._parts(task, offset, offset + limit, limit))
 
-    def _read(self, chunks: Chunks, offset: int, limit: int) -> bytes:
-        parts, position, end = [], offset, offset + limit
-        for start, data, digest in chunks:
-            skip = position - start
-            if data is None:
-                assert digest is not None
-                with self.open_object(digest) as file:
-                    file.seek(skip)
-                    piece = file.read(end - position)
-            else:
-                piece = data[skip:][: end - position]
-            parts.append(piece)
-            position += len(piece)
-            if position >= end:
-                break
-        return b"".join(parts)
+    def open_log(
+        self, task: int, *, offset: int = 0, end: int | None = None, block: int = LOG_WINDOW
+    ) -> Iterator[bytes]:
+        """Give a task's log from `offset` to `end`, or to its present end, in pieces of up to `block` bytes."""
+        held: list[bytes] = []
+        size = 0
+        for part in self._parts(task, offset, end, block):
+            if held and size + len(part) > block:
+                yield b"".join(held)
+                held, size = [], 0
+            held.append(part)
+            size += len(part)
+        if held:
+            yield b"".join(held)
 
-    def open_log(self, task: int, *, offset: int = 0) -> Iterator[bytes]:
-        """Give a task's log from `offset` to its present end, in pieces."""
-        while piece := self.log(task, offset=offset, limit=1 << 20):
-            yield piece
-            offset += len(piece)
+    def _parts(self, task: int, offset: int, end: int | None, block: int) -> Iterator[bytes]:
+        """Give what is stored from `offset` on, as it is stored, but in parts of up to `block` bytes."""
+        end = LAST_BYTE if end is None else end
+        while offset < end and (found := self._inside.log_chunks(task, offset, end - offset)):
+            for stored in found:
+                if stored.offset > offset:
+                    raise OSError(f"task {task}: the log has no bytes from {offset} to {stored.offset}")
+                skip, stop = offset - stored.offset, min(stored.size, end - stored.offset)
+                if stored.data is not None:
+                    for at in range(skip, stop, block):
+                        yield stored.data[at : min(at + block, stop)]
+                else:
+                    assert stored.object is not None
+                    with self.open_object(stored.object) as file:
+                        file.seek(skip)
+                        for at in range(skip, stop, block):
+                            part = file.read(min(block, stop - at))
+                            if len(part) < min(block, stop - at):
+                                raise OSError(f"task {task}: the log's object {stored.object} is cut short")
+                            yield part
+                offset = stored.offset + stop
 
     def pulse(self) -> int:
         """Give a number that changes whenever any record does; ask from one thread only."""
         return self._store.database.pulse()
 
-    def changes(self, run: int, *, event: int, logs: Mapping[int, int], limit: int = LOG_WINDOW) -> Changes:
-        """Give the events after `event` and each task's log from its offset in `logs` (0 when it is not named)."""
-        found = self._inside.changes(run, event=event, logs=logs, limit=limit)
-        chunks = (LogChunk(task, offset, self._read(parts, offset, limit)) for task, offset, parts in found.chunks)
-        return Changes(found.run, found.events, tuple(chunks), found.steps)
+    def pulses(self, runs: Sequence[int]) -> dict[int, Pulse]:
+        """Tell of all these runs at once how far they have come."""
+        return self._inside.pulses(runs)

@@ -5,25 +5,24 @@ from __future__ import annotations
 import json
 import threading
 import time
-from binascii import b2a_base64
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
 
-from jobs.run import LogChunk, Run, StepRecord, Task
+from jobs.run import Run, RunState, StepRecord, Task
 from web import shapes
 from web.problems import WebError
 from web.schemas import RunDetail
+from web.sse import CHUNK, log_event, portion
 
 if TYPE_CHECKING:
+    from jobs.adapters.sql_inside import Pulse
     from jobs.service import Service
 
 log = structlog.get_logger(__name__)
-
-CHUNK = 65_536
 
 # How many bytes of log a run's channel keeps for viewers that are nearly up to date; the others read the store.
 TAIL = 4 << 20
@@ -32,6 +31,12 @@ TAIL = 4 << 20
 # changes also when nothing else does).
 SNAPSHOT_EVERY = 0.25
 SNAPSHOT_AT_LEAST = 10.0
+
+# What a run waits for changes with other runs and with workers: it is looked at again so often while anything does.
+WAITING_EVERY = 2.0
+
+# What is read of a run's logs at each tick, so that one noisy run does not starve the others.
+READ_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -42,23 +47,17 @@ class Snapshot:
     steps: str
     page: str | None
     final: bool
+    waiting: bool
 
 
 @dataclass(frozen=True)
 class Frame:
-    """Bytes of a log and the same as an event without its id, made once for all viewers."""
+    """Bytes [offset, offset + size) of a log as an event without its id, made once for all viewers."""
 
-    chunk: LogChunk
+    task: int
+    offset: int
+    size: int
     event: bytes
-
-
-def encode(task: int, offset: int, data: bytes | memoryview) -> tuple[bytes, bytes, bytes]:
-    """Write a chunk as an event without its id; in parts, so that many are joined with one copy."""
-    return (
-        b'event: log\ndata: {"task":%d,"offset":%d,"data":"' % (task, offset),
-        b2a_base64(data, newline=False),
-        b'"}\n\n',
-    )
 
 
 Render = Callable[[RunDetail, Run, list[Task], list[StepRecord]], str]
@@ -71,7 +70,6 @@ class Channel:
         self.run = run
         self.viewers = 0
         self.version = 0
-        self.heads: dict[int, int] = {}
         self.event = 0
         self._service = service
         self._render = render
@@ -80,14 +78,27 @@ class Channel:
         self._tail_size = 0
         self._made_at = 0.0
         self._dirty = True
-        self.heads = {task.id: task.log_size for task in service.tasks(run)}
+        self._seen: Pulse | None = None
+        self.heads: dict[int, int] = {task.id: task.log_size for task in service.tasks(run)}
         self.snapshot = self._snapshot()
 
-    def refresh(self, *, changed: bool) -> None:
-        """Read what is new in the store and wake the viewers."""
-        news = self._read_logs() if changed else False
-        self._dirty = self._dirty or changed
+    @property
+    def behind(self) -> bool:
+        """Tell whether there is more to read than was read."""
+        return self._seen is None
+
+    def refresh(self, found: Pulse | None, *, changed: bool) -> None:
+        """Read what is new and wake the viewers. `found`: how far the run has come; `changed`: any record did."""
+        news = False
+        if found is not None and found != self._seen:
+            self._dirty = True
+            news, whole = self._read_logs(found.logs)
+            news = news or found.event > self.event
+            self.event = found.event
+            self._seen = found if whole else None
         age = time.monotonic() - self._made_at
+        if changed and self.snapshot.waiting and age >= WAITING_EVERY:
+            self._dirty = True
         if (self._dirty and age >= SNAPSHOT_EVERY) or (age >= SNAPSHOT_AT_LEAST and not self.snapshot.final):
             snapshot = self._snapshot()
             news = news or snapshot != self.snapshot
@@ -109,32 +120,45 @@ class Channel:
         """Give the kept frame that begins at that byte."""
         with self._condition:
             for frame in reversed(self._tail):
-                if frame.chunk.task == task and frame.chunk.offset <= offset:
-                    return frame if frame.chunk.offset == offset else None
+                if frame.task == task and frame.offset <= offset:
+                    return frame if frame.offset == offset else None
         return None
 
-    def _read_logs(self) -> bool:
-        news = False
-        for _ in range(16):  # at most 1 MiB a task and tick, so that one noisy run does not starve the others
-            changes = self._service.changes(self.run, event=self.event, logs=self.heads, limit=CHUNK)
-            if changes.events:
-                self.event = changes.events[-1].id
-                news = True
-            for chunk in changes.logs:
-                self._keep(chunk)
-            if not changes.logs:
-                break
+    def _read_logs(self, sizes: Mapping[int, int]) -> tuple[bool, bool]:
+        """Read up to a MiB of what the logs have grown by; tell whether anything came, and whether that was all."""
+        left, news = READ_AT_ONCE, False
+        for task, size in sizes.items():
+            head = self.heads.get(task, 0)
+            if head >= size:
+                continue
+            end = min(size, head + left)
+            rest = b""
+            for piece in self._service.open_log(task, offset=head, end=end, block=CHUNK):
+                rest = self._keep(task, rest + piece)
+                left -= len(piece)
+            if rest:
+                self._keep(task, rest, whole=True)
             news = True
-        return news
+            if end < size:
+                return news, False
+        return news, True
 
-    def _keep(self, chunk: LogChunk) -> None:
-        frame = Frame(chunk, b"".join(encode(chunk.task, chunk.offset, chunk.data)))
-        with self._condition:
-            self._tail.append(frame)
-            self._tail_size += len(chunk.data)
-            while self._tail_size > TAIL:
-                self._tail_size -= len(self._tail.popleft().chunk.data)
-            self.heads[chunk.task] = chunk.offset + len(chunk.data)
+    def _keep(self, task: int, data: bytes, *, whole: bool = False) -> bytes:
+        """Make frames of bytes that follow what is kept; give the beginning of a character that is left, unless `whole`."""
+        while data:
+            size, text = portion(data)
+            offset = self.heads.get(task, 0)
+            frame = Frame(task, offset, size, b"".join(log_event(task, offset, data[:size], text)))
+            with self._condition:
+                self._tail.append(frame)
+                self._tail_size += size
+                while self._tail_size > TAIL:
+                    self._tail_size -= self._tail.popleft().size
+                self.heads[task] = offset + size
+            data = data[size:]
+            if text and not whole:
+                break
+        return data
 
     def _snapshot(self) -> Snapshot:
         self._made_at = time.monotonic()
@@ -152,7 +176,8 @@ class Channel:
         if self._render is not None:
             page = json.dumps({"html": self._render(detail, run, tasks, steps)})
         steps_json = json.dumps([json.loads(shapes.step(one).model_dump_json()) for one in steps])
-        return Snapshot(detail.model_dump_json(exclude={"steps"}), steps_json, page, final)
+        waiting = run.state in (RunState.QUEUED, RunState.INTERRUPTED)
+        return Snapshot(detail.model_dump_json(exclude={"steps"}), steps_json, page, final, waiting)
 
 
 class Hub:
@@ -234,8 +259,12 @@ class Hub:
         """Feed the channels; a store that does not answer now is asked again at the next tick."""
         try:
             pulse = self._service.pulse()
+            changed = pulse != seen
+            found: Mapping[int, Pulse] = {}
+            if changed or any(channel.behind for channel in channels):
+                found = self._service.pulses([channel.run for channel in channels])
             for channel in channels:
-                channel.refresh(changed=pulse != seen)
+                channel.refresh(found.get(channel.run), changed=changed)
         except Exception as error:  # noqa: BLE001 - the outermost frame of this thread: it must outlive any outage
             log.warning("cannot read the store for viewers", error=str(error))
             return None

@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection, and_, func, select
 
 from jobs.adapters.sql_engine import Database
-from jobs.adapters.sql_rows import attempt_of, event_of, legs_of, no_run, run_of, step_of, task_of, unit_of
+from jobs.adapters.sql_rows import attempt_of, event_of, step_of, task_of, unit_of
 from jobs.adapters.sql_schema import attempts, events, executions, legs, log_chunks, runs, steps, tasks, units
-from jobs.run import Attempt, Event, Run, StepRecord, Task, Unit, UnitCounts
+from jobs.run import Attempt, Event, StepRecord, Task, Unit, UnitCounts
 from runner.errors import NotFound
 from runner.model import UnitState
 
-Chunks = list[tuple[int, bytes | None, str | None]]
 
-EVENTS_AT_ONCE = 500
+@dataclass(frozen=True)
+class Stored:
+    """A piece of a log as it is stored: in the row itself, or as an object."""
+
+    offset: int
+    size: int
+    data: bytes | None
+    object: str | None
 
 
 @dataclass(frozen=True)
-class Found:
-    """What is new in a run; `chunks`: for each task (task, offset asked for, chunks from there on)."""
+class Pulse:
+    """How far a run has come: it differs when anything of the run does. `logs` are the sizes of its tasks' logs."""
 
-    run: Run
-    events: tuple[Event, ...]
-    chunks: tuple[tuple[int, int, Chunks], ...]
-    steps: tuple[StepRecord, ...]
+    event: int
+    logs: Mapping[int, int]
+    rest: tuple[Any, ...]
 
 
-def _chunks(connection: Connection, task: int, offset: int, limit: int) -> Chunks:
+def _chunks(connection: Connection, task: int, offset: int, limit: int) -> list[Stored]:
     first = (
         select(func.max(log_chunks.c.offset))
         .where(log_chunks.c.task == task, log_chunks.c.offset <= offset)
@@ -46,7 +52,7 @@ def _chunks(connection: Connection, task: int, offset: int, limit: int) -> Chunk
         .order_by(log_chunks.c.offset)
         .limit(256)
     )
-    return [(row.offset, row.data, row.object) for row in connection.execute(query)]
+    return [Stored(row.offset, row.size, row.data, row.object) for row in connection.execute(query)]
 
 
 class SqlInside:
@@ -138,31 +144,32 @@ class SqlInside:
             count, total = connection.execute(query).one()
             return int(count), float(total or 0.0)
 
-    def log_chunks(self, task: int, offset: int, limit: int) -> Chunks:
-        """Give (offset, bytes or None, object or None) of the chunks that hold bytes [offset, offset + limit)."""
+    def log_chunks(self, task: int, offset: int, limit: int) -> list[Stored]:
+        """Give the first pieces, 256 at most, that hold bytes [offset, offset + limit)."""
         with self._db.read() as connection:
             return _chunks(connection, task, offset, limit)
 
-    def changes(self, run: int, *, event: int, logs: Mapping[int, int], limit: int) -> Found:
-        """Give what is new in one consistent view (see Service.changes); raises NotFound."""
+    def pulses(self, wanted: Sequence[int]) -> dict[int, Pulse]:
+        """Tell of all these runs at once how far they have come, in one consistent view; without those there are not."""
         with self._db.read() as connection:
-            row = connection.execute(select(runs).where(runs.c.id == run)).one_or_none()
-            if row is None:
-                raise no_run(run)
-            query = select(tasks.c.id, tasks.c.log_size).where(tasks.c.run == run, tasks.c.log_size > 0)
-            chunks = []
-            for task in connection.execute(query.order_by(tasks.c.leg, tasks.c.batch, tasks.c.id)).all():
-                offset = logs.get(task.id, 0)
-                if task.log_size > offset:
-                    chunks.append((task.id, offset, _chunks(connection, task.id, offset, limit)))
-            found = select(events).where(events.c.run == run, events.c.id > event).order_by(events.c.id)
-            shown = select(steps).where(steps.c.run == run).order_by(steps.c.id)
-            return Found(
-                run=run_of(row, legs_of(connection, [run])[run]),
-                events=tuple(event_of(one) for one in connection.execute(found.limit(EVENTS_AT_ONCE))),
-                chunks=tuple(chunks),
-                steps=tuple(step_of(one) for one in connection.execute(shown)),
-            )
+            shown = connection.execute(
+                select(runs.c.id, runs.c.units_done, runs.c.units_failed, runs.c.cancel_requested).where(
+                    runs.c.id.in_(wanted)
+                )
+            ).all()
+            last = select(events.c.run, func.max(events.c.id)).where(events.c.run.in_(wanted)).group_by(events.c.run)
+            newest = {row[0]: row[1] for row in connection.execute(last)}
+            done = select(steps.c.run, func.max(steps.c.id), func.count(steps.c.seconds))
+            done = done.where(steps.c.run.in_(wanted)).group_by(steps.c.run)
+            stepped = {row[0]: tuple(row[1:]) for row in connection.execute(done)}
+            logs: dict[int, dict[int, int]] = {}
+            sizes = select(tasks.c.run, tasks.c.id, tasks.c.log_size).where(tasks.c.run.in_(wanted))
+            for run, task, size in connection.execute(sizes.order_by(tasks.c.leg, tasks.c.batch, tasks.c.id)):
+                logs.setdefault(run, {})[task] = size
+        return {
+            row.id: Pulse(newest.get(row.id, 0), logs.get(row.id, {}), (tuple(row), stepped.get(row.id)))
+            for row in shown
+        }
 
     def queue(self) -> dict[str, dict[str, int]]:
         """Count the queued and running tasks of each pool."""

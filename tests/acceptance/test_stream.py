@@ -58,15 +58,20 @@ class Viewer:
         self.cuts += 1
 
     def _take(self, event: bytes) -> None:
-        fields = dict(line.split(": ", 1) for line in event.decode().splitlines() if ": " in line)
+        fields: dict[str, str] = {}
+        for line in event.decode().split("\n"):
+            name, _, value = line.partition(":")
+            value = value.removeprefix(" ")
+            fields[name] = f"{fields[name]}\n{value}" if name in fields else value
         self.last = fields.get("id", self.last)
         if fields.get("event") == "log":
-            chunk = json.loads(fields["data"])
+            head, _, text = fields["data"].partition("\n")
+            chunk = json.loads(head)
             log = self.logs.get(chunk["task"], b"")
             assert chunk["offset"] == len(log), (
                 f"task {chunk['task']}: byte {len(log)} was expected, not {chunk['offset']}"
             )
-            self.logs[chunk["task"]] = log + base64.b64decode(chunk["data"])
+            self.logs[chunk["task"]] = log + (base64.b64decode(chunk["base64"]) if "base64" in chunk else text.encode())
         self.ended = fields.get("event") == "end"
 
 

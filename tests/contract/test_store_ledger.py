@@ -7,14 +7,13 @@ import random
 from pathlib import Path
 
 import pytest
-from fixtures_store import OUTPUT, Hands
+from hands import OUTPUT, Hands
 from sqlalchemy import text
 
 from jobs.adapters.file_objects import FileObjects
 from jobs.adapters.sql_ledger import INLINE_BYTES
 from jobs.run import Verdict
 from jobs.service import Service
-from jobs.views import Changes
 from runner.errors import NotFound
 from runner.model import Output, UnitResult, UnitState
 
@@ -191,38 +190,54 @@ def test_a_resume_point_is_given_to_the_next_attempt(hands: Hands) -> None:
 # ---- what a viewer is told ----
 
 
-def test_a_viewer_is_told_each_thing_once(hands: Hands, tmp_path: Path) -> None:
-    site = service(hands, tmp_path)
+def test_how_far_runs_have_come_is_asked_for_all_at_once(hands: Hands) -> None:
     run, claim = hands.verifying(["a", "b"], batches=2)
     other = hands.take()
-    seen: list[int] = []
-    logs: dict[int, int] = {}
-    kept: dict[int, bytes] = {}
+    quiet = hands.submit()
+    inside = hands.store.inside
+    before = inside.pulses([run, quiet, 4711])
+    assert sorted(before) == sorted([run, quiet])
+    assert before[run].logs == {task.id: task.log_size for task in inside.tasks(run)}
+    assert before[run].event == hands.events(run)[-1].id
 
-    def look(limit: int = 100) -> Changes:
-        changes = site.changes(run, event=seen[-1] if seen else 0, logs=logs, limit=limit)
-        seen.extend(event.id for event in changes.events)
-        for chunk in changes.logs:
-            assert chunk.offset == logs.get(chunk.task, 0)
-            logs[chunk.task] = chunk.offset + len(chunk.data)
-            kept[chunk.task] = kept.get(chunk.task, b"") + chunk.data
-        return changes
+    def changed() -> bool:
+        """Tell whether the run has moved on since the last look, and the other one has not."""
+        nonlocal before
+        seen, before = before, inside.pulses([run, quiet])
+        assert before[quiet] == seen[quiet]
+        return before[run] != seen[run]
 
-    look()
+    assert not changed()
     hands.log(claim, b"one\n")
-    hands.log(other, b"other\n")
-    hands.store.ledger.step(claim.task.id, 1, "run", state="running", seconds=None, detail="")
-    found = look()
-    assert ([step.name for step in found.steps], found.run.state.value) == (["run"], "running")
-    hands.log(claim, b"two\n" * 100)
-    while look(limit=64).logs:
-        pass
+    assert changed()
+    assert before[run].logs[claim.task.id] == 4
+    for seconds in (None, 2.5):
+        state = "running" if seconds is None else "done"
+        hands.store.ledger.step(claim.task.id, 1, "run", state=state, seconds=seconds, detail="")
+        assert changed()
     hands.mark(claim, "a")
+    assert changed()
     hands.end(claim)
-    assert look().run.units.done == 1
-    assert look().events == ()
-    assert seen == [event.id for event in hands.events(run)] == sorted(set(seen))
-    assert kept == {claim.task.id: b"one\n" + b"two\n" * 100, other.task.id: b"other\n"}
+    assert changed()
+    hands.log(other, b"other\n")
+    assert changed()
+    hands.store.runs.cancel(run, "mio")
+    assert changed()
+    assert not changed()
+
+
+def test_a_log_is_read_in_pieces_of_any_size(hands: Hands, tmp_path: Path) -> None:
+    site = service(hands, tmp_path)
+    _, claim = hands.verifying(["a", "b"])
+    for piece in (b"one\n", b"two\n" * 20, b"3\n" * 500):
+        hands.log(claim, piece)
+    whole = b"one\n" + b"two\n" * 20 + b"3\n" * 500
+    for block in (1, 7, 64, 100_000):
+        pieces = list(site.open_log(claim.task.id, block=block))
+        assert b"".join(pieces) == whole
+        assert max(map(len, pieces)) <= block
+        assert b"".join(site.open_log(claim.task.id, offset=3, end=90, block=block)) == whole[3:90]
+        assert list(site.open_log(claim.task.id, offset=len(whole), block=block)) == []
 
 
 def test_the_pulse_changes_when_a_record_does_and_else_not(hands: Hands) -> None:

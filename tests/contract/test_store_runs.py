@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
-from fixtures_store import OUTPUT, Hands
+from hands import OUTPUT, Hands
 from sqlalchemy import text
 
 from jobs.adapters.sql_runs import IdempotencyMismatch, NewLeg
@@ -89,7 +89,6 @@ def test_an_unknown_run_or_task_is_not_found(hands: Hands) -> None:
         lambda: hands.store.runs.resume(4711, "mio"),
         lambda: hands.store.inside.task(4711),
         lambda: hands.store.inside.unit(4711, "candidate", "a"),
-        lambda: hands.store.inside.changes(4711, event=0, logs={}, limit=1),
     ):
         with pytest.raises(NotFound, match=r"4711"):
             look()

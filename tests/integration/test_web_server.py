@@ -74,7 +74,7 @@ def test_fifty_viewers_see_a_line(server: Server) -> None:
         assert b"200 OK" in receive(viewer, b"event: steps")
     server.site.log(claim, b"a printed line\n")
     for viewer in viewers:
-        receive(viewer, b"YSBwcmludGVkIGxpbmUK")  # base64 of that line
+        receive(viewer, b"data: a printed line\ndata: \n\n")
     assert httpx.get(f"{server.url}/runs/{run.id}").status_code == 200
     for viewer in viewers:
         viewer.close()

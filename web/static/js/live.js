@@ -52,6 +52,16 @@ function poll(why) {
   }, FALLBACK);
 }
 
+// A piece of a log: a head in JSON, then the text as it is; bytes that are no text stand in the head.
+function piece(data) {
+  const at = data.indexOf("\n");
+  const head = JSON.parse(at < 0 ? data : data.slice(0, at));
+  const bytes = head.base64 === undefined
+    ? new TextEncoder().encode(data.slice(at + 1))
+    : Uint8Array.from(atob(head.base64), (c) => c.charCodeAt(0));
+  return { task: head.task, offset: head.offset, bytes };
+}
+
 // `logs`: all, none or a task's number; `cursor`: where the log viewer stands.
 export function follow(logs, cursor) {
   const run = page.dataset.run;
@@ -59,7 +69,7 @@ export function follow(logs, cursor) {
   source.addEventListener("open", () => tell(""));
   source.addEventListener("page", (event) => show(JSON.parse(event.data).html));
   source.addEventListener("run", (event) => bus.dispatchEvent(new CustomEvent("tasks", { detail: JSON.parse(event.data).tasks })));
-  source.addEventListener("log", (event) => bus.dispatchEvent(new CustomEvent("log", { detail: JSON.parse(event.data) })));
+  source.addEventListener("log", (event) => bus.dispatchEvent(new CustomEvent("log", { detail: piece(event.data) })));
   source.addEventListener("end", () => { source.close(); tell(""); bus.dispatchEvent(new CustomEvent("end")); });
   source.addEventListener("error", () => {
     if (source.readyState === EventSource.CLOSED) poll(`Live updates are not available now; this page asks every ${FALLBACK / 1000} s.`);

@@ -169,10 +169,9 @@ export class LogView extends EventTarget {
     return `0;${places.join(",")}`;
   }
 
-  push({ task: id, offset, data }) {
+  push({ task: id, offset, bytes }) {
     const task = this.tasks.find((one) => one.id === id);
     if (!task) return;
-    const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));
     task.size = Math.max(task.size, offset + bytes.length);
     this.waiting.push({ task, offset, bytes });
     this.waitingSize += bytes.length;
