@@ -30,7 +30,7 @@ up: venv engine images ## Start Seatrial on your seatrial.toml
 
 .PHONY: test
 test: venv engine images browser testdeps lint ## Set up, lint and run every test
-	$(PYTEST) tests
+	$(PYTEST) --hypothesis-profile=thorough tests
 
 .PHONY: check
 check: ## Exactly what CI does
@@ -38,7 +38,7 @@ check: ## Exactly what CI does
 
 .PHONY: unit
 unit: venv ## Run the unit tests alone (seconds, no services)
-	$(PYTEST) tests/unit
+	$(PYTEST) --dist worksteal tests/unit
 
 .PHONY: lint
 lint: venv ## ruff, mypy --strict, import contracts

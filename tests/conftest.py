@@ -5,6 +5,39 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+import pytest
 
-pytest_plugins = ["fixtures_docker", "fixtures_postgres", "fixtures_s3", "fixtures_store"]
+TESTS = Path(__file__).parent
+sys.path.insert(0, str(TESTS))
+
+pytest_plugins = ["fixtures_bench"]
+SERVICES = ["fixtures_docker", "fixtures_postgres", "fixtures_s3", "fixtures_store"]
+# How many examples a property is tried with. `make test` asks for the thorough profile, `make unit` for none.
+EXAMPLES = {"quick": 20, "thorough": 300}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Load what starts services where it is wanted: importing their clients takes as long as half of the unit tests."""
+    asked = [Path(config.invocation_params.dir, argument.split("::")[0]).resolve() for argument in config.args]
+    if not all(path.is_relative_to(TESTS / "unit") for path in asked):
+        for name in SERVICES:
+            config.pluginmanager.import_plugin(name)
+    if config.getoption("--hypothesis-profile"):
+        register_profiles()  # Hypothesis itself chooses among them, later
+
+
+def pytest_collection(session: pytest.Session) -> None:
+    """Be quick where no profile is asked for; the process that only hands tests to others needs none."""
+    manager = session.config.pluginmanager
+    if not session.config.getoption("--hypothesis-profile") and not manager.hasplugin("dsession"):
+        register_profiles()
+        from hypothesis import settings
+
+        settings.load_profile("quick")
+
+
+def register_profiles() -> None:
+    from hypothesis import settings
+
+    for name, examples in EXAMPLES.items():
+        settings.register_profile(name, max_examples=examples, deadline=None)

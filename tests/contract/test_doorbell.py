@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 import structlog
-from fixtures_store import Hands, Valkey
+from fixtures_store import Valkey
+from hands import Hands
 from redis import Redis
 from rq import Queue
 from rq.job import Job

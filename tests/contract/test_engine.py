@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from fixtures_docker import BASE
+from fixtures_bench import BASE
 
 from runner.adapters.docker_engine import DockerEngine
 from runner.adapters.engine_memory import MemoryEngine, Program

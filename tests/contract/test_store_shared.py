@@ -16,7 +16,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
-from fixtures_store import WORLD, Hands
+from hands import WORLD, Hands
 from sqlalchemy import inspect, text
 
 from jobs.adapters.embedded_postgres import EmbeddedPostgres

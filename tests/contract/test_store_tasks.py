@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from fixtures_store import OUTPUT, WORLD, Hands
+from hands import OUTPUT, WORLD, Hands
 from sqlalchemy import text
 
 from jobs.adapters.sql_moves import move

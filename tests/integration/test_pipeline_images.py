@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fixtures_docker import BASE, Bench, MemoryRecorder, Outcome
+from fixtures_bench import BASE, Bench, MemoryRecorder, Outcome
 
 from runner.images import CA_IN_IMAGE, BuildHost
 from runner.model import TaskKind

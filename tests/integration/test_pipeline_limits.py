@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from fixtures_docker import BASE, Bench
+from fixtures_bench import BASE, Bench
 
 from runner.model import UnitState
 

@@ -8,7 +8,7 @@ import re
 import time
 
 import psutil
-from fixtures_docker import BASE, Bench, MemoryRecorder
+from fixtures_bench import BASE, Bench, MemoryRecorder
 
 from runner.model import UnitState
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from fixtures_docker import Bench
+from fixtures_bench import Bench
 
 from runner.model import UnitState
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fixtures_docker import BASE, Bench, MemoryRecorder, Outcome
+from fixtures_bench import BASE, Bench, MemoryRecorder, Outcome
 
 from runner.workspace import workspace_ids
 

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 import structlog
 from fixtures_postgres import Proxy, end_server, start_server
-from fixtures_store import OUTPUT, Hands
+from hands import OUTPUT, Hands
 
 from jobs import worker as worker_module
 from jobs.adapters.embedded_postgres import EmbeddedPostgres

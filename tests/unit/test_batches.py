@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.batches import BATCH_SECONDS, divide
@@ -11,7 +11,6 @@ from jobs.batches import BATCH_SECONDS, divide
 names = st.lists(st.text(min_size=1, max_size=3), unique=True, max_size=40)
 
 
-@settings(max_examples=30, deadline=None)
 @given(names, st.dictionaries(st.text(min_size=1, max_size=3), st.floats(0, 10_000)), st.integers(0, 9), st.booleans())
 def test_each_unit_is_in_one_batch_and_none_is_empty(
     units: list[str], durations: dict[str, float], slots: int, can_split: bool

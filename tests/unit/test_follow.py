@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fixtures_docker import BASE, Bench, Inside, ScriptedEngine
+from fixtures_bench import BASE, Bench, Inside, ScriptedEngine
 
 from runner.disk import DiskWatch
 from runner.model import UnitState

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.run import (
@@ -111,7 +111,6 @@ facts_of_any_run = st.lists(
 )
 
 
-@settings(max_examples=30, deadline=None)
 @given(facts_of_any_run, st.booleans(), st.integers(0, 2))
 def test_a_run_is_final_when_all_its_tasks_are(facts: list[TaskFacts], compare: bool, different: int) -> None:
     derived = derive(facts, compare=compare, different=different)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fixtures_docker import Bench, Inside, MemoryRecorder, ScriptedEngine
+from fixtures_bench import Bench, Inside, MemoryRecorder, ScriptedEngine
 
 from runner.adapters.postgres_memory import MemoryDatabases, MemoryServer
 from runner.model import Order, Prepared, TaskKind, UnitState

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from fixtures_store import Hands
-from hypothesis import given, settings
+from hands import Hands
+from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.adapters.sql_store import Store
@@ -28,7 +28,6 @@ def test_another_attempt_is_another_lease_and_what_ended_is_forgotten() -> None:
     assert seen == {1: Sighting(2, 7, 50.0)}
 
 
-@settings(max_examples=30, deadline=None)
 @given(st.lists(st.floats(0.01, 1.6), min_size=1, max_size=60), st.integers(0, 3))
 def test_who_renews_every_third_of_a_lease_never_expires(gaps: list[float], late: int) -> None:
     """Passes come at any moment; renewals every 5/3 s. Only a holder that is silent for a whole lease is taken for dead."""

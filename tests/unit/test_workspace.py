@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fixtures_docker import Bench, Inside
+from fixtures_bench import Bench, Inside
 
 from runner.journal import Journal
 from runner.model import Container, Order, Output, UnitState
