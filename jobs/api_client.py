@@ -89,6 +89,12 @@ class ApiClient:
         """Read a run with its tasks, steps and estimate."""
         return self.get(f"/runs/{run}")
 
+    def healthy(self) -> bool:
+        """Tell whether the server, what it needs and a worker are there."""
+        with self._told():
+            answer = self._http.get(f"{self.url}/healthz")
+            return answer.status_code != 503 and self._document(answer).get("healthy") is True
+
     # ---- bytes ---------------------------------------------------------------------------------------------
 
     @contextmanager

@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from jobs.api_client import ApiClient
 from jobs.cli_common import EXIT_FAILED, EXIT_INFRASTRUCTURE, Failure, current_settings
 from jobs.cli_server import configure_logging, programs
-from jobs.demo import Client, Expected, default_home, expected, postgres, prepare, settings_file
+from jobs.demo import Expected, default_home, expected, postgres, prepare, settings_file, submit, wait_until_ready
 from jobs.host import Sources
 from jobs.settings import Settings, host_environment
 from jobs.supervisor import Supervisor
@@ -71,11 +72,11 @@ def _serve(settings: Settings, home: Path, wanted: list[Expected], console: Cons
         thread = threading.Thread(target=supervisor.run, name="supervisor")
         thread.start()
         try:
-            client = Client(settings.server.url)
-            client.wait()
-            console.print(f"\n[bold]Seatrial is at {settings.server.url}[/bold]\n")
-            runs = [(client.submit(run), run) for run in wanted]
-            matched = _watch(client, runs, settings.server.url, supervisor, console)
+            with ApiClient(settings.server.url) as client:
+                wait_until_ready(client)
+                console.print(f"\n[bold]Seatrial is at {client.url}[/bold]\n")
+                runs = [(submit(client, run), run) for run in wanted]
+                matched = _watch(client, runs, supervisor, console)
             if not once and not supervisor.stopping():
                 console.print(f"\nOpen {settings.server.url} in a browser. Ctrl-C ends the demo.")
                 while not supervisor.stopping():
@@ -86,14 +87,12 @@ def _serve(settings: Settings, home: Path, wanted: list[Expected], console: Cons
     return matched
 
 
-def _watch(
-    client: Client, runs: list[tuple[int, Expected]], url: str, supervisor: Supervisor, console: Console
-) -> bool:
+def _watch(client: ApiClient, runs: list[tuple[int, Expected]], supervisor: Supervisor, console: Console) -> bool:
     """Show the runs until all have ended; tell whether each ended as its example says."""
     with Live(console=console, refresh_per_second=4, transient=False) as live:
         while True:
             found = [client.run(run) for run, _ in runs]
-            live.update(_table(found, [expected for _, expected in runs], url))
+            live.update(_table(found, [expected for _, expected in runs], client.url))
             if all(run["state"] in FINAL for run in found) or supervisor.stopping():
                 return all(expected.matches(run) for run, (_, expected) in zip(found, runs, strict=True))
             time.sleep(0.5)

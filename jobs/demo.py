@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from jobs.adapters.demo_postgres import DemoFailed, ensure_database, ensure_role, fill_by_script, fill_by_sql
 from jobs.adapters.embedded_postgres import EmbeddedPostgres
+from jobs.api_client import ApiClient, ServerUnreachable
 from jobs.settings import host_environment
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -118,35 +117,20 @@ def postgres(home: Path) -> EmbeddedPostgres:
     return EmbeddedPostgres(home / "postgres", port=POSTGRES_PORT)
 
 
-class Client:
-    """The few calls of the JSON API that the demo makes."""
+def wait_until_ready(client: ApiClient) -> None:
+    """Wait until the server answers and a worker is there."""
+    deadline = time.monotonic() + READY_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            if client.healthy():
+                return
+        except ServerUnreachable:
+            pass  # it has not begun to listen
+        time.sleep(0.2)
+    raise DemoFailed(f"The server did not get ready within {READY_SECONDS:.0f} s.")
 
-    def __init__(self, url: str) -> None:
-        self._http = httpx.Client(base_url=f"{url}/api/v1", timeout=30.0, trust_env=False)
-        self._url = url
 
-    def wait(self) -> None:
-        """Wait until the server answers and a worker is there."""
-        deadline = time.monotonic() + READY_SECONDS
-        while time.monotonic() < deadline:
-            try:
-                health = httpx.get(f"{self._url}/healthz", timeout=5.0, trust_env=False).json()
-                if health["healthy"]:
-                    return
-            except (httpx.HTTPError, ValueError):
-                pass
-            time.sleep(0.2)
-        raise DemoFailed(f"The server did not get ready within {READY_SECONDS:.0f} s.")
-
-    def submit(self, wanted: Expected) -> int:
-        """Submit a run and give its id."""
-        body = {"project": wanted.project, "ref": wanted.ref, "note": "What could this change affect? (demo)"}
-        answer = self._http.post("/runs", json=body)
-        if answer.status_code >= 400:
-            raise DemoFailed(f"{wanted.project} {wanted.ref} was refused: {answer.json().get('detail')}")
-        return int(answer.json()["id"])
-
-    def run(self, run: int) -> dict[str, Any]:
-        """Give a run."""
-        found: dict[str, Any] = self._http.get(f"/runs/{run}").json()
-        return found
+def submit(client: ApiClient, wanted: Expected) -> int:
+    """Submit a run and give its id."""
+    body = {"project": wanted.project, "ref": wanted.ref, "note": "What could this change affect? (demo)"}
+    return int(client.post("/runs", body)["id"])

@@ -50,6 +50,19 @@ def a_task(number: int, size: int, state: str = "running") -> dict[str, Any]:
 # ---- answers -----------------------------------------------------------------------------------------------
 
 
+def test_health_is_told_by_the_server_itself() -> None:
+    for status, healthy in ((200, True), (503, False)):
+        answer = httpx.Response(status, json={"healthy": healthy, "problems": [] if healthy else ["No worker."]})
+
+        def handler(request: httpx.Request, answer: httpx.Response = answer) -> httpx.Response:
+            assert request.url.path == "/healthz"
+            return answer
+
+        assert client(handler).healthy() is healthy
+    with pytest.raises(ServerUnreachable, match="not Seatrial's API"):
+        client(lambda _: httpx.Response(200, text="<html>welcome to nginx</html>")).healthy()
+
+
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
