@@ -14,9 +14,10 @@ from rich.table import Table
 
 from jobs.api_client import ApiClient
 from jobs.cli_common import EXIT_FAILED, EXIT_INFRASTRUCTURE, Failure, current_settings
-from jobs.cli_server import configure_logging, programs
+from jobs.cli_server import programs
 from jobs.demo import Expected, default_home, expected, postgres, prepare, settings_file, submit, wait_until_ready
 from jobs.host import Sources
+from jobs.logs import configure_logging
 from jobs.settings import Settings, host_environment
 from jobs.supervisor import Supervisor
 from runner.errors import DatabaseRefused, SeatrialError

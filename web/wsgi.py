@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import getpass
-import logging
 import os
 import secrets
-import sys
 from pathlib import Path
 
-import structlog
 from flask import Flask
 
 from jobs.compose import build_service
+from jobs.logs import configure_logging
 from jobs.settings import settings_from_process
 from web.app import create_app
 
@@ -27,21 +25,6 @@ def secret_key(path: Path) -> str:
     with os.fdopen(handle, "w") as file:
         file.write(secrets.token_hex(32))
     return path.read_text("ascii").strip()
-
-
-def configure_logging() -> None:
-    """Write one line an event to standard error; tracebacks without the values of variables."""
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.dev.ConsoleRenderer(
-                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
-            ),
-        ],
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-    )
 
 
 def main() -> Flask:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from alembic import command
-from alembic.config import Config
-from sqlalchemy import text
+from sqlalchemy import inspect, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from jobs.adapters.sql_engine import Database, open_engine
@@ -50,6 +48,12 @@ class Store:
 
     def migrate(self) -> None:
         """Bring the tables up to date; safe to call from many processes at once."""
+        if self._is_current():
+            return
+        # Here and not above: a quarter of a second that the many processes of a server need not spend.
+        from alembic import command
+        from alembic.config import Config
+
         config = Config()
         config.set_main_option("script_location", str(MIGRATIONS))
         with self.database.write() as connection:
@@ -57,6 +61,14 @@ class Store:
                 connection.execute(text("SELECT pg_advisory_xact_lock(7130925)"))
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+
+    def _is_current(self) -> bool:
+        """Tell whether the newest migration was done; a migration's file is named for its revision."""
+        newest = max(path.name for path in (MIGRATIONS / "versions").glob("*.py")).partition("_")[0]
+        with self.database.read() as connection:
+            if not inspect(connection).has_table("alembic_version"):
+                return False
+            return connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() == [newest]
 
     def problems(self) -> list[str]:
         """Tell in words why the store cannot be used; empty when it can."""

@@ -276,6 +276,18 @@ print(len(store.problems()))
 """
 
 
+def test_a_migrations_file_is_named_for_its_revision() -> None:
+    files = sorted((MIGRATIONS / "versions").glob("*.py"))
+    assert tuple(path.name.partition("_")[0] for path in files) == known_revisions()
+
+
+def test_a_store_that_is_up_to_date_is_opened_without_alembic(empty_url: str) -> None:
+    Store.open(empty_url).close()
+    look = "import sys; print('alembic' in sys.modules)"
+    again = subprocess.run([sys.executable, "-c", f"{OPEN}{look}", empty_url, "w"], capture_output=True, text=True)
+    assert (again.stdout.split(), again.stderr) == (["0", "False"], "")
+
+
 def test_eight_processes_may_open_a_new_store_at_once(empty_url: str) -> None:
     words = [sys.executable, "-c", OPEN, empty_url]
     children = [
