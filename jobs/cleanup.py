@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -35,9 +36,10 @@ class Cleanup:
         executions: Path,
         *,
         installation: str,
+        host: str,
     ) -> None:
         self._store, self._engine, self._door, self._sources = store, engine, door, sources
-        self._executions, self._installation = executions, installation
+        self._executions, self._installation, self._host = executions, installation, host
 
     def run(self, run: int) -> None:
         """Remove all that a final run has on this host, then the databases of its legs and executions.
@@ -59,14 +61,23 @@ class Cleanup:
                 known[source].drop(database, role=role)
 
     def orphans(self) -> Iterator[str]:
-        """Remove containers whose task is over, and databases that nothing refers to; give what was removed."""
+        """Remove what stands here of tasks that are over or went on elsewhere, and databases that nothing refers to.
+
+        Gives what was removed. Another host may have cleaned up after a run's end, and cannot reach what it has here.
+        """
         # In this order: what is there now had its task when it was made, so a task that begins meanwhile is safe.
-        containers = self._engine.find(installation=self._installation, kind="workspace")
-        live = self._store.inside.live_tasks() if containers else set()
-        for container in containers:
-            if int(container.labels.get("task", "0")) not in live:
-                self._remove(container.name)
-                yield container.name
+        found = self._engine.find(installation=self._installation, kind="workspace")
+        standing = {container.name: int(container.labels.get("task", "0")) for container in found}
+        standing |= {name: _task(name) for name in self._left_directories(f"seatrial-{self._installation}-r")}
+        live = self._store.inside.live_tasks() if standing else set()
+        for name, task in standing.items():
+            if task not in live:
+                self._remove(name)
+                yield name
+        for task, execution, name in self._store.workers.abandoned(host=self._host):
+            self._remove(name)
+            self._store.workers.removed(task, execution)
+            yield name
         keep = set()
         for run, leg, task, last in self._store.inside.live_orders():
             keep.add(leg_database(self._installation, run, leg))
@@ -86,3 +97,9 @@ class Cleanup:
         if not self._executions.is_dir():
             return []
         return [path.name for path in self._executions.iterdir() if path.name.startswith(prefix)]
+
+
+def _task(name: str) -> int:
+    """Read the task out of an execution's name; 0, which no task has, when there is none in it."""
+    found = re.search(r"-t(\d+)-e\d+$", name)
+    return int(found[1]) if found else 0

@@ -103,7 +103,7 @@ def worker(config: Path | None, pool: str, slots: int | None, slot: int | None) 
     store = Store.open(settings.server.database_url)
 
     def died(name: str) -> None:
-        reason = Reason("worker_lost", f"The worker process {name} on {host_name()} died.")
+        reason = Reason("worker_lost", f"The worker process {name} on {host_name(settings)} died.")
         try:
             for task in store.tasks.revoke(name, reason):
                 log.warning("task.revoked", task=task, worker=name)
@@ -112,7 +112,7 @@ def worker(config: Path | None, pool: str, slots: int | None, slot: int | None) 
 
     children = [
         Program(
-            f"{host_name()}-{pool}-{number}",
+            f"{host_name(settings)}-{pool}-{number}",
             _again(config, "worker", "--pool", pool, "--slot", str(number)),
             died=died,
         )
@@ -128,15 +128,15 @@ def _be_slot(settings: Settings, pool: str, number: int) -> None:
     from jobs.worker import Place, Slot
     from runner.adapters.docker_engine import DockerEngine
 
-    name = f"{host_name()}-{pool}-{number}"
-    engine = DockerEngine()
+    name = f"{host_name(settings)}-{pool}-{number}"
+    engine = DockerEngine(settings.server.docker_url)
     try:
         network = open_network(engine, settings, f"{pool}-{number}")
     except ImageMissing:
         network = "none"  # the gateway image is not made yet: starts take longer, nothing else changes
     place = Place(
         name=name,
-        host=host_name(),
+        host=host_name(settings),
         pool=pool,
         pid=os.getpid(),
         slots=settings.pools[pool].slots,

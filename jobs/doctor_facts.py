@@ -96,7 +96,7 @@ def _look_at_docker(settings: Settings) -> list[Finding]:
     from runner.adapters.docker_engine import API_VERSION, DockerEngine
 
     try:
-        engine = DockerEngine(timeout=10.0)
+        engine = DockerEngine(settings.server.docker_url, timeout=10.0)
         info = engine.info()
         images = {name: engine.image(name) is not None for name in (GATEWAY_IMAGE, BASE_IMAGE)}
         facts = EngineFacts(info, images)

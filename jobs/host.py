@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import socket
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from jobs.adapters.sql_store import Store
@@ -27,13 +27,27 @@ PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https
 
 
 def installation(settings: Settings) -> str:
-    """Give the mark that this installation's containers and databases carry: two on one machine never meet."""
-    return hashlib.sha256(str(settings.server.home.resolve()).encode()).hexdigest()[:6]
+    """Give the mark that this installation's containers and databases carry: two on one machine never meet.
+
+    With PostgreSQL all hosts of the store have the same, that of the first one; raises StoreUnavailable.
+    """
+    own = hashlib.sha256(str(settings.server.home.resolve()).encode()).hexdigest()[:6]
+    url = settings.server.database_url
+    return own if url.startswith("sqlite:") else _shared_mark(url, own)
 
 
-def host_name() -> str:
+@cache
+def _shared_mark(url: str, own: str) -> str:
+    store = Store.open(url)
+    try:
+        return store.mark(own)
+    finally:
+        store.close()
+
+
+def host_name(settings: Settings) -> str:
     """Give the name under which this machine's workers are known."""
-    return socket.gethostname()
+    return settings.server.host_name or socket.gethostname()
 
 
 class Sources:
@@ -67,6 +81,7 @@ def build_cleanup(settings: Settings, store: Store, runtime: Runtime) -> Cleanup
         lambda: {name: sources(name) for name in settings.databases},
         runtime.executions,
         installation=installation(settings),
+        host=host_name(settings),
     )
 
 
@@ -80,7 +95,7 @@ def build_host() -> BuildHost:
 def build_runtime(settings: Settings, *, network: str = "none") -> Runtime:
     """Put together the world of one worker slot."""
     home = settings.server.home
-    engine = DockerEngine()
+    engine = DockerEngine(settings.server.docker_url)
     executions = home / "executions"
     executions.mkdir(parents=True, exist_ok=True)
     labels = {"installation": installation(settings)}

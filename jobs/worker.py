@@ -220,4 +220,5 @@ class Slot:
             template=claim.template,
             installation=self._place.installation,
             live=live[0] if live is not None and live[2] == self._place.host else None,
+            elsewhere=self._store.ledger.standing_elsewhere(task.id, host=self._place.host),
         )

@@ -114,7 +114,8 @@ class Order:
     """All that the runner needs to know of one task.
 
     `resume_from` and `resume_output`: how far a script without units had come, and what it had written by then.
-    `live`: the execution whose container an earlier attempt left on this host, if any. `units`: those still to do;
+    `live`: the execution whose container an earlier attempt left on this host, if any. `elsewhere`: those that may
+    still stand on other hosts, which fell silent: they must not reach a database any more. `units`: those still to do;
     `failed`: those of this task that earlier attempts saw fail, so that its end can say so.
     """
 
@@ -136,6 +137,7 @@ class Order:
     template: Template | None = None
     installation: str = "0"
     live: int | None = None
+    elsewhere: tuple[int, ...] = ()
 
     def container(self, execution: int) -> str:
         """Give the fixed name of the task's container number `execution`."""

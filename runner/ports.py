@@ -152,6 +152,10 @@ class Databases(Protocol):
         """Drop a clone that we made, and its role; safe to call twice. Refuses a name that is not one of ours."""
         ...
 
+    def shut(self, role: str) -> None:
+        """Let a login role of ours in no more and end its sessions; safe to call when there is none."""
+        ...
+
     def probe(self) -> Probe:
         """Open the watch on the link to the server (see Probe)."""
         ...

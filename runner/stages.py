@@ -24,7 +24,7 @@ from runner.execution import ONE_UNIT, Execution, Runtime, WayOut
 from runner.files import open_inside
 from runner.images import acquire
 from runner.model import Image, Order, Prepared, Template, UnitResult, UnitState
-from runner.ports import Recorder
+from runner.ports import Databases, Recorder
 from runner.quantities import format_duration, format_size
 from runner.units import filter_units, parse_units
 from runner.workspace import Command
@@ -247,6 +247,8 @@ def _way_out(state: State, execution: Execution) -> WayOut | None:
         return None
     source = state.runtime.databases(template.source)
     name = order.execution_database(execution.number)
+    if not execution.stands:
+        _shut_out(source, order)
     if _shared(order):
         return WayOut(source, template.database, name, template.owner)
     if not execution.stands:
@@ -254,6 +256,16 @@ def _way_out(state: State, execution: Execution) -> WayOut | None:
             clone = source.clone(template.database, name)
             detail.append(f"{clone.method} in {clone.seconds:.2f} s (data {template.data_id})")
     return WayOut(source, name, name, template.owner)
+
+
+def _shut_out(source: Databases, order: Order) -> None:
+    """Let containers on hosts that fell silent reach no database any more: nobody here can end them."""
+    for number in order.elsewhere:
+        name = order.execution_database(number)
+        if _shared(order):
+            source.shut(name)
+        else:
+            source.drop(name, role=name)
 
 
 def _shared(order: Order) -> bool:

@@ -215,7 +215,7 @@ class SqlInside:
                 select(legs.c.template, executions.c.task, executions.c.execution)
                 .join(tasks, tasks.c.id == executions.c.task)
                 .join(legs, and_(legs.c.run == tasks.c.run, legs.c.name == tasks.c.leg))
-                .where(tasks.c.run == run, executions.c.state == "running")
+                .where(tasks.c.run == run, executions.c.state.in_(["running", "abandoned"]))
             )
             found = connection.execute(query).all()
             return [(row.template["source"], row.task, row.execution) for row in found if row.template]

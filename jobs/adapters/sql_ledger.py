@@ -209,10 +209,15 @@ class SqlLedger:
                 )
 
     def next_execution(self, task: int, attempt: int) -> int:
-        """Give the number of the task's next container, never used before."""
+        """Give the number of the task's next container, never used before.
+
+        What still stands of earlier ones is given up, so that nobody goes on with it: it is on a host that fell silent.
+        """
         with self._db.write() as connection:
             row = fence(connection, task, attempt)
             number = int(row.execution) + 1
+            standing = (executions.c.task == task, executions.c.state == "running")
+            connection.execute(update(executions).where(*standing).values(state="abandoned"))
             connection.execute(update(tasks).where(tasks.c.id == task).values(execution=number))
             return number
 
@@ -227,6 +232,16 @@ class SqlLedger:
             )
             row = connection.execute(query).one_or_none()
             return None if row is None else (row.execution, row.container, row.host)
+
+    def standing_elsewhere(self, task: int, *, host: str) -> tuple[int, ...]:
+        """Give the executions that may still stand on other hosts."""
+        with self._db.read() as connection:
+            query = select(executions.c.execution).where(
+                executions.c.task == task,
+                executions.c.host != host,
+                executions.c.state.in_(["running", "abandoned"]),
+            )
+            return tuple(connection.scalars(query.order_by(executions.c.execution)))
 
     def offsets(self, task: int, execution: int) -> tuple[int, int]:
         """Give the (log, checkpoint) offsets up to which an execution's files were taken."""

@@ -12,7 +12,7 @@ from jobs.adapters.sql_inside import SqlInside
 from jobs.adapters.sql_ledger import SqlLedger
 from jobs.adapters.sql_plan import SqlPlan
 from jobs.adapters.sql_runs import SqlRuns
-from jobs.adapters.sql_schema import metadata
+from jobs.adapters.sql_schema import installation, metadata
 from jobs.adapters.sql_tasks import SqlTasks
 from jobs.adapters.sql_workers import SqlWorkers
 from runner.errors import StoreUnavailable
@@ -69,6 +69,15 @@ class Store:
             if not inspect(connection).has_table("alembic_version"):
                 return False
             return connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() == [newest]
+
+    def mark(self, own: str) -> str:
+        """Give the mark of the installation whose records these are: that of the first host that asked, `own` if none."""
+        with self.database.write() as connection:
+            self.database.alone(connection, "installation")
+            found = connection.execute(select(installation.c.mark)).scalar_one_or_none()
+            if found is None:
+                connection.execute(insert(installation).values(id=1, mark=own))
+            return own if found is None else str(found)
 
     def problems(self) -> list[str]:
         """Tell in words why the store cannot be used; empty when it can."""

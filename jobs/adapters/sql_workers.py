@@ -8,7 +8,7 @@ from sqlalchemy import delete, insert, select, update
 
 from jobs.adapters.sql_engine import Database
 from jobs.adapters.sql_rows import worker_of
-from jobs.adapters.sql_schema import executions, tasks, workers
+from jobs.adapters.sql_schema import executions, workers
 from jobs.run import Worker
 
 
@@ -47,12 +47,17 @@ class SqlWorkers:
             query = select(workers).where(workers.c.seen_at >= now - silent_after).order_by(workers.c.name)
             return [worker_of(row) for row in connection.execute(query)]
 
-    def executions(self, *, host: str) -> list[tuple[int, int, str, str]]:
-        """List (run, task, container, task state) of this host's executions that were not recorded as removed."""
+    def abandoned(self, *, host: str) -> list[tuple[int, int, str]]:
+        """List (task, execution, container) of what stands on a host and was given up: its task went on in another."""
         with self._db.read() as connection:
-            query = (
-                select(executions.c.run, executions.c.task, executions.c.container, tasks.c.state)
-                .join(tasks, tasks.c.id == executions.c.task)
-                .where(executions.c.host == host, executions.c.state != "removed")
+            query = select(executions.c.task, executions.c.execution, executions.c.container).where(
+                executions.c.host == host, executions.c.state == "abandoned"
             )
-            return [(r.run, r.task, r.container, r.state) for r in connection.execute(query)]
+            return [(row.task, row.execution, row.container) for row in connection.execute(query)]
+
+    def removed(self, task: int, execution: int) -> None:
+        """Note that a host has removed what stood there of an execution that was given up."""
+        with self._db.write() as connection:
+            here = (executions.c.task == task, executions.c.execution == execution)
+            given_up = executions.c.state == "abandoned"
+            connection.execute(update(executions).where(*here, given_up).values(state="ended"))

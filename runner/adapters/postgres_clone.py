@@ -112,6 +112,13 @@ class PostgresSource:
         with self._server.session() as connection:
             self._release(connection, database, role)
 
+    def shut(self, role: str) -> None:
+        """Let a login role of ours in no more and end its sessions."""
+        check_clone(role)
+        with self._server.session() as connection:
+            if role in postgres_rights.roles_of(connection, self._installation):
+                postgres_rights.shut_role(connection, role)
+
     def probe(self) -> PostgresProbe:
         """Open the watch on the link to the server."""
         return PostgresProbe(self._server)

@@ -41,6 +41,7 @@ class MemoryServer:
     def __init__(self) -> None:
         self.databases: dict[str, _Stored] = {}
         self.roles: dict[str, str] = {}
+        self.shut: set[str] = set()
         self.markers: dict[str, str | None] = {}
         self.rows: dict[str, dict[str, str]] = {}
         self.sessions: dict[str, list[str]] = {}
@@ -153,6 +154,7 @@ class MemoryDatabases:
             if owner not in self.server.owners:
                 raise DatabaseRefused(f"there is no role {owner}")
             self.server.roles[role] = database
+            self.server.shut.discard(role)
             return Login("memory", 5432, database, role, secrets.token_urlsafe(24), self._limit)
 
     def freeze(self, database: str) -> None:
@@ -171,6 +173,14 @@ class MemoryDatabases:
             self._release(database)
             if role is not None:
                 self.server.roles.pop(role, None)
+
+    def shut(self, role: str) -> None:
+        """Let a login role of ours in no more."""
+        check_clone(role)
+        with self._answering():
+            on = self.server.databases.get(self.server.roles.get(role, ""))
+            if on is not None and on.installation == self._installation:
+                self.server.shut.add(role)
 
     def sweep(self, keep: set[str], *, older_than: float = 600.0) -> list[str]:
         """Drop this installation's clones that are not in `keep` and older than so many seconds."""

@@ -25,6 +25,7 @@ class World:
     occupy: Callable[[], Any]
     exists: Callable[[str], bool]
     role_exists: Callable[[str], bool]
+    may_log_in: Callable[[str], bool]
     owner: str
 
 
@@ -44,6 +45,7 @@ def memory_world() -> World:
         occupy,
         lambda name: name in server.databases,
         lambda name: name in server.roles,
+        lambda name: name in server.roles and name not in server.shut,
         "app",
     )
 
@@ -66,6 +68,7 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
         occupy,
         lambda name: name in sample.databases(),
         lambda name: name in sample.roles(),
+        lambda name: sample.value(f"SELECT rolcanlogin FROM pg_roles WHERE rolname = '{name}'") is True,
         sample.owner,
     )
     for session in open_sessions:
@@ -212,6 +215,26 @@ def test_freezing_gives_up_the_login_of_the_preparation(world: World) -> None:
     world.source.freeze(leg)
     assert not world.role_exists(role)
     world.source.drop(leg, role=role)
+
+
+def test_a_role_that_is_shut_out_comes_in_no_more_until_it_is_made_again(world: World) -> None:
+    base = world.source.bless()
+    name = fresh()
+    world.source.shut(name)  # there is none yet
+    world.source.clone(base.database, name)
+    world.source.login(name, role=name, owner=base.owner)
+    world.other_installation.shut(name)
+    assert world.may_log_in(name)
+    for _ in range(2):
+        world.source.shut(name)
+        assert world.role_exists(name)
+        assert not world.may_log_in(name)
+    world.source.login(name, role=name, owner=base.owner)
+    assert world.may_log_in(name)
+    world.source.drop(name, role=name)
+    for foreign in ("postgres", base.database):
+        with pytest.raises(DatabaseRefused):
+            world.source.shut(foreign)
 
 
 def test_dropping_twice_is_safe(world: World) -> None:

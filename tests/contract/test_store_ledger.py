@@ -174,7 +174,37 @@ def test_executions_are_numbered_once_and_the_one_that_stands_is_found(hands: Ha
     assert ledger.live_execution(task) == (3, "c3", "h1")
     ledger.execution(task, 1, 3, state="ended", container="c3", exit_code=0)
     assert ledger.live_execution(task) == (2, "c2", "h1")
-    assert hands.store.workers.executions(host="h1")
+
+
+def test_what_stands_on_a_host_that_fell_silent_is_given_up_when_another_begins_anew(hands: Hands) -> None:
+    run, claim = hands.verifying()
+    store, task = hands.store, claim.task.id
+    store.ledger.execution(
+        task, 1, store.ledger.next_execution(task, 1), state="running", container="c1", exit_code=None
+    )
+    assert store.ledger.standing_elsewhere(task, host="h1") == ()
+    hands.interrupt(claim)
+    hands.make_due()
+    second = hands.take("w2", host="h2")
+    assert store.ledger.live_execution(task) == (1, "c1", "h1")
+    assert store.ledger.standing_elsewhere(task, host="h2") == (1,)
+    assert store.workers.abandoned(host="h1") == []
+    store.ledger.execution(
+        task, 2, store.ledger.next_execution(task, 2), state="running", container="c2", exit_code=None
+    )
+    assert store.ledger.live_execution(task) == (2, "c2", "h2")
+    assert store.workers.abandoned(host="h1") == [(task, 1, "c1")]
+    assert store.workers.abandoned(host="h2") == []
+    hands.interrupt(second)
+    hands.make_due()
+    # Whoever is nearest goes on with what stands: the first host has nothing to go on with any more.
+    assert store.ledger.standing_elsewhere(task, host="h1") == (2,)
+    store.workers.removed(task, 2)
+    assert store.ledger.live_execution(task) == (2, "c2", "h2")
+    store.workers.removed(task, 1)
+    assert store.workers.abandoned(host="h1") == []
+    assert store.ledger.standing_elsewhere(task, host="h2") == ()
+    assert run == claim.task.run
 
 
 def test_a_resume_point_is_given_to_the_next_attempt(hands: Hands) -> None:

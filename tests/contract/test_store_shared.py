@@ -247,6 +247,16 @@ def test_migrations_make_what_the_tables_say(empty_url: str) -> None:
     store.close()
 
 
+def test_all_hosts_have_the_mark_of_the_first(empty_url: str) -> None:
+    first, second = Store.open(empty_url), Store.open(empty_url)
+    with ThreadPoolExecutor(8) as pool:
+        marks = set(pool.map(lambda n: (first, second)[n % 2].mark(f"{n:06x}"), range(16)))
+    assert len(marks) == 1
+    assert {first.mark("other"), second.mark("more")} == marks
+    first.close()
+    second.close()
+
+
 def test_an_older_store_keeps_its_records(empty_url: str) -> None:
     database = Database(open_engine(empty_url))
     with database.write() as connection:

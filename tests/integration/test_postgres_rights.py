@@ -63,6 +63,19 @@ def test_an_execution_is_the_applications_role_and_works_as_it(sample: Sample, o
     assert session.execute("SELECT count(*) FROM entry").fetchone() == (100,)
 
 
+def test_a_role_that_is_shut_out_loses_its_sessions_and_no_other_does(sample: Sample, opened: Opened) -> None:
+    (login, session), (_, other) = opened(), opened()
+    session.execute("BEGIN")
+    session.execute("DELETE FROM account")
+    source(sample).shut(login.role)
+    with pytest.raises(psycopg.OperationalError):
+        session.execute("COMMIT")
+    with pytest.raises(psycopg.OperationalError, match="not permitted to log in"):
+        connect(login)
+    assert other.execute("SELECT count(*) FROM account").fetchone() == (1000,)
+    assert sample.value("SELECT count(*) FROM account", login.database) == 1000
+
+
 BEYOND = [
     "DROP DATABASE {source}",
     "DROP DATABASE {other}",
