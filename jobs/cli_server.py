@@ -1,4 +1,4 @@
-"""The processes of a server: up, worker, sweeper, web."""
+"""The processes of a server: up, worker, sweeper, web. Each imports only what it needs: a server starts several."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from pathlib import Path
 import click
 import structlog
 
-from jobs.adapters.sql_store import Store
 from jobs.cli_common import current_settings, pass_config
-from jobs.compose import build_doorbell, embedded_socket
 from jobs.logs import configure_logging
 from jobs.settings import Settings, host_environment
 from jobs.supervisor import Program, Supervisor
@@ -49,7 +47,7 @@ def programs(settings: Settings, config: Path | None) -> list[Program]:
     """List what a whole server is made of, in the order of its start."""
     found = []
     if settings.server.redis_url is None:
-        found.append(Program("valkey", valkey_command(embedded_socket(settings)), needed_by_others=True))
+        found.append(Program("valkey", valkey_command(settings.server.valkey_socket), needed_by_others=True))
     found.append(Program("sweeper", _again(config, "sweeper")))
     found += [Program(f"worker-{pool}", _again(config, "worker", "--pool", pool)) for pool in sorted(settings.pools)]
     found.append(Program("web", _again(config, "web")))
@@ -97,6 +95,7 @@ def worker(config: Path | None, pool: str, slots: int | None, slot: int | None) 
     if slot is not None:
         _be_slot(settings, pool, slot)
         return
+    from jobs.adapters.sql_store import Store
     from jobs.host import host_name
 
     count = slots or settings.pools[pool].slots
@@ -124,6 +123,8 @@ def worker(config: Path | None, pool: str, slots: int | None, slot: int | None) 
 
 
 def _be_slot(settings: Settings, pool: str, number: int) -> None:
+    from jobs.adapters.sql_store import Store
+    from jobs.compose import build_doorbell
     from jobs.host import build_runtime, host_name, installation, open_network
     from jobs.worker import Place, Slot
     from runner.adapters.docker_engine import DockerEngine
@@ -168,6 +169,8 @@ def sweeper(config: Path | None) -> None:
 
     Example: seatrial sweeper
     """
+    from jobs.adapters.sql_store import Store
+    from jobs.compose import build_doorbell
     from jobs.host import build_cleanup, build_runtime
     from jobs.sweeper import Sweeper
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs.adapters.file_objects import FileObjects
@@ -16,17 +15,10 @@ from runner.adapters.git_mirror import GitCredentials, GitMirror
 if TYPE_CHECKING:
     from runner.ports import Objects
 
-EMBEDDED_SOCKET = "valkey.sock"
-
 
 def redis_url(settings: Settings) -> str:
     """Give the URL of Redis: the one that is set, or that of the embedded Valkey's socket."""
-    return settings.server.redis_url or f"unix://{embedded_socket(settings)}"
-
-
-def embedded_socket(settings: Settings) -> Path:
-    """Give the path of the embedded Valkey's socket; only this user can open it."""
-    return settings.server.home / "valkey" / EMBEDDED_SOCKET
+    return settings.server.redis_url or f"unix://{settings.server.valkey_socket}"
 
 
 class Mirrors:

@@ -332,6 +332,11 @@ class ServerSettings(_Table):
         """Give the file that holds the key of sessions and forms, made at the first start with mode 0600."""
         return self.home / "secret_key"
 
+    @property
+    def valkey_socket(self) -> Path:
+        """Give the path of the embedded Valkey's socket; only this user can open it."""
+        return self.home / "valkey" / "valkey.sock"
+
 
 class ObjectsSettings(_Table):
     """Outputs and logs on S3, or on a store that speaks it; every host of an installation has the same."""
