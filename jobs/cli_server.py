@@ -11,11 +11,18 @@ import click
 import structlog
 
 from jobs.cli_common import current_settings, pass_config
+from jobs.instances import slot_name, take_instance
 from jobs.logs import configure_logging
 from jobs.settings import Settings, host_environment
 from jobs.supervisor import Program, Supervisor
 from runner.errors import EngineUnavailable, ImageMissing, StoreUnavailable
 from runner.model import Reason
+
+# A slot that is asked to end hands its task over; one that hangs is killed by its worker after this time, and `up`
+# waits longer than that, so that it never kills a worker whose slots are still at it. Together they are the ten
+# seconds in which all ends.
+SLOT_SECONDS = 8.0
+WORKER_SECONDS = 10.0
 
 log = structlog.get_logger(__name__)
 
@@ -37,7 +44,7 @@ def up(config: Path | None) -> None:
     """
     settings = current_settings(config)
     configure_logging()
-    supervisor = Supervisor(programs(settings, config), host_environment())
+    supervisor = Supervisor(programs(settings, config), host_environment(), patience=WORKER_SECONDS)
     supervisor.install_signals()
     click.echo(f"Seatrial is at {settings.server.url} (Ctrl-C ends it)")
     supervisor.run()
@@ -79,8 +86,9 @@ def valkey_command(path: Path) -> list[str]:
 @click.option("--pool", default="local", show_default=True, help="Take work of this pool.")
 @click.option("--slots", type=click.IntRange(1, 256), help="Tasks at once (default: the pool's setting).")
 @click.option("--slot", type=int, hidden=True, help="Be one slot.")
+@click.option("--instance", type=int, default=0, hidden=True, help="Of this worker among those of the pool here.")
 @pass_config
-def worker(config: Path | None, pool: str, slots: int | None, slot: int | None) -> None:
+def worker(config: Path | None, pool: str, slots: int | None, slot: int | None, instance: int) -> None:
     """Do the work of a pool on this machine, some tasks at once.
 
     A dead slot is started again, and what it held is given back at once.
@@ -93,13 +101,19 @@ def worker(config: Path | None, pool: str, slots: int | None, slot: int | None) 
         raise click.BadParameter(f"{pool!r} is not in seatrial.toml; known: {known}", param_hint="--pool")
     configure_logging()
     if slot is not None:
-        _be_slot(settings, pool, slot)
+        _be_slot(settings, pool, instance, slot)
         return
     from jobs.adapters.sql_store import Store
-    from jobs.host import host_name
+    from jobs.host import close_dead_networks, host_name
+    from runner.adapters.docker_engine import DockerEngine
 
     count = slots or settings.pools[pool].slots
     store = Store.open(settings.server.database_url)
+    ours = take_instance(settings.server.home, pool)
+    try:
+        close_dead_networks(DockerEngine(settings.server.docker_url), settings, ours)
+    except EngineUnavailable as error:
+        log.warning("worker.pause_left", error=error.text)
 
     def died(name: str) -> None:
         reason = Reason("worker_lost", f"The worker process {name} on {host_name(settings)} died.")
@@ -111,28 +125,29 @@ def worker(config: Path | None, pool: str, slots: int | None, slot: int | None) 
 
     children = [
         Program(
-            f"{host_name(settings)}-{pool}-{number}",
-            _again(config, "worker", "--pool", pool, "--slot", str(number)),
+            f"{host_name(settings)}-{ours.slot(number)}",
+            _again(config, "worker", "--pool", pool, "--instance", str(ours.number), "--slot", str(number)),
             died=died,
+            holds=(ours.descriptor,),
         )
         for number in range(1, count + 1)
     ]
-    supervisor = Supervisor(children, host_environment())
+    supervisor = Supervisor(children, host_environment(), patience=SLOT_SECONDS)
     supervisor.install_signals()
     supervisor.run()
 
 
-def _be_slot(settings: Settings, pool: str, number: int) -> None:
+def _be_slot(settings: Settings, pool: str, instance: int, number: int) -> None:
     from jobs.adapters.sql_store import Store
     from jobs.compose import build_doorbell
     from jobs.host import build_runtime, host_name, installation, open_network
     from jobs.worker import Place, Slot
     from runner.adapters.docker_engine import DockerEngine
 
-    name = f"{host_name(settings)}-{pool}-{number}"
+    name = f"{host_name(settings)}-{slot_name(pool, instance, number)}"
     engine = DockerEngine(settings.server.docker_url)
     try:
-        network = open_network(engine, settings, f"{pool}-{number}")
+        network = open_network(engine, settings, pool, instance, number)
     except ImageMissing:
         network = "none"  # the gateway image is not made yet: starts take longer, nothing else changes
     place = Place(

@@ -10,6 +10,7 @@ from pathlib import Path
 from jobs.adapters.sql_store import Store
 from jobs.cleanup import Cleanup
 from jobs.compose import Mirrors, build_objects
+from jobs.instances import Instance, is_alive, slot_name
 from jobs.settings import Settings, host_environment
 from runner.adapters.docker_engine import DockerEngine
 from runner.adapters.postgres_clone import PostgresSource
@@ -111,12 +112,13 @@ def build_runtime(settings: Settings, *, network: str = "none") -> Runtime:
     )
 
 
-def open_network(engine: DockerEngine, settings: Settings, worker: str) -> str:
+def open_network(engine: DockerEngine, settings: Settings, pool: str, instance: int, slot: int) -> str:
     """Start the slot's pause container and give the network namespace that its workspaces join.
 
     Half of a container's start is setting up its sandbox; this one is ready, has no network, and is never shared
     by two tasks at once. A leftover of the same slot is replaced.
     """
+    worker = slot_name(pool, instance, slot)
     name = f"seatrial-{installation(settings)}-pause-{worker}"
     engine.remove(name)
     engine.create(
@@ -124,7 +126,7 @@ def open_network(engine: DockerEngine, settings: Settings, worker: str) -> str:
             name=name,
             image=GATEWAY_IMAGE,
             command=("sleep", "infinity"),
-            labels={"installation": installation(settings), "kind": "pause", "worker": worker},
+            labels={"installation": installation(settings), "kind": "pause", "pool": pool, "instance": str(instance)},
             user="65534:65534",
             memory=32 << 20,
             pids=8,
@@ -132,3 +134,14 @@ def open_network(engine: DockerEngine, settings: Settings, worker: str) -> str:
     )
     engine.start(name)
     return f"container:{name}"
+
+
+def close_dead_networks(engine: DockerEngine, settings: Settings, ours: Instance) -> None:
+    """Remove the pause containers that workers left which were killed: of this instance, and of those nobody holds."""
+    for state in engine.find(installation=installation(settings), kind="pause"):
+        pool, number = state.labels.get("pool", ""), state.labels.get("instance", "")
+        if not number.isdigit():
+            continue
+        own = (pool, int(number)) == (ours.pool, ours.number)
+        if own or not is_alive(settings.server.home, pool, int(number)):
+            engine.remove(state.name)

@@ -31,7 +31,7 @@ log = structlog.get_logger(__name__)
 class Program:
     """A child to keep alive. `died` is told its name after each death, before it starts again.
 
-    `needed_by_others`: it ends when all the others have.
+    `needed_by_others`: it ends when all the others have. `holds`: open files that it inherits.
     """
 
     name: str
@@ -39,6 +39,7 @@ class Program:
     environment: Mapping[str, str] = field(default_factory=dict)
     died: Callable[[str], None] | None = None
     needed_by_others: bool = False
+    holds: Sequence[int] = ()
 
 
 def _end_with_parent() -> None:
@@ -66,6 +67,7 @@ class _Child:
                 list(self.program.command),
                 env=environment,
                 start_new_session=True,
+                pass_fds=self.program.holds,
                 preexec_fn=_end_with_parent,
                 **streams,
             )
@@ -100,11 +102,17 @@ class _Child:
 
 
 class Supervisor:
-    """Run programs until told to stop."""
+    """Run programs until told to stop; what has not ended `patience` seconds later (DRAIN_SECONDS) is killed."""
 
     def __init__(
-        self, programs: Sequence[Program], surroundings: Mapping[str, str], *, output: IO[bytes] | None = None
+        self,
+        programs: Sequence[Program],
+        surroundings: Mapping[str, str],
+        *,
+        output: IO[bytes] | None = None,
+        patience: float | None = None,
     ) -> None:
+        self._patience = DRAIN_SECONDS if patience is None else patience
         self._children = [_Child(program, surroundings, output) for program in programs]
         self._stop = Flag()  # a signal handler raises it
         self._signals = 0
@@ -143,7 +151,7 @@ class Supervisor:
             self._end()
 
     def _end(self) -> None:
-        deadline = time.monotonic() + DRAIN_SECONDS
+        deadline = time.monotonic() + self._patience
         self._end_some([child for child in self._children if not child.program.needed_by_others], deadline)
         deadline = max(deadline, time.monotonic() + LAST_SECONDS)
         self._end_some([child for child in self._children if child.program.needed_by_others], deadline)
