@@ -6,9 +6,14 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import ClassVar
 
 from flask import Flask
+from jinja2.bccache import Bucket, BytecodeCache
+from sqlalchemy.engine import make_url
 
 from jobs.adapters.file_objects import FileObjects
 from jobs.adapters.sql_store import Store
@@ -29,6 +34,28 @@ migrate: ["bin/rails db:migrate"]
 units: bin/list-units
 run: bin/export
 """
+
+
+@cache
+def empty_store() -> bytes:
+    """Give the file of an empty store; to migrate one takes longer than most tests."""
+    with TemporaryDirectory(prefix="seatrial-store-") as home:
+        file = Path(home) / "empty.db"
+        Store.open(f"sqlite:///{file}").close()
+        return file.read_bytes()
+
+
+class CompiledTemplates(BytecodeCache):
+    """What Jinja made of the templates, for all applications of a test process: it takes half of a page's first time."""
+
+    kept: ClassVar[dict[str, bytes]] = {}
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        if bucket.key in self.kept:
+            bucket.bytecode_from_string(self.kept[bucket.key])
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        self.kept[bucket.key] = bucket.bytecode_to_string()
 
 
 class SilentBell:
@@ -70,6 +97,9 @@ dsn = "postgresql://nobody:canary@localhost/verification"
 """
         )
         settings = load_settings(config, {"HOME": str(root)})
+        file = Path(make_url(settings.server.database_url).database or "")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(empty_store())
         store = Store.open(settings.server.database_url)
         objects = FileObjects(settings.server.object_store)
         remotes = {"accounts": MemoryRemote(), "plain": MemoryRemote()}
@@ -92,7 +122,9 @@ dsn = "postgresql://nobody:canary@localhost/verification"
 
     def app(self, **options: object) -> Flask:
         """Build the application as the server does."""
-        return create_app(self.service, secret_key="test", user="mio", **options)  # type: ignore[arg-type]
+        app = create_app(self.service, secret_key="test", user="mio", **options)  # type: ignore[arg-type]
+        app.jinja_env.bytecode_cache = CompiledTemplates()
+        return app
 
     def submit(self, ref: str = "feature/rounding", project: str = "accounts", **more: object) -> Run:
         run, _ = self.service.submit(Submission(project, ref, **more), user="mio")  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.errors import Unsatisfiable
 from schemathesis.checks import not_a_server_error
 from schemathesis.generation import GenerationMode
+from schemathesis.schemas import BaseSchema
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
     response_schema_conformance,
@@ -35,6 +36,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     site.store.close()
 
 
+@pytest.fixture(scope="module")
+def schema(site: Site) -> BaseSchema:
+    return schemathesis.openapi.from_wsgi("/api/v1/openapi.json", app=site.app())
+
+
 def test_every_route_of_the_api_is_described(site: Site) -> None:
     app = site.app()
     routes = {
@@ -49,14 +55,12 @@ def test_every_route_of_the_api_is_described(site: Site) -> None:
     assert json.loads(app.test_client().get("/api/v1/openapi.json").data) == document
 
 
-def test_the_document_is_valid(site: Site) -> None:
-    schema = schemathesis.openapi.from_wsgi("/api/v1/openapi.json", app=site.app())
+def test_the_document_is_valid(schema: BaseSchema) -> None:
     schema.validate()
 
 
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
-def test_answers_are_as_the_document_says(site: Site, mode: GenerationMode) -> None:
-    schema = schemathesis.openapi.from_wsgi("/api/v1/openapi.json", app=site.app())
+def test_answers_are_as_the_document_says(schema: BaseSchema, mode: GenerationMode) -> None:
     checks = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
     tried = 0
     for found in schema.get_all_operations():
