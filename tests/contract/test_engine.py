@@ -149,7 +149,7 @@ def test_stop_asks_and_then_kills(world: World, text: str, code: int) -> None:
     after = world.engine.inspect(state.name)
     assert after is not None
     assert (after.running, after.exit_code) == (False, code)
-    assert time.monotonic() - start < 6
+    assert time.monotonic() - start < 9  # the engine's own grace is 10 s
 
 
 def test_remove_kills_what_runs(world: World) -> None:
@@ -277,7 +277,7 @@ def test_a_build_that_fails_says_why(built: World, tmp_path: Path, dockerfile: s
 
 
 def test_a_build_ends_when_its_check_raises(built: World, tmp_path: Path) -> None:
-    (tmp_path / "Dockerfile").write_text(f"FROM {BASE}\nRUN sleep 60\n")
+    (tmp_path / "Dockerfile").write_text(f"FROM {BASE}\nRUN sleep 120\n")
     start = time.monotonic()
 
     def check() -> None:
@@ -286,7 +286,7 @@ def test_a_build_ends_when_its_check_raises(built: World, tmp_path: Path) -> Non
 
     with pytest.raises(Cancelled):
         build(built, tmp_path, check)
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 60
 
 
 # ---- an engine that is away -------------------------------------------------------------------------------

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).parents[2]
 BASE_IMAGE = "seatrial/base:bookworm"
 LIMIT = 5
+AT_ONCE = 10.0  # a client that is kept waiting for a place waits for 30 s
 
 
 @dataclass
@@ -179,7 +180,7 @@ def test_no_console_no_other_database_and_no_other_user(
     sockets = harbour.door.open(execution, harbour.login())
     words, seconds = refused(sockets, database=database, user=user)
     assert "FATAL" in words
-    assert seconds < 1.0
+    assert seconds < AT_ONCE
     code, output = harbour.workspace(execution, sockets, f"psql -h /seatrial/db -U {user} -c 'SHOW CONFIG' {database}")
     assert code == 2
     assert "FATAL" in output
@@ -234,12 +235,19 @@ def test_a_client_too_many_is_refused_at_once_and_a_full_door_still_cancels(harb
             assert session.execute("SELECT 1").fetchone() == (1,)
         words, seconds = refused(sockets)
         assert "no more connections allowed" in words
-        assert seconds < 1.0
-        threading.Timer(0.3, sessions[0].cancel).start()
-        start = time.monotonic()
+        assert seconds < AT_ONCE
+
+        def cancel_when_it_runs() -> None:
+            running = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query = 'SELECT pg_sleep(120)'"
+            while not harbour.sample.value(running):
+                time.sleep(0.05)
+            sessions[0].cancel()
+
+        canceller = threading.Thread(target=cancel_when_it_runs)
+        canceller.start()
         with pytest.raises(psycopg.errors.QueryCanceled):
-            sessions[0].execute("SELECT pg_sleep(20)")
-        assert time.monotonic() - start < 5.0
+            sessions[0].execute("SELECT pg_sleep(120)")
+        canceller.join()
     assert any("no more connections allowed" in line for line in harbour.door.refusals(execution))
     assert harbour.door.dropped(execution) == []
 
@@ -259,7 +267,7 @@ def test_as_many_clients_as_the_limit_may_come_and_go_as_fast_as_they_like(harbo
 
     with ThreadPoolExecutor(LIMIT) as pool:
         slowest = max(pool.map(churn, range(LIMIT)))
-    assert slowest < 10.0  # not one waited for a place: that would have taken 30 s
+    assert slowest < AT_ONCE
     assert harbour.door.dropped(execution) == []
 
 
@@ -323,7 +331,6 @@ def test_a_cut_link_is_in_the_gateways_log_and_seen_by_the_probe(harbour: Harbou
         link.cut()
         with pytest.raises(psycopg.OperationalError):
             session.execute("SELECT 1")
-        assert time.monotonic() - start < 5.0
         assert any("server conn crashed" in line for line in harbour.door.dropped(execution))
         assert probe.lost_between(start, time.monotonic())
         assert harbour.door.refusals(execution) == []

@@ -49,7 +49,7 @@ def test_nobody_waits_longer_than_his_time() -> None:
     end = threading.Event()
 
     def hang(left: float) -> int:
-        end.wait(5)
+        end.wait(60)
         return 1
 
     def brief(left: float) -> int:
@@ -57,16 +57,15 @@ def test_nobody_waits_longer_than_his_time() -> None:
         raise GitTimedOut("late")
 
     with ThreadPoolExecutor(3) as pool:
-        first = pool.submit(rounds.ask, hang, timeout=5)
+        first = pool.submit(rounds.ask, hang, timeout=60)
         time.sleep(0.05)
-        began = time.monotonic()
         second = pool.submit(rounds.ask, brief, timeout=0.2)
         time.sleep(0.05)
         third = pool.submit(rounds.ask, brief, timeout=0.1)
         for late in (third, second):
             with pytest.raises(GitTimedOut):
                 late.result()
-        assert time.monotonic() - began < 2
+        assert not first.done()
         end.set()
         assert first.result() == 1
     assert rounds.ask(lambda _: 2, timeout=1) == 2
