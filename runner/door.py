@@ -98,8 +98,10 @@ class GatewayDoor:
             self._engine.create(gateway)
             self._engine.start(gateway.name)
         self._wait(gateway.name, home, lambda: _accepts(sockets))
+        names = [gateway.name]
         if tcp_network is not None:
-            self._relay(execution, login, tcp_network)
+            names.append(self._relay(execution, login, tcp_network))
+        (home / "opened").write_text("".join(f"{self._identity(name)}\n" for name in names))
         return sockets
 
     def dropped(self, execution: str) -> list[str]:
@@ -111,9 +113,9 @@ class GatewayDoor:
         return [_explained(line) for line in self._lines(execution) if REFUSED.search(line) and not LOST.search(line)]
 
     def alive(self, execution: str) -> bool:
-        """Tell whether the gateway runs; one that ended by itself is the world's fault."""
-        state = self._engine.inspect(f"{execution}-door")
-        return state is not None and state.running
+        """Tell whether the gateway (and the relay) that `open` started runs to this day, without having ended between."""
+        opened = _read(self._home(execution) / "opened")
+        return bool(opened) and all(self._identity(line.split()[0]) == line for line in opened)
 
     def close(self, execution: str) -> None:
         """Remove the gateway, the relay, their secrets and the socket; safe to call twice."""
@@ -152,8 +154,13 @@ class GatewayDoor:
             pids=32,
         )
 
-    def _relay(self, execution: str, login: Login, network: str) -> None:
-        """Have 127.0.0.1:5432 in the network namespace of another container lead to the socket."""
+    def _identity(self, name: str) -> str | None:
+        """Tell by what a container is known to be the same, started once; None when it does not run."""
+        state = self._engine.inspect(name)
+        return f"{name} {state.id} {state.started_at}" if state is not None and state.running else None
+
+    def _relay(self, execution: str, login: Login, network: str) -> str:
+        """Have 127.0.0.1:5432 in the network namespace of another container lead to the socket; give the relay's name."""
         home = self._home(execution)
         ready = home / "relay" / "relay.ready"
         name = f"{execution}-relay"
@@ -177,6 +184,7 @@ class GatewayDoor:
             self._engine.create(relay)
             self._engine.start(name)
         self._wait(name, home, ready.exists)
+        return name
 
     def _wait(self, name: str, home: Path, ready: Callable[[], bool], *, timeout: float = 30.0) -> None:
         deadline = time.monotonic() + timeout

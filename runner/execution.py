@@ -172,6 +172,7 @@ class Execution:
                 "stall": spec.timeouts.stall,
             },
             on_step=self._on_step,
+            on_failure=self._blame_the_world,
         )
         self.finished, self.voided = follower.finished, follower.voided
         try:
@@ -228,8 +229,12 @@ class Execution:
         return ResumeRequested(f"The script asked to be resumed (exit code 75). {self.last_lines(3)}".strip())
 
     def blame_the_world_first(self, ended: Ended) -> None:
-        """Raise DiskFull when the host has no room left, DatabaseLost when door and probe agree that the link dropped
-        while the broken unit ran.
+        """Raise what the world did to a script that ended with an error, if it did anything."""
+        self._blame_the_world(ended.last_mark, ended.at, ended.watched)
+
+    def _blame_the_world(self, since: float, until: float, watched: bool) -> None:
+        """Raise DiskFull when the host has no room left, DatabaseLost when the door's gateway did not live through it,
+        or when door and probe agree that the link dropped while the broken unit ran (`time.monotonic()` values).
 
         The gateway logs the same line when branch code ends its own session, so its word alone is no evidence. Nobody
         can tell of a container that ended unwatched: it is run again.
@@ -238,9 +243,11 @@ class Execution:
             raise DiskFull("The host's disk is full.")
         if self._way_out is None or self._lost_between is None:
             return
+        if not self.runtime.door.alive(self.name):
+            raise DatabaseLost("The connection to the database dropped: the door's gateway was ended from outside.")
         dropped = self.runtime.door.dropped(self.name)
-        unwatched = self.stands and not ended.watched
-        if dropped and (unwatched or self._lost_between(ended.last_mark, ended.at)):
+        unwatched = self.stands and not watched
+        if dropped and (unwatched or self._lost_between(since, until)):
             raise DatabaseLost(f"The connection to the database dropped: {dropped[-1]}")
 
     def last_lines(self, count: int = LAST_LINES) -> str:

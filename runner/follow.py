@@ -15,6 +15,7 @@ from runner.errors import (
     ContainerLost,
     DiskFull,
     EngineUnavailable,
+    InfraError,
     LimitExceeded,
     OutOfMemory,
     OutputRefused,
@@ -60,7 +61,11 @@ class Ended:
 
 @dataclass
 class Follower:
-    """One execution being followed. `units` are those it was given; None for a script without units."""
+    """One execution being followed. `units` are those it was given; None for a script without units.
+
+    `on_failure` is asked before a unit that the script marked as failed counts as such: it raises an InfraError when the
+    world broke it between two `time.monotonic()` values; the last argument tells whether it was watched meanwhile.
+    """
 
     order: Order
     execution: int
@@ -71,6 +76,7 @@ class Follower:
     units: tuple[str, ...] | None
     timeouts: dict[str, float]
     on_step: Callable[[str, str, float | None, int | None], None]
+    on_failure: Callable[[float, float, bool], None]
     last_token: str | None = None
     finished: dict[str, UnitState] = field(default_factory=dict)
     voided: set[str] = field(default_factory=set)
@@ -93,6 +99,7 @@ class Follower:
         self._refused: set[str] = set()
         self._open_line = False
         self._away: float | None = None
+        self._watched = False
         self._begin()
 
     def _begin(self) -> None:
@@ -112,15 +119,14 @@ class Follower:
         self._begin()
         if self._steps.began is not None:
             self.recorder.step(self.step, state="running")
-        watched = False
         self.outputs.check = self.recorder.check
         try:
             while True:
                 ending = self._ending()
                 busy = self._take()
                 if ending is not None:
-                    return self._ended(ending, watched=watched)
-                watched = True
+                    return self._ended(ending)
+                self._watched = True
                 self.recorder.check()
                 self._limits()
                 if not busy:
@@ -205,16 +211,19 @@ class Follower:
             return
         now = time.monotonic()
         each = max(0.0, now - max(self.last_mark, self._step_started)) / len(found)
-        self.last_mark = now
+        since, self.last_mark = self.last_mark, now
         if self.units is None:
             self.last_token = found[-1].unit
             self._journal.token(self.last_token)
             self.recorder.token(self.last_token, source=(self.execution, found[-1].end))
             return
         for start in range(0, len(found), MARKS_AT_ONCE):
-            self._mark(found[start : start + MARKS_AT_ONCE], each)
+            self._mark(found[start : start + MARKS_AT_ONCE], each, since)
 
-    def _mark(self, marks: list[Mark], seconds: float) -> None:
+    def _mark(self, marks: list[Mark], seconds: float, since: float) -> None:
+        broken = self._broken_by_the_world(marks, since)
+        if broken is not None:
+            marks = [mark for mark in marks if mark.state is UnitState.DONE]
         results: dict[str, UnitResult] = {}
         for mark in marks:
             # A second mark of a unit is named and changes nothing; one that did not count may be made good.
@@ -222,12 +231,26 @@ class Follower:
                 result = self._result(mark, seconds)
                 if result is not None:
                     results[mark.unit] = result
-        if not results:
-            return
-        self.outputs.settle()
-        self._journal.finished((unit, found.state, self.outputs.taken.get(unit)) for unit, found in results.items())
-        self.recorder.mark(list(results.values()), source=(self.execution, marks[-1].end))
-        self.finished |= {unit: found.state for unit, found in results.items()}
+        if results:
+            self.outputs.settle()
+            self._journal.finished((unit, found.state, self.outputs.taken.get(unit)) for unit, found in results.items())
+            self.recorder.mark(list(results.values()), source=(self.execution, marks[-1].end))
+            self.finished |= {unit: found.state for unit, found in results.items()}
+        if broken is not None:
+            raise broken
+
+    def _broken_by_the_world(self, marks: list[Mark], since: float) -> InfraError | None:
+        """Tell what the world did when the script says that units failed; raises EngineUnavailable when nobody knows."""
+        if all(mark.state is UnitState.DONE for mark in marks):
+            return None
+        try:
+            self.on_failure(since, time.monotonic(), self._watched)
+        except EngineUnavailable:
+            raise
+        except InfraError as error:
+            self._say(f"units that the script marked as failed are to do again: {error.text}")
+            return error
+        return None
 
     def _result(self, mark: Mark, seconds: float) -> UnitResult | None:
         if mark.state is UnitState.FAILED:
@@ -294,7 +317,7 @@ class Follower:
             return None
         return Ending(int(found[1]), stopped=found[2] is not None)
 
-    def _ended(self, ending: Ending, *, watched: bool) -> Ended:
+    def _ended(self, ending: Ending) -> Ended:
         at = time.monotonic()
         memory = ending.code != 0 and self._ran_out_of_memory()
         # From here on nothing writes any more: what a background process left is taken, and nothing changes behind it.
@@ -307,7 +330,7 @@ class Follower:
             raise ContainerLost("The workspace was stopped from outside.")
         if self._log.left() > 0:
             raise self._log_limit()
-        return Ended(ending.code, self.last_mark, at, at - self.started, watched)
+        return Ended(ending.code, self.last_mark, at, at - self.started, self._watched)
 
     def _ran_out_of_memory(self) -> bool:
         """Ask once the container has ended: the kernel's word may come after the exit file."""
@@ -353,6 +376,7 @@ class Follower:
 
     def _stop(self) -> None:
         self.outputs.check = lambda: None  # what is there is taken, whatever else is asked of us
+        self.on_failure = lambda *_: None
         self.engine.stop(self.name, grace=GRACE_SECONDS)
         self._take_rest()
 

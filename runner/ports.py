@@ -197,6 +197,10 @@ class Door(Protocol):
         ...
 
 
+    def alive(self, execution: str) -> bool:
+        """Tell whether the gateway that `open` started runs to this day; False when it was killed, removed or restarted."""
+        ...
+
 class Objects(Protocol):
     """The content-addressed store (SHA-256, lower-case hex)."""
 

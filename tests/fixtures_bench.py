@@ -159,6 +159,9 @@ class NoDoor:
     def close(self, execution: str) -> None:
         return
 
+    def alive(self, execution: str) -> bool:
+        return True
+
 
 def no_database(name: str) -> Databases:
     raise AssertionError(f"the database {name} was asked for")
