@@ -14,12 +14,15 @@ from jobs.adapters.sql_store import Store
 from runner.errors import InfraError
 from runner.model import execution_database, leg_database
 from runner.ports import Databases, Door, Engine
+from runner.spec import parse_spec
 
 log = structlog.get_logger(__name__)
 
 
 class Sweepable(Databases, Protocol):
     """A source that can find what was left on its server."""
+
+    def made_for(self, run: int) -> list[str]: ...
 
     def sweep(self, keep: set[str], *, older_than: float = 600.0) -> list[str]: ...
 
@@ -50,15 +53,20 @@ class Cleanup:
             self._remove(container.name)
         for name in self._left_directories(f"seatrial-{self._installation}-r{run}-"):
             self._remove(name)
-        databases: list[tuple[str, str, str | None]] = []
-        databases += [(source, name, None) for source, name in self._store.inside.leg_sources(run)]
-        for source, task, number in self._store.inside.left_executions(run):
-            name = execution_database(self._installation, run, task, number)
-            databases.append((source, name, name))
-        known = self._sources() if databases else {}
-        for source, database, role in databases:
-            if source in known:
-                known[source].drop(database, role=role)
+        known = self._sources()
+        for name in sorted(self._sources_of(run) & set(known)):
+            source = known[name]
+            for database in source.made_for(run):
+                source.drop(database, role=database)
+
+    def _sources_of(self, run: int) -> set[str]:
+        """Name the sources of which a run's legs may have clones, whatever was recorded of them."""
+        found = set()
+        for text, where, chosen in self._store.inside.specs(run):
+            spec = parse_spec(text, source=where)
+            if spec.database is not None:
+                found.add(chosen or spec.database.source)
+        return found
 
     def orphans(self) -> Iterator[str]:
         """Remove what stands here of tasks that are over or went on elsewhere, and databases that nothing refers to.

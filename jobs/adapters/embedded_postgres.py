@@ -96,6 +96,7 @@ class EmbeddedPostgres:
 
     def running(self) -> bool:
         """Tell whether a server holds the data directory."""
+        self._forget_killed()
         return self._run("pg_ctl", "status", "-D", str(self.data)).returncode == 0
 
     def ready(self) -> bool:
@@ -105,11 +106,11 @@ class EmbeddedPostgres:
 
     def pause(self) -> None:
         """Stop the server's main process from running (SIGSTOP), as a host that hangs does."""
-        os.kill(self._pid(), signal.SIGSTOP)
+        os.kill(self.pid(), signal.SIGSTOP)
 
     def resume(self) -> None:
         """Let it go on (SIGCONT)."""
-        os.kill(self._pid(), signal.SIGCONT)
+        os.kill(self.pid(), signal.SIGCONT)
 
     # ---- inner ---------------------------------------------------------------------------------------------
 
@@ -192,8 +193,19 @@ class EmbeddedPostgres:
             making.rename(target)
         return target / package.name / self._bin.parent.name / self._bin.name
 
-    def _pid(self) -> int:
+    def pid(self) -> int:
+        """Give the process id of the server's main process."""
         return int((self.data / "postmaster.pid").read_text().split("\n", 1)[0])
+
+    def _forget_killed(self) -> None:
+        """Take the lock files of a killed server away where nobody has buried it: PostgreSQL would think it alive."""
+        try:
+            state = Path(f"/proc/{self.pid()}/stat").read_text().rpartition(")")[2].split()[0]
+        except (OSError, ValueError):
+            return
+        if state == "Z":
+            for lock in (self.data / "postmaster.pid", self.sockets / f".s.PGSQL.{self.port}.lock"):
+                lock.unlink(missing_ok=True)
 
     def _run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
         return self._command(str(self._bin / program), *arguments)

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, and_, func, select
+from sqlalchemy import Connection, func, select
 
 from jobs.adapters.sql_engine import Database
 from jobs.adapters.sql_rows import attempt_of, event_of, step_of, task_of, unit_of
-from jobs.adapters.sql_schema import attempts, events, executions, legs, log_chunks, runs, steps, tasks, units
+from jobs.adapters.sql_schema import attempts, events, legs, log_chunks, runs, steps, tasks, units
 from jobs.run import Attempt, Event, StepRecord, Task, Unit, UnitCounts
 from runner.errors import NotFound
 from runner.model import UnitState
@@ -186,12 +186,6 @@ class SqlInside:
 
     # ---- what clean-up needs to know --------------------------------------------------------------------
 
-    def leg_sources(self, run: int) -> list[tuple[str, str]]:
-        """Give (source, database) of the databases that a run's legs were prepared in."""
-        with self._db.read() as connection:
-            found = connection.scalars(select(legs.c.template).where(legs.c.run == run)).all()
-            return [(template["source"], template["database"]) for template in found if template]
-
     def live_tasks(self) -> set[int]:
         """Give the tasks that may still go on with a container that stands."""
         with self._db.read() as connection:
@@ -208,14 +202,12 @@ class SqlInside:
             )
             return [(row.run, row.leg, row.id, row.execution) for row in connection.execute(query)]
 
-    def left_executions(self, run: int) -> list[tuple[str, int, int]]:
-        """Give (source, task, execution) of those whose end nobody recorded, in legs that use a database."""
+    def specs(self, run: int) -> list[tuple[str, str, str | None]]:
+        """Give (text, where it is from, database chosen at submit) of the specification of each leg of a run."""
         with self._db.read() as connection:
             query = (
-                select(legs.c.template, executions.c.task, executions.c.execution)
-                .join(tasks, tasks.c.id == executions.c.task)
-                .join(legs, and_(legs.c.run == tasks.c.run, legs.c.name == tasks.c.leg))
-                .where(tasks.c.run == run, executions.c.state.in_(["running", "abandoned"]))
+                select(legs.c.spec_text, legs.c.spec_source, runs.c.database)
+                .join(runs, runs.c.id == legs.c.run)
+                .where(legs.c.run == run)
             )
-            found = connection.execute(query).all()
-            return [(row.template["source"], row.task, row.execution) for row in found if row.template]
+            return [(row.spec_text, row.spec_source, row.database) for row in connection.execute(query)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 
 import psycopg
@@ -84,7 +85,10 @@ class PostgresSource:
             self._require_harmless(connection, owner)
             of_role = label.of("role", database, postgres_base.server_time(connection).isoformat())
             password = postgres_rights.make_role(self._server, connection, role, database, owner, of_role)
-        login = Login(self._server.host, self._server.port, database, role, password, self._limit, self._server.sslmode)
+        server = self._server
+        login = Login(
+            server.host, server.port, database, role, password, self._limit, server.sslmode, server.server_ca
+        )  # fmt: skip
         self._try(login, owner)
         return login
 
@@ -148,6 +152,14 @@ class PostgresSource:
     def check(self) -> SourceCheck:
         """Tell all that speaks for and against using the source, and how long a clone takes."""
         return postgres_base.check(self._server, owner=self._owner, installation=self._installation)
+
+    def made_for(self, run: int) -> list[str]:
+        """List the clones and login roles that a run's legs and executions have, complete or not."""
+        ours = re.compile(rf"seatrial_(leg|x)_{re.escape(self._installation)}_r{run}_")
+        with self._server.session() as connection:
+            found = {str(database) for database, _, _ in rows(connection, OURS)}
+            found |= set(postgres_rights.roles_of(connection, self._installation))
+        return sorted(name for name in found if ours.match(name))
 
     def sweep(self, keep: set[str], *, older_than: float = 600.0) -> list[str]:
         """Drop this installation's clones and roles that are not in `keep` and older than so many seconds.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import secrets
 import threading
 import time
@@ -173,6 +174,12 @@ class MemoryDatabases:
             self._release(database)
             if role is not None:
                 self.server.roles.pop(role, None)
+
+    def made_for(self, run: int) -> list[str]:
+        """List the clones and login roles that a run's legs and executions have."""
+        ours = re.compile(rf"seatrial_(leg|x)_{re.escape(self._installation)}_r{run}_")
+        with self._answering():
+            return sorted(name for name in {*self.server.databases, *self.server.roles} if ours.match(name))
 
     def shut(self, role: str) -> None:
         """Let a login role of ours in no more."""

@@ -13,6 +13,7 @@ import pytest
 from runner.adapters.postgres_clone import PostgresSource
 from runner.adapters.postgres_memory import MemoryDatabases, MemoryServer
 from runner.errors import DatabaseRefused, DatabaseUnavailable, SourceInUse
+from runner.model import execution_database
 
 
 @dataclass
@@ -265,6 +266,22 @@ def test_what_another_installation_made_is_not_touched(world: World) -> None:
     assert world.source.base() == mine
     assert world.exists(name)
     world.other_installation.drop(name)
+
+
+def test_what_was_made_for_a_run_is_found_by_its_name(world: World) -> None:
+    base = world.source.bless()
+    run = secrets.randbelow(10**6)
+    mine = [execution_database("one", run, 7, number) for number in (1, 2)]
+    other = execution_database("one", run * 10 + 1, 7, 1)
+    for name in (*mine, other):
+        world.source.clone(base.database, name)
+    world.source.login(mine[0], role=mine[0], owner=base.owner)
+    assert world.source.made_for(run) == sorted(mine)
+    for name in world.source.made_for(run):
+        world.source.drop(name, role=name)
+    assert world.source.made_for(run) == []
+    assert world.exists(other)
+    world.source.drop(other)
 
 
 def test_the_sweep_drops_what_nobody_holds_and_spares_what_is_new(world: World) -> None:

@@ -234,9 +234,7 @@ def failed_and_cleaned(hands: Hands, *, batches: int = 2) -> int:
         hands.mark(claim, *(unit for unit in claim.units if unit == "c"), failed=True)
         hands.end(claim)
     assert hands.run(run).state is RunState.FAILED
-    assert hands.store.inside.leg_sources(run) == [("verification", "leg")]
     hands.clean(run)
-    assert hands.store.inside.leg_sources(run) == []
     hands.store.runs.resume(run, "mio")
     return run
 
@@ -364,15 +362,12 @@ def test_a_resume_during_the_clean_up_waits_for_its_end_and_prepares_anew(hands:
     assert hands.store.runs.to_clean() == []
 
 
-def test_the_clean_up_is_told_what_executions_left(hands: Hands) -> None:
+def test_the_clean_up_is_told_where_clones_may_be(hands: Hands) -> None:
     run, claim = hands.preparing()
-    hands.prepared(claim, ["a", "b"], batches=1, data="d1")
-    claim = hands.take()
-    for number, state in ((1, "ended"), (2, "running")):
-        hands.store.ledger.execution(claim.task.id, 1, number, state="running", container="c", exit_code=None)
-        if state == "ended":
-            hands.store.ledger.execution(claim.task.id, 1, number, state="ended", container="c", exit_code=1)
-    assert hands.store.inside.left_executions(run) == [("verification", claim.task.id, 2)]
+    [(text, source, chosen)] = hands.store.inside.specs(run)
+    assert text
+    assert source
+    assert chosen == hands.run(run).database
     assert hands.store.inside.live_tasks() == {claim.task.id}
 
 
