@@ -21,7 +21,10 @@ def pytest_configure(config: pytest.Config) -> None:
     asked = [Path(config.invocation_params.dir, argument.split("::")[0]).resolve() for argument in config.args]
     if not all(path.is_relative_to(TESTS / "unit") for path in asked):
         for name in SERVICES:
-            config.pluginmanager.import_plugin(name)
+            if name in sys.modules:  # the conftest of a folder that was asked for by its name has it already
+                config.pluginmanager.register(sys.modules[name], name)
+            else:
+                config.pluginmanager.import_plugin(name)
     if config.getoption("--hypothesis-profile"):
         register_profiles()  # Hypothesis itself chooses among them, later
 

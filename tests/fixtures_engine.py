@@ -1,6 +1,6 @@
 """Fixtures: Docker engines of one's own, which tests may kill; nothing of them touches the host's engine.
 
-Each has its own containerd, data, sockets and cgroup, no bridge and no rule of iptables. Their images come from the
+Each has its own containerd, data, sockets, cgroup and bridge, and no rule of iptables. Their images come from the
 host's engine, loaded once a session into a template whose layers the engines share by hard links.
 """
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Sequence
@@ -85,6 +84,7 @@ class Trial:
 
         run = until(ask, f"{work.branch} is accepted", timeout=60.0, every=0.2)
         self.works[run] = work
+        self.server.submitted.append(run)
         self.history.note("accepted", run=run, branch=work.branch)
         if "cancelled" in work.states:
             threading.Thread(target=self._cancel, args=(run, chance.uniform(0.5, 4.0)), daemon=True).start()
@@ -156,4 +156,14 @@ def told(history: History) -> str:
         if one["kind"] in ("fault", "accepted", "cancel", "quiet"):
             rest = " ".join(str(value) for key, value in one.items() if key not in ("at", "kind"))
             lines.append(f"{one['at']:.1f} {one['kind']} {rest}")
-    return re.sub(r"\n+", "\n", "\n".join(lines))
+    return "\n".join(lines)
+
+
+def dump(evidence: Evidence, folder: Path) -> None:
+    """Keep all that is known of each run in a file, for a trial that failed."""
+    for run, found in evidence.runs.items():
+        with (folder / f"run-{run}.txt").open("w", encoding="utf-8") as file:
+            for part in ([found.run], found.attempts, found.events, found.seen):
+                file.writelines(f"{one}\n" for one in part)
+            for task, log in found.logs.items():
+                file.write(f"==> {task}\n{log.decode(errors='replace')}\n")

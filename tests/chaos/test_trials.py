@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 from chaos_check import violations
-from chaos_trial import Trial, told, works
+from chaos_trial import Trial, dump, told, works
 from fixtures_git import Repository
 from fixtures_postgres import Proxy, Sample
 from fixtures_server import Server
@@ -23,4 +24,7 @@ def test_b03_everything_happens(
     evidence = trial.go(seed, works(seed, 7), seconds=lease * 6)
     assert len(trial.history.entries("fault")) >= 3
     found = violations(evidence)
+    if found:
+        dump(evidence, tmp_path)
+        shutil.copy(server.log, tmp_path)
     assert not found, "\n".join([f"seed {seed}:", *found, told(trial.history)])

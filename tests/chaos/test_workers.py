@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+
 import psutil
 import pytest
 from docker.models.containers import Container
