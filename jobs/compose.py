@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from jobs.adapters.file_objects import FileObjects
 from jobs.adapters.rq_doorbell import RqDoorbell, connect
 from jobs.adapters.sql_store import Store
+from jobs.ringer import Ringer
 from jobs.service import Service
 from jobs.settings import Settings, host_environment
 from runner.adapters.git_mirror import GitCredentials, GitMirror
@@ -66,5 +67,5 @@ def build_service(settings: Settings) -> Service:
         Store.open(settings.server.database_url),
         build_objects(settings),
         Mirrors(settings),
-        build_doorbell(settings),
+        Ringer(build_doorbell(settings)),
     )

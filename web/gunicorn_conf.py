@@ -9,7 +9,7 @@ from jobs.settings import settings_from_process
 from web.app import VIEWERS, follow_server
 
 bind = settings_from_process().server.listen
-worker_class = "gthread"
+worker_class = "web.gunicorn_worker.Worker"
 workers = 1
 # Each live viewer holds a thread; the rest answer everything else.
 threads = VIEWERS + 40

@@ -135,6 +135,8 @@ class Database:
         # A database in memory is one connection, which all threads of a test share.
         self._in_memory = isinstance(engine.pool, StaticPool)
         self._turn: AbstractContextManager[Any] = threading.RLock() if self._in_memory else nullcontext()
+        # Threads of one process take turns among themselves: looking at the file's lock again and again costs them more.
+        self._write_turn = threading.Lock() if self.is_sqlite and not self._in_memory else None
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -151,10 +153,22 @@ class Database:
 
         With PostgreSQL rows are locked in one order: tasks first, then their run, then events are appended.
         """
-        with self._turn, _translated(), self.engine.connect() as connection:
+        with self._turn, self._queued(), _translated(), self.engine.connect() as connection:
             connection = connection.execution_options(seatrial_write=True)
             with connection.begin():
                 yield connection
+
+    @contextmanager
+    def _queued(self) -> Iterator[None]:
+        if self._write_turn is None:
+            yield
+            return
+        if not self._write_turn.acquire(timeout=WRITE_LOCK_SECONDS):
+            raise StoreUnavailable(f"The store does not answer: no turn to write within {WRITE_LOCK_SECONDS:.0f} s")
+        try:
+            yield
+        finally:
+            self._write_turn.release()
 
     def now(self, connection: Connection) -> float:
         """Give the store's clock; with SQLite that is the client's."""

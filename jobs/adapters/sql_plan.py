@@ -218,23 +218,22 @@ def add_task(
     task: int | None = None,
 ) -> int:
     """Queue a task of `like`'s run, leg, pool, user and priority. `task`: its id, when it was reserved."""
-    values = {} if task is None else {"id": task}
-    result = connection.execute(
-        insert(tasks).values(
-            run=like.run,
-            leg=like.leg,
-            kind=kind.value,
-            batch=batch,
-            pool=like.pool,
-            user=like.user,
-            priority=like.priority,
-            state=S.QUEUED.value,
-            units_total=units_total,
-            created_at=now,
-            due_at=now if due is None else due,
-            **values,
-        )
-    )
+    row = {
+        "run": like.run,
+        "leg": like.leg,
+        "kind": kind.value,
+        "batch": batch,
+        "pool": like.pool,
+        "user": like.user,
+        "priority": like.priority,
+        "state": S.QUEUED.value,
+        "units_total": units_total,
+        "created_at": now,
+        "due_at": now if due is None else due,
+    }
+    if task is not None:
+        row["id"] = task
+    result = connection.execute(insert(tasks), row)
     assert result.inserted_primary_key is not None
     return int(result.inserted_primary_key[0])
 

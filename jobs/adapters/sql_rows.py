@@ -199,7 +199,7 @@ def append_event(
     """Append to the run's history."""
     lock_run(connection, run)
     values = {"run": run, "task": task, "attempt": attempt, "at": now, "kind": kind, "data": dict(data or {})}
-    connection.execute(insert(events).values(values))
+    connection.execute(insert(events), values)
 
 
 def refresh_run(connection: Connection, run: int, now: float) -> Derived:

@@ -100,8 +100,8 @@ class SqlRuns:
             run = self._insert(connection, new, now)
             if key is not None:
                 values = {"user": new.user, "key": key, "body": body, "run": run, "created_at": now}
-                connection.execute(insert(idempotency).values(**values))
-            return self._one(connection, run), True
+                connection.execute(insert(idempotency), values)
+        return self.get(run), True  # read when others may write again
 
     def _insert(self, connection: Connection, new: NewRun, now: float) -> int:
         by_name = {leg.name: leg for leg in new.legs}
@@ -109,26 +109,26 @@ class SqlRuns:
         words = [candidate.ref, candidate.commit, candidate.subject, new.note, new.user, new.project]
         if baseline:
             words += [baseline.ref, baseline.commit]
-        result = connection.execute(
-            insert(runs).values(
-                project=new.project,
-                ref=candidate.ref,
-                commit=candidate.commit,
-                baseline_ref=baseline.ref if baseline else None,
-                baseline_commit=baseline.commit if baseline else None,
-                user=new.user,
-                note=new.note,
-                priority=new.priority,
-                units_filter=new.units_filter,
-                database=new.database,
-                pool=new.pool,
-                options=dict(new.options),
-                parent=new.parent,
-                state=RunState.QUEUED.value,
-                created_at=now,
-                search="\n".join(words).lower(),
-            )
-        )
+        row = {
+            "project": new.project,
+            "ref": candidate.ref,
+            "commit": candidate.commit,
+            "baseline_ref": baseline.ref if baseline else None,
+            "baseline_commit": baseline.commit if baseline else None,
+            "user": new.user,
+            "note": new.note,
+            "priority": new.priority,
+            "units_filter": new.units_filter,
+            "database": new.database,
+            "pool": new.pool,
+            "options": dict(new.options),
+            "parent": new.parent,
+            "state": RunState.QUEUED.value,
+            "created_at": now,
+            "search": "\n".join(words).lower(),
+        }
+        # Parameters, not values(): the statement is compiled once.
+        result = connection.execute(insert(runs), row)
         assert result.inserted_primary_key is not None
         run = int(result.inserted_primary_key[0])
         connection.execute(insert(legs), [{"run": run, "prepared": False} | vars(leg) for leg in new.legs])

@@ -80,6 +80,20 @@ def test_fifty_viewers_see_a_line(server: Server) -> None:
         viewer.close()
 
 
+def test_clients_that_do_not_hang_up_delay_nobody(server: Server) -> None:
+    host, port = server.url.removeprefix("http://").split(":")
+    idle = []
+    for _ in range(15):  # gunicorn alone would wait two seconds for each of them, one after the other
+        connection = socket.create_connection((host, int(port)), timeout=10)
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        idle.append(connection)
+    assert httpx.get(f"{server.url}/runs", timeout=10).status_code == 200
+    for connection in idle:
+        assert b'"problems"' in receive(connection, b"}")
+        assert connection.recv(1) == b""  # the whole answer, and then its end
+        connection.close()
+
+
 def test_it_stops_though_somebody_looks(server: Server) -> None:
     run = server.site.submit()
     viewers = [server.viewer(run.id) for _ in range(20)]
