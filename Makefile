@@ -91,8 +91,8 @@ browser: ## Install Debian's Chromium and a font for the browser tests
 	@docker/apt.sh "the browser tests" chromium=chromium fc-list=fontconfig /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf=fonts-dejavu-core
 
 .PHONY: testdeps
-testdeps: ## Install what else the tests use: xfsprogs (reflink clones), procps, iproute2
-	@docker/apt.sh "the tests" mkfs.xfs=xfsprogs pgrep=procps ip=iproute2
+testdeps: ## Install what else the tests use: xfsprogs (reflink clones), procps, iproute2, openssl
+	@docker/apt.sh "the tests" mkfs.xfs=xfsprogs pgrep=procps ip=iproute2 openssl=openssl
 
 .PHONY: app-image
 app-image: engine ## Build seatrial/app:1 for docker/compose.yml

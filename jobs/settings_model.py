@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, WithJsonSchema
 
+from jobs.dsn import check_certificates, check_dsn
 from runner.spec_fields import DurationBetween, Name, Text, Variable
 
 DEFAULT_POOL = "local"
@@ -82,24 +83,7 @@ def _environment_name(text: str, info: ValidationInfo) -> str:
 
 
 def _dsn(text: str) -> str:
-    """Check the form of a libpq connection string; no message repeats it."""
-    if "\0" in text or not text.strip():
-        raise ValueError("is empty: write postgresql://user:password@host/database")
-    if re.match(r"[a-z+]+://", text):
-        try:
-            parts = urlsplit(text)
-        except ValueError:
-            raise ValueError("is not a URL: write postgresql://user:password@host/database") from None
-        if parts.scheme not in ("postgresql", "postgres"):
-            raise ValueError("must begin with postgresql://; only PostgreSQL is supported")
-        named = bool(parts.path.strip("/")) or "dbname=" in parts.query or "service=" in parts.query
-    else:
-        if "=" not in text:
-            raise ValueError("must be postgresql://user:password@host/database or host=… dbname=…")
-        named = re.search(r"\b(dbname|service)\s*=", text) is not None
-    if not named:
-        raise ValueError("does not name its database: add /database at the end, or dbname=…")
-    return text
+    return check_certificates(check_dsn(text))
 
 
 def _dsn_variable(text: str, info: ValidationInfo) -> str:
@@ -411,8 +395,8 @@ class DatabaseSettings(_Table):
     def resolve_dsn(self, environ: Mapping[str, str]) -> str:
         """Give the connection string as it stands now; raises OSError, KeyError, ValueError (which never tell it)."""
         if self.dsn_file is not None:
-            return _dsn(self.dsn_file.read_text("utf-8").strip())
-        return _dsn(environ[self.dsn_env] if self.dsn_env is not None else self.dsn or "")
+            return check_dsn(self.dsn_file.read_text("utf-8").strip())
+        return check_dsn(environ[self.dsn_env] if self.dsn_env is not None else self.dsn or "")
 
 
 class PoolSettings(_Table):

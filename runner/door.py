@@ -56,10 +56,7 @@ socat -d -d TCP4-LISTEN:5432,bind=127.0.0.1,fork,reuseaddr,max-children=$CHILDRE
 
 
 class GatewayDoor:
-    """Doors on one engine's host. `root` holds a directory for each execution, `labels` go on every container.
-
-    `server_ca`: file with the certificates that sign the database server's, for the sslmodes verify-ca and verify-full.
-    """
+    """Doors on one engine's host. `root` holds a directory for each execution, `labels` go on every container."""
 
     def __init__(
         self,
@@ -68,24 +65,20 @@ class GatewayDoor:
         *,
         image: str = "seatrial/gateway:1",
         labels: dict[str, str] | None = None,
-        server_ca: Path | None = None,
     ) -> None:
         self._engine = engine
         self._root = root.absolute()
         self._image = image
         self._labels = dict(labels or {})
-        self._server_ca = server_ca
 
     def open(self, execution: str, login: Login, *, tcp_network: str | None = None) -> Path:
         """Start the gateway (and the relay) and give the socket's directory when both accept connections."""
         home = self._home(execution)
         sockets, config = home / "db", home / "gateway"
-        written = configuration(login, server_ca=self._server_ca is not None)
+        written = configuration(login)
         gateway = self._gateway(execution, login)
         state = self._engine.inspect(gateway.name)
-        same = (config / "pgbouncer.ini").exists() and (config / "pgbouncer.ini").read_text() == written[
-            "pgbouncer.ini"
-        ]
+        same = all((config / name).exists() and (config / name).read_text() == text for name, text in written.items())
         if state is None or not state.running or not same:
             self._engine.remove(gateway.name)
             shutil.rmtree(home, ignore_errors=True)
@@ -140,8 +133,6 @@ class GatewayDoor:
         ]
         if login.host.startswith("/"):
             mounts.append(Mount(Path(login.host), login.host))
-        if self._server_ca is not None:
-            mounts.append(Mount(self._server_ca, "/seatgate/server-ca.pem"))
         return Container(
             name=f"{execution}-door",
             image=self._image,
@@ -213,8 +204,11 @@ class GatewayDoor:
             time.sleep(0.005)
 
 
-def configuration(login: Login, *, server_ca: bool = False) -> dict[str, str]:
-    """Write PgBouncer's files (name → text): one database, one client, no console, nothing that times out."""
+def configuration(login: Login) -> dict[str, str]:
+    """Write PgBouncer's files (name → text): one database, one client, no console, nothing that times out.
+
+    Raises DatabaseUnavailable when the certificates that sign the server's cannot be read.
+    """
     limit = admitted(login.connection_limit)
     target = {
         "host": login.host, "port": str(login.port), "dbname": login.database, "user": login.role,
@@ -257,14 +251,25 @@ def configuration(login: Login, *, server_ca: bool = False) -> dict[str, str]:
         "log_pooler_errors": "1",
         "log_stats": "0",
     }
-    if server_ca:
-        settings["server_tls_ca_file"] = "/seatgate/server-ca.pem"
+    files = {}
+    if login.server_ca is not None:
+        settings["server_tls_ca_file"] = f"{CONFIG}/server-ca.pem"
+        # A copy: the gateway's user may not be let at the file itself.
+        files["server-ca.pem"] = _certificates(login.server_ca)
     lines = "".join(f"{key} = {value}\n" for key, value in settings.items())
     return {
         "pgbouncer.ini": f"[databases]\n{DATABASE} = {entry}\n\n[pgbouncer]\n{lines}",
         "hba.conf": f"local {DATABASE} {USER} trust\nlocal all all reject\n",
         "users.txt": f'"{USER}" ""\n',
+        **files,
     }
+
+
+def _certificates(path: Path) -> str:
+    try:
+        return path.read_text("utf-8", "replace")
+    except OSError as error:
+        raise DatabaseUnavailable(f"the dsn's sslrootcert {path} cannot be read: {error.strerror}") from error
 
 
 def admitted(connection_limit: int) -> int:

@@ -191,7 +191,7 @@ class Mount:
 
 @dataclass(frozen=True)
 class Overlay:
-    """A writable view of a read-only tree: mounted by the engine itself, gone with the container."""
+    """A writable view of a read-only tree: mounted by the engine itself, gone with the container.
 
     lower: Path
     upper: Path
@@ -265,7 +265,10 @@ class Base:
 
 @dataclass(frozen=True)
 class Login:
-    """An execution's own role on its own clone. The password goes into the door and nowhere else."""
+    """An execution's own role on its own clone. The password goes into the door and nowhere else.
+
+    `server_ca`: file with the certificates that sign the server's, for the sslmodes verify-ca and verify-full.
+    """
 
     host: str
     port: int
@@ -277,6 +280,7 @@ class Login:
 
 
 @dataclass(frozen=True)
+    server_ca: Path | None = None
 class Clone:
     """A database of our own and how it came to be."""
 

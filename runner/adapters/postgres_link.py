@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import psycopg
@@ -61,7 +62,15 @@ class Server:
 
     @property
     def sslmode(self) -> str:
-        return str(self._parameters.get("sslmode", "prefer"))
+        """Give how the server's certificate is checked; as for libpq, `require` with certificates is verify-ca."""
+        mode = str(self._parameters.get("sslmode", "prefer"))
+        return "verify-ca" if mode == "require" and self.server_ca is not None else mode
+
+    @property
+    def server_ca(self) -> Path | None:
+        """Give the file with the certificates that sign the server's, if the dsn names one."""
+        path = self._parameters.get("sslrootcert")
+        return None if path is None else Path(str(path))
 
     def conninfo(self, database: str | None = None, **more: str) -> str:
         """Give the connection string, password and all, for the driver alone."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from runner.door import DATABASE, LOST, REFUSED, USER, GatewayDoor, _give, admitted, configuration
+from runner.errors import DatabaseUnavailable
 from runner.model import Login
 
 
@@ -58,13 +59,18 @@ def test_a_quarter_more_clients_than_the_limit_are_admitted(limit: int, clients:
     assert admitted(limit) == clients
 
 
-def test_the_servers_certificate_is_checked_as_the_source_asks() -> None:
+def test_the_servers_certificate_is_checked_as_the_source_asks(tmp_path: Path) -> None:
     plain = read(configuration(login())["pgbouncer.ini"])["pgbouncer"]
     assert plain["server_tls_sslmode"] == "require"
     assert "server_tls_ca_file" not in plain
-    checked = read(configuration(login(sslmode="verify-full"), server_ca=True)["pgbouncer.ini"])["pgbouncer"]
+    (tmp_path / "ca.pem").write_text("certificates")
+    files = configuration(login(sslmode="verify-full", server_ca=tmp_path / "ca.pem"))
+    checked = read(files["pgbouncer.ini"])["pgbouncer"]
     assert checked["server_tls_sslmode"] == "verify-full"
-    assert checked["server_tls_ca_file"] == "/seatgate/server-ca.pem"
+    assert checked["server_tls_ca_file"] == "/seatgate/config/server-ca.pem"
+    assert files["server-ca.pem"] == "certificates"
+    with pytest.raises(DatabaseUnavailable, match=r"the dsn's sslrootcert .*/none cannot be read: No such file"):
+        configuration(login(sslmode="verify-full", server_ca=tmp_path / "none"))
 
 
 @pytest.mark.parametrize("field", ["host", "database", "role", "password"])
