@@ -86,8 +86,9 @@ class Follower:
         log_offset, mark_offset = self.recorder.offsets(self.execution)
         self._journal = Journal(self.workspace.journal)
         kept = self._journal.load()
-        self.finished |= kept.finished
-        self.outputs.taken |= kept.taken
+        # What is still to do by the records was not taken, though the journal has it: its mark is read again.
+        self.finished |= {unit: state for unit, state in kept.finished.items() if unit not in self.order.units}
+        self.outputs.taken |= {unit: taken for unit, taken in kept.taken.items() if unit not in self.order.units}
         self.last_token = kept.token
         io = self.workspace.io
         self._log = Tail(io, "log", log_offset)

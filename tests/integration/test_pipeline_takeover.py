@@ -5,13 +5,15 @@ from __future__ import annotations
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from fixtures_bench import BASE, Bench, MemoryRecorder
 
 from runner.adapters.docker_engine import DockerEngine
-from runner.model import TaskKind, UnitState
+from runner.errors import Fenced
+from runner.model import TaskKind, UnitResult, UnitState
 
 UNITS = tuple("abcdef")
 SLOW = """
@@ -84,6 +86,28 @@ def test_one_that_ended_meanwhile_is_taken_once(bench: Bench, code: int) -> None
     assert set(recorder.units.values()) == {UnitState.DONE}
     assert recorder.executions[1] == ("ended", code)
     assert bench.left_over() == []
+
+
+def test_a_mark_that_its_worker_died_over_is_taken_by_the_next(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The journal had it, the store not yet."""
+    order = bench.order(SLOW, UNITS)
+    recorder = bench.recorder(order)
+    written = recorder.mark
+
+    def dies(results: Sequence[UnitResult], *, source: tuple[int, int] | None = None) -> None:
+        if any(result.unit == "c" for result in results):
+            raise Fenced("killed before the store had it")
+        written(results, source=source)
+
+    monkeypatch.setattr(recorder, "mark", dies)
+    assert bench.run(order, recorder).code == "fenced"
+    monkeypatch.undo()
+    order = bench.again(order, recorder)
+    assert "c" in order.units
+    outcome = bench.run(order, recorder)
+    assert outcome.code == "done", outcome.why
+    assert set(recorder.units.values()) == {UnitState.DONE}
+    assert recorder.executions == {1: ("ended", 0)}, "no second container"
 
 
 @pytest.mark.parametrize("code", [0, 3])
