@@ -277,10 +277,10 @@ class Login:
     password: str = field(repr=False)
     connection_limit: int = 20
     sslmode: str = "prefer"
+    server_ca: Path | None = None
 
 
 @dataclass(frozen=True)
-    server_ca: Path | None = None
 class Clone:
     """A database of our own and how it came to be."""
 

@@ -192,14 +192,14 @@ class Door(Protocol):
         """Give the gateway's log lines that tell why it refused a client (start-up option, too many connections)."""
         ...
 
+    def alive(self, execution: str) -> bool:
+        """Tell whether the gateway that `open` started runs to this day; False when it was killed, removed or restarted."""
+        ...
+
     def close(self, execution: str) -> None:
         """Stop and remove the gateway and its secrets; safe to call twice."""
         ...
 
-
-    def alive(self, execution: str) -> bool:
-        """Tell whether the gateway that `open` started runs to this day; False when it was killed, removed or restarted."""
-        ...
 
 class Objects(Protocol):
     """The content-addressed store (SHA-256, lower-case hex)."""

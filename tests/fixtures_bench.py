@@ -156,11 +156,11 @@ class NoDoor:
     def refusals(self, execution: str) -> list[str]:
         return []
 
-    def close(self, execution: str) -> None:
-        return
-
     def alive(self, execution: str) -> bool:
         return True
+
+    def close(self, execution: str) -> None:
+        return
 
 
 def no_database(name: str) -> Databases:
