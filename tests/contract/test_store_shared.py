@@ -65,9 +65,9 @@ def test_log_writers_leave_no_gap(shared_hands: Hands) -> None:
     run, claim = shared_hands.verifying()
     at_once(10, lambda index: [shared_hands.log(claim, b"%02d %04d\n" % (index, n)) for n in range(50)])
     chunks = shared_hands.store.inside.log_chunks(claim.task.id, 0, 1 << 20)
-    chunks += shared_hands.store.inside.log_chunks(claim.task.id, chunks[-1][0] + 8, 1 << 20)
-    assert [offset for offset, _, _ in chunks] == [8 * n for n in range(500)]
-    assert Counter(bytes(data or b"")[:2] for _, data, _ in chunks) == {b"%02d" % n: 50 for n in range(10)}
+    chunks += shared_hands.store.inside.log_chunks(claim.task.id, chunks[-1].offset + 8, 1 << 20)
+    assert [chunk.offset for chunk in chunks] == [8 * n for n in range(500)]
+    assert Counter(bytes(chunk.data or b"")[:2] for chunk in chunks) == {b"%02d" % n: 50 for n in range(10)}
     assert shared_hands.tasks(run)[1].log_size == 4_000
 
 
