@@ -138,7 +138,7 @@ class Execution:
         commands: Sequence[Command],
         *,
         image: str,
-        tree: Path,
+        tree: tuple[Path, ...],
         way_out: WayOut | None,
         units: tuple[str, ...] | None = None,
     ) -> Ended:
@@ -185,7 +185,7 @@ class Execution:
         self._exit_code = ended.exit_code
         return ended
 
-    def _start(self, image: str, tree: Path, units: tuple[str, ...] | None) -> None:
+    def _start(self, image: str, tree: tuple[Path, ...], units: tuple[str, ...] | None) -> None:
         if self.order.resume_output is not None and self._outputs is not None:
             self._outputs.restore(self.order.resume_output, workspace_ids())
         database = self._open_door()

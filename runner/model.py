@@ -193,7 +193,10 @@ class Mount:
 class Overlay:
     """A writable view of a read-only tree: mounted by the engine itself, gone with the container.
 
-    lower: Path
+    `lower`: the layers of the tree, the top one first.
+    """
+
+    lower: tuple[Path, ...]
     upper: Path
     work: Path
     target: str

@@ -64,6 +64,11 @@ class Trees(Protocol):
         """Give the read-only tree of a commit, exporting it first when it is not cached; safe to call at once."""
         ...
 
+    def layers(self, project: str, sha: str) -> tuple[Path, ...]:
+        """Give it as the lower layers of an overlay, the top one first: one whole tree, or what a commit has otherwise
+        than another one and the tree of that. Quicker than get for a commit near one that was used before."""
+        ...
+
 
 class Engine(Protocol):
     """A Docker engine. Every method raises EngineUnavailable when it does not answer."""

@@ -42,7 +42,7 @@ class State:
     order: Order
     runtime: Runtime
     recorder: Recorder
-    tree: Path | None = None
+    tree: tuple[Path, ...] = ()  # its layers, the top one first
     image: Image | None = None
     template: Template | None = None
     units: tuple[str, ...] = ()
@@ -78,14 +78,18 @@ def step(recorder: Recorder, name: str) -> Iterator[list[str]]:
 def checkout(state: State) -> State:
     """Have the commit's tree on this host."""
     with step(state.recorder, "checkout") as detail:
-        tree = state.runtime.trees.get(state.order.project, state.order.commit)
+        order, trees = state.order, state.runtime.trees
+        if order.spec.workspace.build is not None:
+            tree: tuple[Path, ...] = (trees.get(order.project, order.commit),)  # what is built from is one directory
+        else:
+            tree = trees.layers(order.project, order.commit)
         detail.append(state.order.commit[:10])
     return replace(state, tree=tree)
 
 
 def image(state: State) -> State:
     """Have the workspace's image on this host."""
-    assert state.tree is not None
+    assert state.tree
     order, runtime = state.order, state.runtime
     with step(state.recorder, "image") as detail:
         if order.image is not None:
@@ -94,7 +98,9 @@ def image(state: State) -> State:
                 detail.append(how)
                 return replace(state, image=found)
         recorder = state.recorder
-        found, how = acquire(runtime.engine, order.spec, state.tree, runtime.build_host, recorder.log, recorder.check)
+        found, how = acquire(
+            runtime.engine, order.spec, state.tree[0], runtime.build_host, recorder.log, recorder.check
+        )
         detail.append(f"{how} {found.name} {found.id.removeprefix('sha256:')[:12]}")
     return replace(state, image=found)
 
@@ -121,7 +127,7 @@ def prepare_database(state: State) -> State:
             template = Template(base.source, order.leg_database(), base.owner, base.data_id)
         if commands:
             assert state.image is not None
-            assert state.tree is not None
+            assert state.tree
             out = None
             if source is not None and template is not None:
                 out = WayOut(source, template.database, order.execution_database(execution.number), template.owner)
@@ -221,7 +227,7 @@ def _run_units(state: State, execution: Execution, left: tuple[str, ...]) -> int
     """Run one container over the units that are left and give its exit code; 75 and the world's faults are raised."""
     order = state.order
     assert state.image is not None
-    assert state.tree is not None
+    assert state.tree
     text = order.spec.resume if order.resume_from is not None and order.spec.resume else order.spec.run
     units = left if order.has_units else None
     ended = execution.run(

@@ -116,12 +116,15 @@ def container(
     workspace: Workspace,
     *,
     image: str,
-    tree: Path,
+    tree: tuple[Path, ...],
     network: str,
     database: Path | None,
     units: bool,
 ) -> Container:
-    """Describe the container of an execution: sealed, limited, with the contract's environment."""
+    """Describe the container of an execution: sealed, limited, with the contract's environment.
+
+    `tree`: the layers of the commit's files, the top one first.
+    """
     uid, gid = workspace_ids()
     limits = order.spec.workspace.limits
     owner = f"uid={uid},gid={gid},mode=0700"

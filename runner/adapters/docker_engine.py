@@ -85,7 +85,8 @@ class DockerEngine:
             for mount in container.mounts
         ]
         for overlay in container.overlays:
-            options = f"lowerdir={overlay.lower},upperdir={overlay.upper},workdir={overlay.work}"
+            lower = ":".join(map(str, overlay.lower))
+            options = f"lowerdir={lower},upperdir={overlay.upper},workdir={overlay.work}"
             driver = DriverConfig("local", {"type": "overlay", "device": "overlay", "o": options})
             mounts.append(
                 DockerMount(overlay.target, None, type="volume", driver_config=driver, no_copy=True, read_only=False)

@@ -4,124 +4,173 @@ An index of its own and `checkout-index`: what `git checkout` does. `git archive
 export-subst of the branch, and concurrent `git worktree add` fails now and then. Filters (LFS) need configuration to
 run, and there is none: an LFS file stays the pointer that the commit holds. Line ends follow .gitattributes.
 
-Measured beside `git worktree add` of the same mirror (13,000 files, 80 MB, ext4, 2 cores shared with others; medians of
-5 pairs): 0.47; through the cache 0.33; beside the tree of a near commit (200 files differ) 0.08. In memory, where the
-disk does not matter: 1.0, 1.2, 0.49.
+Measured beside `git worktree add` of the same mirror: see docs/benchmarks.md.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from runner.adapters.git_command import GitFailed, GitRunner
+from runner.adapters.git_changes import Changes
+from runner.adapters.git_command import GitFailed, GitRunner, disk_full_told
 from runner.adapters.git_tree import TreeCheck, TreeLimits
+from runner.adapters.tree_links import empty, hand_over, hand_over_some, hide, link_tree, remove_empty
 from runner.errors import DiskFull, TreeRefused
 
 _LISTING: Final = 120.0
 _LAY_OUT: Final = 1_800.0
 _WORKERS: Final = min(os.cpu_count() or 1, 8)
+_MANY: Final = 1_000
+"""Files above which it pays to let git write with more than one process."""
+_MANY_CHANGES: Final = 5_000
+"""Changes above which a tree is laid out whole, so that the next ones are near to that."""
 
 
-def export_tree(
-    git: GitRunner, sha: str, target: Path, limits: TreeLimits, near: tuple[str, Path] | None = None
-) -> None:
-    """Fill the empty directory `target`; it is empty again when this raises.
+@dataclass
+class _Filling:
+    """A directory that git fills. `size`: what the tree needs, in bytes, as far as that is known."""
 
-    `near`: another commit and its tree, laid out before and never changed; files that are the same become hard links
-    to its files. Raises TreeTooLarge, TreeRefused, DiskFull, GitFailed.
-    """
-    check = TreeCheck(sha, limits)
-    git.run(["ls-tree", "-r", "-t", "-l", "-z", sha], timeout=_LISTING, take=check.take)
-    index = target.with_name(f".{target.name}.index")
-    env = {"GIT_INDEX_FILE": str(index), "GIT_WORK_TREE": str(target)}
-    done = False
-    try:
-        git.run(["read-tree", sha], timeout=_LAY_OUT, env=env, cwd=target)
-        changed = _changed(git, sha, near[0]) if near is not None else None
-        if near is None or changed is None or not _link(near[1], target, changed):
-            _check_out(git, target, env, ["--all"])
+    env: dict[str, str]
+    size: int = 0
+
+
+@dataclass(frozen=True)
+class TreeExport:
+    """Lays out trees of one mirror. `checked`: a directory for the totals of trees that kept the limits."""
+
+    git: GitRunner
+    checked: Path
+    limits: TreeLimits
+
+    def lay_out(self, sha: str, target: Path, near: tuple[str, Path] | None = None) -> None:
+        """Fill the empty directory `target`, for its owner; it is empty again when this raises.
+
+        `near`: another commit and its tree, laid out before and never changed; files that are the same become hard
+        links to its files. Raises TreeTooLarge, TreeRefused, DiskFull, GitFailed.
+        """
+        with self._filling(sha, target) as filling:
+            changes = None if near is None else self._changes(sha, *near)
+            filling.size = self._check(sha, changes, near)
+            if near is None or changes is None or not self._beside(near[1], changes, target, filling.env):
+                self._whole(sha, target, filling.env)
+
+    def lay_over(self, sha: str, target: Path, near: tuple[str, Path]) -> bool:
+        """Fill the empty directory `target` as the layer of an overlay that lies on the tree of `near`.
+
+        False, and `target` is empty, where a whole tree serves better. Raises as lay_out does.
+        """
+        changes = self._changes(sha, *near)
+        hidden = None if changes is None else changes.whiteouts()
+        if changes is None or hidden is None or len(changes.lines) > _MANY_CHANGES:
+            return False
+        with self._filling(sha, target) as filling:
+            filling.size = self._check(sha, changes, near)
+            if not hide(target, hidden):
+                empty(target)
+                return False
+            # The whole index, because git looks for .gitattributes in it.
+            self.git.run(["read-tree", sha], timeout=_LAY_OUT, env=filling.env, cwd=target)
+            command = ["checkout-index", "--quiet", "-z", "--stdin"]
+            self.git.run(command, timeout=_LAY_OUT, env=filling.env, cwd=target, stdin=changes.files())
+            hand_over(target)
+        return True
+
+    @contextmanager
+    def _filling(self, sha: str, target: Path) -> Iterator[_Filling]:
+        """Give an index of its own to git; tell its errors as ours, and leave nothing behind after one."""
+        index = target.with_name(f".{target.name}.index")
+        filling = _Filling({"GIT_INDEX_FILE": str(index), "GIT_WORK_TREE": str(target)})
+        done = False
+        try:
+            with disk_full_told():
+                yield filling
+            done = True
+        except GitFailed as error:
+            raise self._told(error, sha, target, filling.size) from None
+        finally:
+            index.unlink(missing_ok=True)
+            index.with_name(f"{index.name}.lock").unlink(missing_ok=True)
+            if not done:
+                empty(target)
+
+    # ---- the limits -----------------------------------------------------------------------------------
+
+    def _check(self, sha: str, changes: Changes | None, near: tuple[str, Path] | None) -> int:
+        """Check a tree, as it was noted, by what it has otherwise than its neighbour, or by its whole listing.
+
+        Gives its size in bytes.
+        """
+        known = self._noted(sha)
+        if known is not None:
+            return known.size
+        base = None if changes is None or near is None else self._noted(near[0])
+        check = TreeCheck(sha, self.limits)
+        if changes is not None and base is not None:
+            check.files, check.size = base.files, base.size
+            changes.check(self.git, check)
         else:
-            _check_out(git, target, env, ["-z", "--stdin"], stdin=b"".join(p + b"\0" for p in changed if changed[p]))
-        done = True
-    except GitFailed as error:
+            self.git.run(["ls-tree", "-r", "-t", "-l", "-z", sha], timeout=_LISTING, take=check.take)
+        self._note(sha, check)
+        return check.size
+
+    def _noted(self, sha: str) -> TreeCheck | None:
+        """Give the totals of a tree that was checked against these very limits."""
+        with suppress(FileNotFoundError, ValueError):  # a crash of the host may have left an empty file
+            files, size, limits = (self.checked / sha).read_text("ascii").split(" ", 2)
+            if limits == f"{self.limits}\n":
+                return TreeCheck(sha, self.limits, int(files), int(size))
+        return None
+
+    def _note(self, sha: str, totals: TreeCheck) -> None:
+        with suppress(OSError):  # it is only to save time
+            self.checked.mkdir(exist_ok=True)
+            fresh = self.checked / f".{sha}-{os.getpid()}-{os.urandom(4).hex()}"
+            fresh.write_text(f"{totals.files} {totals.size} {self.limits}\n", "ascii")
+            fresh.replace(self.checked / sha)
+
+    # ---- the files ------------------------------------------------------------------------------------
+
+    def _changes(self, sha: str, base: str, near: Path) -> Changes | None:
+        """Give what differs from a neighbour; None when it is no help."""
+        changes = Changes.between(self.git, base, sha)
+        return None if changes is None or changes.attributes() or changes.twice(near) else changes
+
+    def _beside(self, near: Path, changes: Changes, target: Path, env: dict[str, str]) -> bool:
+        """Lay out what differs beside links to the rest; False, and an empty target, when links cannot be made."""
+        try:
+            link_tree(near, target, changes.outdated())
+        except OSError:  # another filesystem, too many links to one file, a tree that was just removed
+            empty(target)
+            return False
+        remove_empty(target, changes.deleted())
+        entries = changes.index()
+        if entries:
+            self.git.run(["update-index", "-z", "--index-info"], timeout=_LAY_OUT, env=env, cwd=target, stdin=entries)
+            self._check_out(target, env, workers=1 if entries.count(b"\0") < _MANY else _WORKERS)
+        hand_over_some(target, changes.present())  # no directory is there for a tree without files
+        return True
+
+    def _whole(self, sha: str, target: Path, env: dict[str, str]) -> None:
+        self.git.run(["read-tree", sha], timeout=_LAY_OUT, env=env, cwd=target)
+        self._check_out(target, env, workers=_WORKERS)
+        hand_over(target)
+
+    def _check_out(self, target: Path, env: dict[str, str], *, workers: int) -> None:
+        command = ["-c", f"checkout.workers={workers}", "checkout-index", "--quiet", "--all"]
+        self.git.run(command, timeout=_LAY_OUT, env=env, cwd=target)
+
+    def _told(self, error: GitFailed, sha: str, target: Path, size: int) -> Exception:
         # Not always does git say why it could not write.
         space = os.statvfs(target)
-        if space.f_bavail * space.f_frsize < check.size or (space.f_files and not space.f_favail):
-            raise DiskFull(f"The host's disk is full: the tree of {sha[:12]} needs {check.size:,} bytes.") from None
-        refused = re.search(r"invalid path '.*'", error.stderr)
+        if space.f_bavail * space.f_frsize < size or (space.f_files and not space.f_favail):
+            return DiskFull(f"The host's disk is full: the tree of {sha[:12]} needs {size:,} bytes.")
+        refused = re.search(r"[Ii](nvalid path '.*')", error.stderr)
         if refused is None:
-            raise
-        raise TreeRefused(f"The tree of {sha[:12]} cannot be laid out: {refused.group()!a}.") from None
-    finally:
-        index.unlink(missing_ok=True)
-        index.with_name(f"{index.name}.lock").unlink(missing_ok=True)
-        if not done:
-            _empty(target)
-
-
-def _check_out(git: GitRunner, target: Path, env: dict[str, str], what: list[str], *, stdin: bytes = b"") -> None:
-    command = ["-c", f"checkout.workers={_WORKERS}", "checkout-index", "--quiet", *what]
-    git.run(command, timeout=_LAY_OUT, env=env, cwd=target, stdin=stdin)
-
-
-def _changed(git: GitRunner, sha: str, base: str) -> dict[bytes, bool] | None:
-    """Give the paths that differ from `base` and whether they are in `sha`; None when line ends may differ too."""
-    output = git.run(["diff-tree", "-r", "-z", "--no-renames", "--raw", base, sha], timeout=_LISTING)
-    fields = output.split(b"\0")
-    changed = {path: not head.endswith(b" D") for head, path in zip(fields[0:-1:2], fields[1::2], strict=True)}
-    attributes = any(path == b".gitattributes" or path.endswith(b"/.gitattributes") for path in changed)
-    return None if attributes else changed
-
-
-def _link(near: Path, target: Path, changed: dict[bytes, bool]) -> bool:
-    """Fill `target` with hard links to what is the same; False (and an empty target) when links cannot be made."""
-    top = os.fsencode(near)
-    try:
-        for directory, names, files in os.walk(top, onerror=_raise):
-            inside = directory[len(top) + 1 :]
-            to = os.path.join(os.fsencode(target), inside)
-            # What was a directory and is something else now has nothing below it that is still the same.
-            names[:] = [name for name in names if os.path.join(inside, name) not in changed]
-            for name in names:
-                source = os.path.join(directory, name)
-                if os.path.islink(source):
-                    os.link(source, os.path.join(to, name), follow_symlinks=False)
-                else:
-                    os.mkdir(os.path.join(to, name), 0o755)
-            for name in files:
-                if os.path.join(inside, name) not in changed:
-                    os.link(os.path.join(directory, name), os.path.join(to, name), follow_symlinks=False)
-    except OSError:  # another filesystem, too many links to one file, a tree that was just removed
-        _empty(target)
-        return False
-    _remove_empty(target, {path for path, kept in changed.items() if not kept})
-    return True
-
-
-def _raise(error: OSError) -> None:
-    raise error
-
-
-def _remove_empty(target: Path, deleted: set[bytes]) -> None:
-    """Remove the directories that lost their last file, from the deepest up."""
-    top = os.fsencode(target)
-    for path in deleted:
-        parent = os.path.dirname(path)
-        while parent:
-            try:
-                os.rmdir(os.path.join(top, parent))
-            except OSError:  # it still holds something, or is gone already
-                break
-            parent = os.path.dirname(parent)
-
-
-def _empty(directory: Path) -> None:
-    for entry in directory.iterdir():
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry, ignore_errors=True)
-        else:
-            entry.unlink(missing_ok=True)
+            return error
+        return TreeRefused(f"The tree of {sha[:12]} cannot be laid out: {'i' + refused[1]!a}.")

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from runner.adapters.git_refs import FULL_SHA, SHORT_SHA, Advertised, check_name, kind_of, short_name
+from runner.adapters.tree_links import hand_over
 from runner.errors import RefNotFound, RefRefused, RemoteUnavailable, RepositoryUnavailable, TreeRefused, TreeTooLarge
 from runner.model import Commit, Ref, RefKind, Resolved
 
@@ -113,6 +114,12 @@ class MemoryMirror:
         for path, data in tree.items():
             (target / path).parent.mkdir(parents=True, exist_ok=True)
             (target / path).write_bytes(data)
+        hand_over(target)
+
+    def export_over(self, sha: str, target: Path, near: tuple[str, Path]) -> bool:
+        """Leave it at whole trees."""
+        self._tree(sha)
+        return False
 
     def fetch(self) -> None:
         """Bring the mirror up to date; raises RemoteUnavailable."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from runner.adapters.git_command import GitFailed
-from runner.adapters.git_export import export_tree
+from runner.adapters.git_export import TreeExport
 from runner.adapters.git_refs import FULL_SHA, SHORT_SHA, check_name, kind_of, short_name
 from runner.adapters.git_remote import GitCredentials, Remote
 from runner.adapters.git_store import GitStore
@@ -51,8 +51,8 @@ class GitMirror:
                 remedy=remedy,
             )
         self._remote = Remote.parse(repository, credentials)
-        self._limits = limits
         self._store = GitStore(path, self._remote, fetch_timeout=fetch_timeout)
+        self._export = TreeExport(self._store.git, path / "checked", limits)
 
     def resolve(self, ref: str, *, timeout: float = 10.0) -> Resolved:
         """Pin a ref to the commit that the remote gives for it now (see Mirror.resolve)."""
@@ -133,21 +133,36 @@ class GitMirror:
         return self._read(["cat-file", "blob", blob])
 
     def export(self, sha: str, target: Path, *, near: tuple[str, Path] | None = None) -> None:
-        """Lay the commit's files out in the empty directory `target` (see Mirror.export).
+        """Lay the commit's files out in the empty directory `target` (see Mirror.export), for whom that belongs to.
 
         `near`: another commit of the mirror and its tree, which is never written to; what is the same in both is hard
         linked from there, so both must stay unchanged for ever.
         """
         sha = _full(sha)
+        self._empty_target(target)
+        try:
+            self._export.lay_out(sha, target, near)
+        except GitFailed as error:
+            raise self._damaged(error.reason) from None
+
+    def export_over(self, sha: str, target: Path, near: tuple[str, Path]) -> bool:
+        """Lay out in the empty directory `target` what an overlay needs besides the tree of `near` to show the commit.
+
+        False, and `target` stays empty, where a whole tree serves better. Raises as export does.
+        """
+        sha = _full(sha)
+        self._empty_target(target)
+        try:
+            return self._export.lay_over(sha, target, near)
+        except GitFailed as error:
+            raise self._damaged(error.reason) from None
+
+    def _empty_target(self, target: Path) -> None:
         target.mkdir(exist_ok=True)
         if any(target.iterdir()):
             raise ValueError(f"{target} is not empty")
         if not self._store.exists():
             raise self._damaged("it has not been fetched yet")
-        try:
-            export_tree(self._store.git, sha, target, self._limits, near)
-        except GitFailed as error:
-            raise self._damaged(error.reason) from None
 
     def fetch(self) -> None:
         """Bring the mirror up to date, the first time by copying all of it; raises RemoteUnavailable."""

@@ -31,6 +31,8 @@ class TreeCheck:
     Directories count as files, so that a tree of nothing but nested empty trees comes to an end too. A path
     that stands twice (a symbolic link and a directory of the same name) would lead out of the target and is
     refused; symbolic links themselves are laid out as they are: in a workspace they see its own files only.
+
+    `files` and `size` begin above zero when the listing tells only what a tree has besides one that was checked.
     """
 
     sha: str

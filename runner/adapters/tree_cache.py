@@ -17,6 +17,7 @@ from runner.ports import Mirror
 
 _PROJECT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z", re.ASCII)
 _SHA: Final = re.compile(r"[0-9a-f]{40}\Z|[0-9a-f]{64}\Z", re.ASCII)
+_OVER: Final = ".over"
 _WORKSPACE_UID: Final = 10001
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 
@@ -25,12 +26,22 @@ class Exporter(Mirror, Protocol):
     """A mirror that can lay a tree out beside one of another commit, sharing what is the same."""
 
     def export(self, sha: str, target: Path, *, near: tuple[str, Path] | None = None) -> None:
-        """Lay the commit's files out as Mirror.export says, with hard links to the tree of `near` where it pays."""
+        """Lay the commit's files out as Mirror.export says, with hard links to the tree of `near` where it pays.
+
+        They belong to the owner of the directory `target`, as those of `near` do.
+        """
+        ...
+
+    def export_over(self, sha: str, target: Path, near: tuple[str, Path]) -> bool:
+        """Lay out what an overlay needs besides the tree of `near`; False where a whole tree serves better."""
         ...
 
 
 class TreeCache:
     """A `Trees` (see runner.ports) in directories `root/<project>/<commit>`.
+
+    `<commit>.over` holds only what that commit has otherwise than another one whose whole tree stands: an overlay lays
+    the one on the other. Beside a tree lies its lock, which tells the boot and the commit that it lies on.
 
     Nothing writes to a tree after it has been put there, and `root` is open to its owner alone; a container gets a
     tree as the lower layer of an overlay or as a read-only mount. Its files belong to the workspace's uid (10001 when
@@ -52,22 +63,43 @@ class TreeCache:
 
     def get(self, project: str, sha: str) -> Path:
         """Give the tree of a commit (see Trees.get); it stays for as long as it is among the last used or held."""
+        tree = self._place(project, sha)
+        if self._stands(tree) is None:
+            self._obtain(project, sha, tree, self._make)
+        return tree
+
+    def layers(self, project: str, sha: str) -> tuple[Path, ...]:
+        """Give the tree of a commit as layers (see Trees.layers): itself, or what it has otherwise and the other one."""
+        tree = self._place(project, sha)
+        if self._stands(tree) is not None:
+            return (tree,)
+        over = tree.with_name(f"{sha}{_OVER}")
+        base = self._stands(over) or self._obtain(project, sha, over, self._make_over)
+        if not base:
+            return (self.get(project, sha),)
+        return over, tree.with_name(base)
+
+    def _place(self, project: str, sha: str) -> Path:
         if not _PROJECT.match(project) or not _SHA.match(sha):
             raise ValueError(f"not a project and a full commit: {project!a} {sha!a}")
-        tree = self._root / project / sha
-        if self._stands(tree):
-            return tree
+        return self._root / project / sha
+
+    def _obtain(self, project: str, sha: str, tree: Path, make: Callable[[str, str, Path], str | None]) -> str | None:
+        """Have a tree made, unless another process does so meanwhile; give what `make` gave."""
         with disk_full_told():
             self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
             tree.parent.mkdir(exist_ok=True)
             with _lock(_lock_file(tree), fcntl.LOCK_EX) as lock:
-                if self._stands(tree):  # another one has just done it
-                    return tree
+                base = self._stands(tree)
+                if base is not None:  # another one has just done it
+                    return base
                 _sweep(tree)
-                self._make(project, sha, tree)
-                os.pwrite(lock, self._boot.encode(), 0)
+                base = make(project, sha, tree)
+                if base is not None:
+                    os.ftruncate(lock, 0)
+                    os.pwrite(lock, f"{self._boot} {base}".encode(), 0)
         self.prune()
-        return tree
+        return base
 
     @contextmanager
     def hold(self, project: str, sha: str) -> Iterator[Path]:
@@ -96,38 +128,56 @@ class TreeCache:
                 shutil.rmtree(left, ignore_errors=True)
         return removed
 
-    def _stands(self, tree: Path) -> bool:
-        """Tell whether a tree is there to be used, and note that it was."""
+    def _stands(self, tree: Path) -> str | None:
+        """Tell whether a tree is there to be used, and note that it was: the commit it lies on ("": none), else None."""
         try:
             with _lock_file(tree).open("rb") as file:
-                if file.read() != self._boot.encode() or not tree.is_dir():
-                    return False
+                boot, _, base = file.read().decode("ascii", "replace").partition(" ")
+                if boot != self._boot or not tree.is_dir():
+                    return None
                 os.utime(file.fileno())
-                return True
         except FileNotFoundError:
-            return False
+            return None
+        # Later than the one that lies on it, so that it never goes before that.
+        return None if base and self._stands(tree.with_name(base)) is None else base
 
-    def _make(self, project: str, sha: str, tree: Path) -> None:
+    def _make(self, project: str, sha: str, tree: Path) -> str:
         mirror = self._mirror_for(project)
         mirror.ensure(sha)
-        making = Path(mkdtemp(prefix=f".new-{sha}-", dir=tree.parent))
+        with self._making(tree) as fresh, self._neighbour(tree) as near:
+            mirror.export(sha, fresh, near=near)
+            _put(fresh, tree)
+        return ""
+
+    def _make_over(self, project: str, sha: str, over: Path) -> str | None:
+        """Lay out what a commit has otherwise than the last used tree; give that one's commit, or None when it cannot."""
+        mirror = self._mirror_for(project)
+        mirror.ensure(sha)
+        with self._making(over) as fresh, self._neighbour(over) as near:
+            if near is None or not mirror.export_over(sha, fresh, near):
+                return None
+            _put(fresh, over)
+            return near[0]
+
+    @contextmanager
+    def _making(self, tree: Path) -> Iterator[Path]:
+        """Give an empty directory of the workspace's beside where a tree is to stand; it is gone at the block's end."""
+        making = Path(mkdtemp(prefix=f".new-{tree.name}-", dir=tree.parent))
         try:
             fresh = making / "tree"
-            with self._neighbour(tree) as near:
-                mirror.export(sha, fresh, near=near)
-            fresh.chmod(0o755)
-            _give(fresh, self._owner)
-            fresh.rename(tree)
+            fresh.mkdir()
+            os.chown(fresh, self._owner, -1)
+            yield fresh
         finally:
             shutil.rmtree(making, ignore_errors=True)
 
     @contextmanager
     def _neighbour(self, tree: Path) -> Iterator[tuple[str, Path] | None]:
-        """Give the project's tree that was used last, held, or None."""
-        others = sorted(self._trees(tree.parent), key=_last_use, reverse=True)
-        for other in others[:1]:
+        """Give the project's whole tree that was used last, held, or None."""
+        whole = [other for other in self._trees(tree.parent) if _SHA.match(other.name)]
+        for other in sorted(whole, key=_last_use, reverse=True)[:1]:
             with suppress(BlockingIOError), _lock(_lock_file(other), fcntl.LOCK_SH | fcntl.LOCK_NB):
-                if self._stands(other):
+                if self._stands(other) is not None:
                     yield other.name, other
                     return
         yield None
@@ -135,7 +185,7 @@ class TreeCache:
     def _trees(self, *projects: Path) -> list[Path]:
         found: list[Path] = []
         for project in projects or self._root.glob("[!.]*"):
-            found += [entry for entry in project.iterdir() if _SHA.match(entry.name)]
+            found += [entry for entry in project.iterdir() if _SHA.match(entry.name.removesuffix(_OVER))]
         return found
 
 
@@ -160,21 +210,14 @@ def _lock(path: Path, how: int) -> Iterator[int]:
         os.close(lock)
 
 
+def _put(fresh: Path, tree: Path) -> None:
+    fresh.chmod(0o755)
+    fresh.rename(tree)
+
+
 def _sweep(tree: Path) -> None:
     """Remove a tree and what a killed process left of it; moved aside first, so that it is never half there."""
     if tree.exists():
         tree.rename(mkdtemp(prefix=f".new-{tree.name}-", dir=tree.parent))
     for left in tree.parent.glob(f".new-{tree.name}-*"):
         shutil.rmtree(left, ignore_errors=True)
-
-
-def _give(tree: Path, owner: int) -> None:
-    """Hand a tree to the workspace's uid; files that are linked from a neighbour belong to it already."""
-    if owner == os.geteuid():
-        return
-    os.lchown(tree, owner, owner)
-    for directory, names, files in os.walk(os.fsencode(tree)):
-        for name in (*names, *files):
-            path = os.path.join(directory, name)
-            if os.lstat(path).st_uid != owner:
-                os.lchown(path, owner, owner)

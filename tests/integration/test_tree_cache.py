@@ -6,7 +6,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from fixtures_git import Repository, contents
 from runner.adapters.git_memory import MemoryMirror, MemoryRemote
 from runner.adapters.git_mirror import GitMirror, TreeLimits
 from runner.adapters.tree_cache import TreeCache
-from runner.errors import RepositoryUnavailable, TreeTooLarge
+from runner.errors import RepositoryUnavailable, TreeRefused, TreeTooLarge
 
 
 class Counting(GitMirror):
@@ -73,6 +75,194 @@ def test_another_commits_tree_is_shared_where_it_is_the_same(
     assert (first / "same").samefile(second / "same")
     other = cache.get("q", one)
     assert not (first / "same").samefile(other / "same")
+
+
+# What a commit may have otherwise than another one, in all kinds that an overlay has to show.
+BEFORE: dict[str, bytes | tuple[str, bytes]] = {
+    "same/a": b"a",
+    "same/link": ("120000", b"a"),
+    "changed": b"old",
+    "mode": b"x",
+    "gone": b"x",
+    "gone-too/deep/x": b"x",
+    "gone-too/y": b"y",
+    "half/gone": b"x",
+    "half/kept": b"x",
+    "file-to-dir": b"x",
+    "dir-to-file/a/b": b"x",
+    "link-to-dir": ("120000", b"same"),
+    "dir-to-link/x": b"x",
+    "sub": ("160000", b"a" * 40),
+    "sub-gone": ("160000", b"a" * 40),
+    "lines/.gitattributes": b"*.bat text eol=crlf\n",
+    "lines/a.bat": b"1\n",
+}
+AFTER: dict[str, bytes | tuple[str, bytes]] = {
+    "same/a": b"a",
+    "same/link": ("120000", b"a"),
+    "changed": b"new",
+    "mode": ("100755", b"x"),
+    "half/kept": b"x",
+    "file-to-dir/x": b"y",
+    "dir-to-file": b"y",
+    "link-to-dir/x": b"y",
+    "dir-to-link": ("120000", b"same"),
+    "added/deep/x": b"z",
+    "sub": ("160000", b"b" * 40),
+    "sub-new": ("160000", b"b" * 40),
+    "lines/.gitattributes": b"*.bat text eol=crlf\n",
+    "lines/a.bat": b"2\n",
+}
+
+
+def seen(tree: Path) -> list[tuple[str, int, int, bytes | str]]:
+    """List a tree as its readers see it: path, mode, owner, content."""
+    found: list[tuple[str, int, int, bytes | str]] = []
+    for path in sorted(tree.rglob("*")):
+        about = path.lstat()
+        content = os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else b""
+        found.append((str(path.relative_to(tree)), about.st_mode, about.st_uid, content))
+    return found
+
+
+@contextmanager
+def mounted(layers: tuple[Path, ...], base: Path) -> Iterator[Path]:
+    """Mount layers as a workspace gets them."""
+    for name in ("upper", "work", "merged"):
+        (base / name).mkdir(parents=True)
+        os.chown(base / name, 10001, 10001)
+    lower = ":".join(map(str, layers))
+    options = f"lowerdir={lower},upperdir={base / 'upper'},workdir={base / 'work'}"
+    subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, str(base / "merged")], check=True)
+    try:
+        yield base / "merged"
+    finally:
+        subprocess.run(["umount", str(base / "merged")], check=True)
+
+
+def test_layers_show_exactly_what_the_whole_tree_holds(mirror: Counting, remote: Repository, tmp_path: Path) -> None:
+    one, two = remote.branch("one", BEFORE), remote.branch("two", AFTER)
+    full = remote.branch("full", {**AFTER, "sub-gone/x": b"x"})  # what was the place of a submodule
+    for first, second, name in ((one, two, "there"), (two, one, "back"), (one, full, "full")):
+        cache = TreeCache(tmp_path / name, lambda _: mirror)
+        before = os.umask(0o077)
+        try:
+            [whole] = cache.layers("p", first)
+            over, base = cache.layers("p", second)
+        finally:
+            os.umask(before)
+        assert (base, over.name) == (whole, f"{second}.over")
+        assert cache.layers("p", second) == (over, base)
+        assert not (over / "same").exists(), "what is the same is not laid out"
+        plain = TreeCache(tmp_path / f"{name}-plain", lambda _: mirror).get("p", second)
+        with mounted((over, base), tmp_path / f"{name}-mount") as merged:
+            assert seen(merged) == seen(plain)
+            assert (merged / "lines/a.bat").read_bytes().endswith(b"\r\n")
+            script = "rm -r half lines && mkdir half && echo 1 >half/gone && echo 2 >>changed && chmod 700 same"
+            subprocess.run(["sh", "-c", script], cwd=merged, user=10001, group=10001, check=True)
+            assert os.listdir(merged / "half") == ["gone"]
+        with mounted((over, base), tmp_path / f"{name}-again") as merged:
+            assert seen(merged) == seen(plain), "nothing of it was written to"
+        assert cache.get("p", second) != over
+        assert cache.layers("p", second) == (cache.get("p", second),)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {".gitattributes": b"* text eol=crlf\n"},
+        {"dir": ("160000", b"a" * 40)},
+        {f"many/{n}": b"" for n in range(5_001)},
+    ],
+)
+def test_where_layers_are_of_no_use_the_tree_is_whole(
+    mirror: Counting, remote: Repository, tmp_path: Path, change: dict[str, bytes | tuple[str, bytes]]
+) -> None:
+    cache = TreeCache(tmp_path / "trees", lambda _: mirror)
+    one = remote.branch("one", {"dir/a": b"1\n", "b": b"1\n"})
+    if len(change) > 100:
+        two = remote.bulk("two", dict.fromkeys(change, b""))
+    else:
+        two = remote.branch("two", {**({} if "dir" in change else {"dir/a": b"1\n"}), "b": b"1\n", **change})
+    cache.get("p", one)
+    [tree] = cache.layers("p", two)
+    mirror.export(two, tmp_path / "plain")
+    assert contents(tree) == contents(tmp_path / "plain")
+    assert not list((tmp_path / "trees").rglob(".new-*"))
+
+
+def test_the_limits_hold_for_what_is_new(remote: Repository, tmp_path: Path) -> None:
+    limits = TreeLimits(files=6, bytes=100, blob=60, path_depth=3, path_length=40)
+    small = Counting(tmp_path / "mirror.git", str(remote.path), limits=limits)
+    cache = TreeCache(tmp_path / "trees", lambda _: small)
+    base: dict[str, bytes | tuple[str, bytes]] = {"a": b"x" * 50, "d/b": b"y" * 20}
+    cache.get("p", remote.branch("base", base))
+    for limit, more in {
+        "files": {"e/1": b"", "e/2": b"", "e/3": b""},
+        "blob": {"c": b"x" * 61},
+        "bytes": {"c": b"x" * 31},
+        "path_depth": {"d/e/f/g": b""},
+        "path_length": {"x" * 41: b""},
+    }.items():
+        with pytest.raises(TreeTooLarge, match=rf"limit: {limit}\)"):
+            cache.layers("p", remote.branch(limit, {**base, **more}))
+    full = remote.branch("full", {"a": b"x" * 30, "d/b": b"y" * 10, "e/1": b"z" * 60, "e/2": b""})
+    assert len(cache.layers("p", full)) == 2, "what is gone makes room"
+    assert not list((tmp_path / "trees").rglob(".new-*"))
+
+
+def test_a_path_that_stands_twice_is_refused_beside_another_tree(
+    mirror: Counting, remote: Repository, tmp_path: Path
+) -> None:
+    cache = TreeCache(tmp_path / "trees", lambda _: mirror)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    link, data = remote.blob(os.fsencode(outside)), remote.blob(b"pwned")
+    inner = remote.tree([("100644", data, b"file")])
+    sound, other = ("120000", link, b"a"), ("40000", inner, b"a")
+    for n, (before, after) in enumerate((([], [sound, other]), ([sound], [sound, other]), ([other], [sound, other]))):
+        near = remote.commit_tree(remote.tree([*before, ("100644", data, b"b%d" % n)]))
+        sha = remote.commit_tree(remote.tree([*after, ("100644", data, b"b%d" % n)]))
+        remote.set(f"refs/heads/near{n}", near)
+        remote.set(f"refs/heads/bad{n}", sha)
+        cache.get("p", near)
+        for ask in (cache.layers, cache.get):
+            with pytest.raises(TreeRefused, match="twice"):
+                ask("p", sha)
+        bad = remote.commit_tree(remote.tree([("100644", data, b"git~1"), ("100644", data, b"b%d" % n)]))
+        remote.set(f"refs/heads/name{n}", bad)
+        with pytest.raises(TreeRefused, match="invalid path"):
+            cache.layers("p", bad)
+    assert list(outside.iterdir()) == []
+
+
+def test_a_layer_goes_with_the_tree_that_it_lies_on(mirror: Counting, remote: Repository, tmp_path: Path) -> None:
+    cache = TreeCache(tmp_path / "trees", lambda _: mirror, keep=3)
+    shas = [remote.branch(f"b{n}", {"n": b"%d" % n, "same": b"s"}) for n in range(6)]
+    whole = cache.get("p", shas[0])
+    for sha in shas[1:]:
+        time.sleep(0.01)  # more than a tick of the filesystem's clock
+        over, base = cache.layers("p", sha)
+        assert base == whole, "it stays, because what lies on it was used"
+    assert sorted(path.name for path in (tmp_path / "trees/p").glob("*.over")) == sorted(f"{s}.over" for s in shas[-2:])
+    shutil.rmtree(whole)
+    [tree] = cache.layers("p", shas[-1])
+    assert contents(tree) == {"n": b"5", "same": b"s"}
+    assert cache.layers("p", shas[-2])[-1] == tree
+    (tmp_path / "trees/p" / f".{shas[-2]}.over.lock").write_text(f"00000000-0000-0000-0000-000000000000 {shas[-1]}")
+    assert cache.layers("p", shas[-2]) == (over.with_name(f"{shas[-2]}.over"), tree)
+
+
+def test_many_ask_for_layers_at_once(mirror: Counting, remote: Repository, tmp_path: Path) -> None:
+    shas = [remote.branch(f"b{n}", {"n": b"%d" % n, **{f"d/{m}": b"%d" % m for m in range(30)}}) for n in range(8)]
+    caches = [TreeCache(tmp_path / "trees", lambda _: mirror, keep=40) for _ in range(4)]
+    caches[0].get("p", shas[0])
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda n: caches[n % 4].layers("p", shas[n % 8]), range(160)))
+    for n, layers in enumerate(found):
+        assert (layers[0] / "n").read_bytes() == b"%d" % (n % 8)
+        assert layers[-1].name == shas[0]
+    assert not list((tmp_path / "trees").rglob(".new-*"))
 
 
 def test_a_workspace_may_write_over_it_and_the_tree_stays_as_it_was(
