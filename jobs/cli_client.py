@@ -181,6 +181,6 @@ def progress_words(run: Document) -> str:
     estimate = run["estimate"]
     if estimate and estimate["seconds_left"] is not None:
         words.append(f"about {duration(estimate['seconds_left'])} left")
-    if run["explanation"]:
-        words.append(plain(run["explanation"]))
+    if run["waiting"] is not None:
+        words.append(plain(run["waiting"]["text"]))
     return ", ".join(words)

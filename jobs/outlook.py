@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import lru_cache
 
 from jobs.adapters.sql_store import Store
-from jobs.run import RunState, TaskState, Worker
+from jobs.run import TaskState, Worker
 from jobs.settings import Settings
+from jobs.waiting import PoolFacts, Waiting, why_not_running
 
+ALIVE_SECONDS = 15.0  # a slot shows itself every five
 UNITS_FOR_A_PACE = 20  # with fewer of its own, a run's pace is guessed better from the last run
 
 
@@ -57,23 +60,18 @@ class Outlook:
         parallel = max(1, sum(1 for task in self._store.inside.tasks(run) if task.state is TaskState.RUNNING))
         return Estimate(left * each / parallel, 60.0 * parallel / each if each else None, basis)
 
-    def explain(self, run: int) -> str:
-        """Answer "why is it not running?"; empty when it runs or has ended."""
+    def waiting(self, run: int) -> Waiting | None:
+        """Answer "why is it not running?"; None when something of it runs or it has ended."""
         found = self._store.runs.get(run)
-        if found.state.final or found.state is RunState.RUNNING:
-            return ""
-        if found.state is RunState.INTERRUPTED:
-            due = [t.due_at for t in self._store.inside.tasks(run) if t.state is TaskState.INTERRUPTED]
-            when = f" The next try is at {min(due):%H:%M:%S} UTC." if due else ""
-            return (found.reason.text if found.reason else "Interrupted.") + when
-        pool = next((p for p in self.capacity() if p.name == found.pool), None)
-        if pool is None or not pool.workers:
-            return f"No worker of pool {found.pool} is running. Start one: seatrial worker --pool {found.pool}"
-        busy = sum(1 for worker in pool.workers if worker.task is not None)
-        if busy >= len(pool.workers):
-            slots = f"{busy} of {len(pool.workers)} are busy, {pool.queued} queued"
-            return f"Waiting for a slot of pool {found.pool}: {slots}."
-        return "A worker is about to take it."
+        if found.state.final:
+            return None
+        tasks = self._store.inside.tasks(run)
+        workers = tuple(
+            one for one in self._store.workers.workers(silent_after=ALIVE_SECONDS) if one.pool == found.pool
+        )
+        busy = self._store.inside.runs_of([one.task for one in workers if one.task is not None])
+        queued = self._store.inside.queue().get(found.pool, {}).get("queued", 0)
+        return why_not_running(found, tasks, PoolFacts(found.pool, workers, busy, queued), datetime.now(UTC))
 
     def capacity(self) -> list[PoolStatus]:
         """List the pools with their workers and load."""

@@ -7,6 +7,7 @@ from typing import BinaryIO
 
 from jobs.adapters.sql_inside import Pulse, SqlInside
 from jobs.adapters.sql_store import Store
+from jobs.attempts import Work
 from jobs.run import Attempt, Event, StepRecord, Task, Unit, UnitCounts
 from runner.errors import NotFound
 from runner.model import Output, UnitState
@@ -35,6 +36,10 @@ class Views:
     def attempts(self, run: int) -> list[Attempt]:
         """List every claim of its tasks, oldest first."""
         return self._inside.attempts(run)
+
+    def works(self, run: int) -> list[tuple[Attempt, Work]]:
+        """List its attempts, oldest first, each with what it did with its task's units."""
+        return self._inside.works(run)
 
     def steps(self, run: int) -> list[StepRecord]:
         """List the steps of its tasks, oldest first."""

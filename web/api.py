@@ -93,7 +93,7 @@ def detail(run_id: int) -> s.RunDetail:
         service.tasks(run_id),
         service.steps(run_id),
         None if final else service.estimate(run_id),
-        "" if final else service.explain(run_id),
+        None if final else service.waiting(run_id),
     )
 
 
@@ -164,7 +164,7 @@ def attempts(run: int) -> Response:
     asking.query(q.NoQuery)
     service = asking.service()
     service.run(run)
-    return answer(s.AttemptsOut(attempts=[shapes.attempt(one) for one in service.attempts(run)]))
+    return answer(s.AttemptsOut(attempts=[shapes.attempt(*one) for one in service.works(run)]))
 
 
 @blueprint.get("/runs/<id:run>/events")

@@ -104,6 +104,7 @@ def _templates(app: Flask) -> None:
         "ago": words.ago,
         "moment": words.moment,
         "soon": words.soon,
+        "with_runs": words.with_runs,
         "rfc3339": schemas.rfc3339,
         "short": links.commit,
         "task_title": words.task_title,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from jobs.run import Run, RunState, StepRecord, Task
+from jobs.run import Run, StepRecord, Task
 from web import shapes
 from web.problems import WebError
 from web.schemas import RunDetail
@@ -170,14 +170,13 @@ class Channel:
             self.heads.setdefault(task.id, 0)
         final = run.state.final
         estimate = None if final else service.estimate(self.run)
-        explanation = "" if final else service.explain(self.run)
-        detail = shapes.detail(run, tasks, steps, estimate, explanation)
+        held = None if final else service.waiting(self.run)
+        detail = shapes.detail(run, tasks, steps, estimate, held)
         page = None
         if self._render is not None:
             page = json.dumps({"html": self._render(detail, run, tasks, steps)})
         steps_json = json.dumps([json.loads(shapes.step(one).model_dump_json()) for one in steps])
-        waiting = run.state in (RunState.QUEUED, RunState.INTERRUPTED)
-        return Snapshot(detail.model_dump_json(exclude={"steps"}), steps_json, page, final, waiting)
+        return Snapshot(detail.model_dump_json(exclude={"steps"}), steps_json, page, final, held is not None)
 
 
 class Hub:

@@ -144,7 +144,11 @@ def run(run: int) -> Response:
         values |= _log(found, tasks, asked)
     elif asked.tab == "attempts":
         titles = {task.id: task_title(task) for task in tasks}
-        values |= {"attempts": service.attempts(run), "titles": titles, "events": service.events(run, limit=200)}
+        known = {task.id: task for task in tasks}
+        values |= {"attempts": service.works(run), "titles": titles, "known": known}
+        values["events"] = service.events(run, limit=200)
+        if wants_fragment():
+            return make_response(render_template("_attempts.html", **values))
     else:
         values |= _units(found, RunPageQuery(state="done", after=asked.after))
     return make_response(render_template("run.html", **values))

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from jobs.attempts import Work
 from jobs.run import Run, RunState, StepRecord, Task, TaskState, UnitCounts, Verdict
 from runner.model import TaskKind, UnitState
 from web import links
-from web.schemas import EstimateOut
+from web.schemas import EstimateOut, WaitingOut
 from web.words import about, duration, number, plural, task_title
 
 
@@ -125,19 +126,17 @@ def buttons(run: Run) -> list[Button]:
     return found
 
 
-def because(run: Run, explanation: str, doing: str = "") -> str:
-    """Say in one sentence why a run stands where it stands; `doing`: what its tasks do now."""
+def because(run: Run, held: str, doing: str = "") -> str:
+    """Say in one sentence why a run stands where it stands; `held`: what it waits for, `doing`: what its tasks do now."""
     units = run.units
     if run.state is RunState.INTERRUPTED:
-        why = run.reason.text if run.reason else explanation or "Something outside of the branch got in the way."
-        safe = f" {number(units.done)} of {plural(units.total, 'unit')} are safe." if units.total else ""
-        return why + safe
+        return run.reason.text if run.reason else held or "Something outside of the branch got in the way."
     if run.cancel_requested and not run.state.final:
         return "waiting for its containers to end."
     if run.state is RunState.QUEUED:
-        return explanation or "a worker is about to take it."
+        return held or "a worker is about to take it."
     if run.state is RunState.RUNNING:
-        return explanation or doing or "preparing the workspace"
+        return held or doing or "preparing the workspace"
     if run.state is RunState.DONE:
         if run.verdict is Verdict.DIFFERENT:
             return "the candidate's results differ from the baseline's."
@@ -267,13 +266,57 @@ def tabs(run: Run) -> list[Tab]:
 
 
 @dataclass(frozen=True)
+class Banner:
+    """What stands below the headline while a run is interrupted: when it goes on, and what that costs."""
+
+    retry_at: datetime
+    text: str
+
+
+def banner(run: Run, tasks: Sequence[Task]) -> Banner | None:
+    """Say when an interrupted run goes on, with which attempt, and what is not done again."""
+    waiting = [task for task in tasks if task.state is TaskState.INTERRUPTED]
+    if run.state is not RunState.INTERRUPTED or not waiting:
+        return None
+    first = min(waiting, key=lambda task: task.due_at)
+    others = f", and {plural(len(waiting) - 1, 'more task')}" if len(waiting) > 1 else ""
+    where = f" on {first.host}" if first.host else ""
+    text = f"That will be attempt {first.attempt + 1} of {task_title(first)}{others}, after attempt {first.attempt}{where}."
+    if first.kind is TaskKind.PREPARE:
+        text += " The preparation begins again from its start."
+    elif run.units.total:
+        text += f" {number(run.units.done)} of {plural(run.units.total, 'unit')} are safe: only what was in flight is repeated."
+    return Banner(first.due_at, text)
+
+
+def work(found: Work, task: Task | None) -> str:
+    """Say what an attempt repeated, and what it did not."""
+    if found.adopted:
+        words = ["took over the container, which had gone on: nothing repeated"]
+    elif found.begun_again and task is not None and task.kind is TaskKind.PREPARE:
+        words = ["began the preparation again"]
+    elif found.begun_again:
+        words = ["what was in flight began again"]
+    else:
+        words = []
+    if found.kept:
+        words.insert(0, f"{plural(found.kept, 'finished unit')} kept")
+    if found.void:
+        words.append(f"{plural(found.void, 'unit')} taken back and repeated")
+    if found.finished:
+        words.append(f"finished {plural(found.finished, 'unit')}")
+    return "; ".join(words)
+
+
+@dataclass(frozen=True)
 class Head:
     """The part of a run's page that answers "is it all right?"."""
 
     run: Run
     badge: Badge
     because: str
-    retry_at: datetime | None
+    names_runs: bool
+    banner: Banner | None
     progress: Progress
     facts: list[str]
     basis: str
@@ -289,7 +332,7 @@ def head(
     tasks: Sequence[Task],
     steps: Sequence[StepRecord],
     estimate: EstimateOut | None,
-    explanation: str,
+    held: WaitingOut | None,
 ) -> Head:
     shown = badge(run)
     bar = progress(run.units)
@@ -305,14 +348,14 @@ def head(
         facts.append(f"took {duration(took)}" if run.state.final else f"{duration(took)} so far")
     if run.attempts > len(tasks):
         facts.append(plural(run.attempts, "attempt"))
-    waiting = [task.due_at for task in tasks if task.state is TaskState.INTERRUPTED]
     percent = f" {int(bar.done_share)} %" if run.state is RunState.RUNNING and bar.total else ""
     lines = task_lines(run, tasks, steps)
     return Head(
         run=run,
         badge=shown,
-        because=because(run, explanation, doing(lines)),
-        retry_at=min(waiting) if waiting and run.state is RunState.INTERRUPTED else None,
+        because=because(run, held.text if held is not None else "", doing(lines)),
+        names_runs=held is not None and run.state is not RunState.INTERRUPTED,
+        banner=banner(run, tasks),
         progress=bar,
         facts=facts,
         basis=estimate.basis if estimate is not None and estimate.seconds_left is not None else "",

@@ -52,13 +52,13 @@ class RunPages:
             service.tasks(run.id),
             service.steps(run.id),
             None if final else shapes.estimate(service.estimate(run.id)),
-            "" if final else service.explain(run.id),
+            None if final else shapes.waiting(service.waiting(run.id)),
         )
 
     def render(self, detail: RunDetail, run: Run, tasks: list[Task], steps: list[StepRecord]) -> str:
         """Write the live part for all viewers at once."""
         guess = detail.estimate
-        head = present.head(run, tasks, steps, guess, detail.explanation)
+        head = present.head(run, tasks, steps, guess, detail.waiting)
         return self._templates.get_template("_live.html").render(
             head=head, failure=self.failure(run, tasks), links=links
         )

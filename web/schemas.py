@@ -138,10 +138,18 @@ class TaskOut(Shape):
     finished_at: Time | None
 
 
-class RunDetail(RunOut):
-    """A run with its tasks and steps, an estimate while it goes on, and why it stands where it stands."""
+class WaitingOut(Shape):
+    """Why nothing of a run runs. `until`: when that is over at the latest, where it is known."""
 
-    explanation: str
+    code: str
+    text: str
+    until: Time | None
+
+
+class RunDetail(RunOut):
+    """A run with its tasks and steps, an estimate while it goes on, and what it waits for while nothing of it runs."""
+
+    waiting: WaitingOut | None
     estimate: EstimateOut | None
     tasks: list[TaskOut]
     steps: list[StepOut]
@@ -179,6 +187,21 @@ class UnitsOut(Shape):
     next: str | None
 
 
+class WorkOut(Shape):
+    """What an attempt did with its task's units.
+
+    `kept`: finished before, not run again. `finished`: by this attempt. `void`: finished before, and taken back to be
+    run again. `adopted`: it went on with a container that ran on without a worker. `begun_again`: what was in flight
+    when the attempt before was cut off had to begin again.
+    """
+
+    kept: int
+    finished: int
+    void: int
+    adopted: bool
+    begun_again: bool
+
+
 class AttemptOut(Shape):
     task: int
     attempt: int
@@ -189,6 +212,7 @@ class AttemptOut(Shape):
     outcome: str | None
     reason: ReasonOut | None
     log_offset: int
+    work: WorkOut
 
 
 class AttemptsOut(Shape):

@@ -11,8 +11,10 @@ from web import links
 from web import schemas as s
 
 if TYPE_CHECKING:
+    from jobs.attempts import Work
     from jobs.outlook import Estimate, PoolStatus
     from jobs.projects import Preview, ProjectInfo
+    from jobs.waiting import Waiting
 
 
 def reason(found: Reason | None) -> s.ReasonOut | None:
@@ -74,16 +76,20 @@ def detail(
     tasks: Sequence[Task],
     steps: Sequence[StepRecord],
     guess: Estimate | None,
-    explanation: str,
+    held: Waiting | None,
 ) -> s.RunDetail:
     """Give a run with all that its page shows at first sight."""
     return s.RunDetail(
         **_run(found),
-        explanation=explanation,
+        waiting=waiting(held),
         estimate=estimate(guess),
         tasks=[task(one) for one in tasks],
         steps=[step(one) for one in steps],
     )
+
+
+def waiting(found: Waiting | None) -> s.WaitingOut | None:
+    return None if found is None else s.WaitingOut(code=found.code, text=found.text, until=found.until)
 
 
 def estimate(found: Estimate | None) -> s.EstimateOut | None:
@@ -138,7 +144,7 @@ def unit(run_id: int, found: Unit) -> s.UnitOut:
     )
 
 
-def attempt(found: Attempt) -> s.AttemptOut:
+def attempt(found: Attempt, work: Work) -> s.AttemptOut:
     return s.AttemptOut(
         task=found.task,
         attempt=found.attempt,
@@ -149,6 +155,7 @@ def attempt(found: Attempt) -> s.AttemptOut:
         outcome=found.outcome,
         reason=reason(found.reason),
         log_offset=found.log_offset,
+        work=s.WorkOut(**{name: getattr(work, name) for name in s.WorkOut.model_fields}),
     )
 
 

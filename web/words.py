@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
+
+from markupsafe import Markup, escape
 
 from jobs.run import Task
 from runner.model import TaskKind
+
+_RUN = re.compile(r"(?<![&\w])#(\d{1,18})\b", re.ASCII)
 
 THIN = "\u202f"  # narrow no-break space
 
@@ -65,6 +70,11 @@ def size(count: int) -> str:
 
 def _short(amount: float) -> str:
     return f"{amount:.0f}" if amount >= 9.95 else f"{amount:.1f}".removesuffix(".0")
+
+
+def with_runs(text: str) -> Markup:
+    """Make links of the runs that a sentence of ours names: #12."""
+    return Markup(_RUN.sub(r'<a href="/runs/\1">#\1</a>', str(escape(text))))  # noqa: S704 - escaped, digits only
 
 
 def ago(at: datetime, now: datetime | None = None) -> str:

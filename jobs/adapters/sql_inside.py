@@ -9,8 +9,9 @@ from typing import Any
 from sqlalchemy import Connection, func, select
 
 from jobs.adapters.sql_engine import Database
-from jobs.adapters.sql_rows import attempt_of, event_of, step_of, task_of, unit_of
-from jobs.adapters.sql_schema import attempts, events, legs, log_chunks, runs, steps, tasks, units
+from jobs.adapters.sql_rows import attempt_of, event_of, moment, step_of, task_of, unit_of
+from jobs.adapters.sql_schema import attempts, events, executions, legs, log_chunks, runs, steps, tasks, units
+from jobs.attempts import Container, Work, works
 from jobs.run import Attempt, Event, StepRecord, Task, Unit, UnitCounts
 from runner.errors import NotFound
 from runner.model import UnitState
@@ -77,6 +78,33 @@ class SqlInside:
         with self._db.read() as connection:
             query = select(attempts).where(attempts.c.run == run).order_by(attempts.c.started_at, attempts.c.task)
             return [attempt_of(row) for row in connection.execute(query)]
+
+    def works(self, run: int) -> list[tuple[Attempt, Work]]:
+        """List a run's attempts, oldest first, each with what it did with its task's units."""
+        with self._db.read() as connection:
+            query = select(attempts).where(attempts.c.run == run).order_by(attempts.c.started_at, attempts.c.task)
+            claims = [attempt_of(row) for row in connection.execute(query)]
+            marked = select(units.c.task, units.c.attempt, func.count().label("n"))
+            marked = marked.where(units.c.run == run, units.c.attempt.is_not(None)).group_by(
+                units.c.task, units.c.attempt
+            )
+            finished = {(row.task, row.attempt): row.n for row in connection.execute(marked)}
+            taken = select(events.c.task, events.c.attempt, func.count().label("n"))
+            taken = taken.where(events.c.run == run, events.c.kind == "void").group_by(events.c.task, events.c.attempt)
+            void = {(row.task, row.attempt): row.n for row in connection.execute(taken)}
+            made = connection.execute(select(executions).where(executions.c.run == run)).all()
+        containers = [
+            Container(row.task, row.attempt, moment(row.ended_at), row.exit_code, row.state == "abandoned")
+            for row in made
+        ]
+        found = works(claims, finished, void, containers)
+        return [(one, found[one.task, one.attempt]) for one in claims]
+
+    def runs_of(self, wanted: Sequence[int]) -> dict[int, int]:
+        """Give the run of each of these tasks."""
+        with self._db.read() as connection:
+            query = select(tasks.c.id, tasks.c.run).where(tasks.c.id.in_(wanted))
+            return {row.id: row.run for row in connection.execute(query)}
 
     def steps(self, run: int) -> list[StepRecord]:
         with self._db.read() as connection:

@@ -62,8 +62,43 @@ def test_an_interruption_is_said_in_words(going: tuple[Served, Claim], eyes: Eye
     served.site.store.tasks.interrupt(
         claim.task.id, claim.task.attempt, Reason("database_lost", "The connection dropped.")
     )
-    expect(page.locator(".why")).to_contain_text("The connection dropped. 10 of 40 units are safe. Next try")
+    expect(page.locator(".why")).to_have_text("The connection dropped.")
+    expect(page.locator("#next-try")).to_contain_text("Next try")
+    expect(page.locator("#next-try")).to_contain_text("10 of 40 units are safe")
     expect(page.get_by_role("button", name="Resume now — 30 units left")).to_be_visible()
+
+
+def test_the_next_try_is_counted_down(going: tuple[Served, Claim], eyes: Eyes) -> None:
+    served, claim = going
+    outage = Reason("database_unavailable", "The database does not answer.")
+    for _ in range(5):  # each outage in a row waits longer
+        served.site.store.tasks.interrupt(claim.task.id, claim.task.attempt, outage)
+        served.site.service.resume(1, user="mio")
+        claim = served.site.claim()
+    served.site.store.tasks.interrupt(claim.task.id, claim.task.attempt, outage)
+    page = eyes.open("/runs/1")
+    time = page.locator("#next-try time")
+    expect(time).to_have_text(re.compile(r"in \d+ s"))
+    shown = {time.inner_text()}
+    for _ in range(12):
+        page.wait_for_timeout(300)
+        shown.add(time.inner_text())
+    assert len(shown) >= 3
+
+
+def test_the_tabs_count_on_while_the_run_goes_on(served: Served, eyes: Eyes) -> None:
+    served.site.submit()
+    page = eyes.open("/runs/1?tab=attempts")
+    units, attempts = page.locator("#count-units"), page.locator("#count-attempts")
+    expect(units).to_be_empty()
+    expect(page.get_by_text("No attempt yet")).to_be_visible()
+    served.site.prepare(UNITS, batches=1)
+    expect(units).to_have_text("40")
+    expect(attempts).to_have_text("1")
+    served.site.claim()
+    expect(attempts).to_have_text("2")
+    expect(page.locator("#attempts tbody tr")).to_have_count(2)
+    expect(page.locator("#tab-attempts")).to_have_attribute("aria-current", "page")
 
 
 def test_cancel_asks_first(going: tuple[Served, Claim], eyes: Eyes) -> None:

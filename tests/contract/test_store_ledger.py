@@ -12,10 +12,11 @@ from sqlalchemy import text
 
 from jobs.adapters.file_objects import FileObjects
 from jobs.adapters.sql_ledger import INLINE_BYTES
+from jobs.attempts import Work
 from jobs.run import Verdict
 from jobs.service import Service
 from runner.errors import NotFound
-from runner.model import Output, UnitResult, UnitState
+from runner.model import Output, Reason, UnitResult, UnitState
 
 
 def service(hands: Hands, root: Path) -> Service:
@@ -254,6 +255,24 @@ def test_how_far_runs_have_come_is_asked_for_all_at_once(hands: Hands) -> None:
     hands.store.runs.cancel(run, "mio")
     assert changed()
     assert not changed()
+
+
+def test_an_attempts_work_is_read_from_marks_events_and_containers(hands: Hands) -> None:
+    run, claim = hands.verifying(["a", "b", "c"])
+    task, ledger = claim.task.id, hands.store.ledger
+    ledger.execution(task, 1, 1, state="running", container="c1", exit_code=None)
+    hands.mark(claim, "a", "b")
+    ledger.execution(task, 1, 1, state="ended", container="c1", exit_code=None)
+    hands.store.tasks.interrupt(task, 1, Reason("database_lost", "The connection dropped."))
+    hands.store.runs.resume(run, "mio")
+    again = hands.take()
+    ledger.execution(task, 2, 2, state="running", container="c2", exit_code=None)
+    ledger.void(task, 2, "b", "its bytes changed")
+    hands.mark(again, "c")
+    found = {(one.task, one.attempt): work for one, work in hands.store.inside.works(run)}
+    assert found[task, 1] == Work(kept=0, finished=1, void=0, adopted=False, begun_again=False)
+    assert found[task, 2] == Work(kept=1, finished=1, void=1, adopted=False, begun_again=True)
+    assert hands.store.inside.runs_of([task, 4711]) == {task: run}
 
 
 def test_a_log_is_read_in_pieces_of_any_size(hands: Hands, tmp_path: Path) -> None:

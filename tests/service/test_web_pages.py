@@ -101,9 +101,51 @@ def test_an_interrupted_run_says_when_it_goes_on(site: Site, client: FlaskClient
     site.mark(claim, claim.units[:4])
     site.store.tasks.interrupt(claim.task.id, claim.task.attempt, Reason("database_lost", "The connection dropped."))
     text = page(client, f"/runs/{run.id}")
-    assert "The connection dropped. 4 of 10 units are safe." in text
+    assert "The connection dropped." in text
     assert "Resume now — 6 units left" in text
     assert "Next try" in text
+    assert "That will be attempt 2 of batch 1, after attempt 1 on host-a. 4 of 10 units are safe" in text
+
+
+def test_a_queued_run_names_the_runs_that_it_waits_for(site: Site, client: FlaskClient) -> None:
+    first = site.submit()
+    waiting = site.submit()
+    assert "No worker of pool local is running." in page(client, f"/runs/{waiting.id}")
+    site.worker()
+    assert "A worker is about to take it." in page(client, f"/runs/{waiting.id}")
+    site.claim()
+    link = f'<a href="/runs/{first.id}">#{first.id}</a>'
+    assert f"The only slot of pool local is busy with {link}." in page(client, f"/runs/{waiting.id}")
+    found = client.get(f"/api/v1/runs/{waiting.id}").json["waiting"]
+    assert found == {
+        "code": "slots_busy",
+        "text": f"The only slot of pool local is busy with #{first.id}.",
+        "until": None,
+    }
+    assert client.get(f"/api/v1/runs/{first.id}").json["waiting"] is None
+
+
+def test_attempts_say_what_was_repeated(site: Site, client: FlaskClient) -> None:
+    run = site.submit()
+    site.prepare(["a", "b", "c"], batches=1)
+    claim = site.claim()
+    ledger = site.store.ledger
+    ledger.execution(claim.task.id, 1, 1, state="running", container="c1", exit_code=None)
+    site.mark(claim, ["a"])
+    ledger.execution(claim.task.id, 1, 1, state="ended", container="c1", exit_code=None)
+    site.store.tasks.interrupt(claim.task.id, 1, Reason("database_lost", "The connection dropped."))
+    site.service.resume(run.id, user="mio")
+    again = site.claim()
+    ledger.execution(again.task.id, 2, 2, state="running", container="c2", exit_code=None)
+    site.mark(again, ["b"])
+    text = page(client, f"/runs/{run.id}?tab=attempts")
+    assert "1 finished unit kept; what was in flight began again; finished 1 unit" in text
+    assert "The connection dropped." in text
+    part = client.get(f"/runs/{run.id}?tab=attempts", headers={"HX-Request": "true"}).text
+    assert "<html" not in part
+    assert "what was in flight began again" in part
+    work = client.get(f"/api/v1/runs/{run.id}/attempts").json["attempts"][-1]["work"]
+    assert work == {"kept": 1, "finished": 1, "void": 0, "adopted": False, "begun_again": True}
 
 
 def test_an_errored_preparation_shows_its_last_lines(site: Site, client: FlaskClient) -> None:

@@ -37,7 +37,7 @@ def a_run(
         "units": {"total": total, "done": done, "failed": 0},
         "steps": [],
         "estimate": None,
-        "explanation": "",
+        "waiting": None,
         "tasks": list(tasks),
     }
 

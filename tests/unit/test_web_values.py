@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from jobs.attempts import Work
 from jobs.run import Leg, Run, RunState, Task, TaskState, UnitCounts, Verdict
 from runner.errors import RequestError
 from runner.model import Output, Reason, TaskKind
@@ -120,18 +121,48 @@ def test_a_resume_button_says_what_is_left() -> None:
 
 def test_an_interruption_says_why_and_what_is_safe() -> None:
     cut = replace(RUN, state=RunState.INTERRUPTED, reason=Reason("database_lost", "The connection dropped at 14:02."))
-    head = present.head(cut, [task(state=TaskState.INTERRUPTED)], [], None, "")
-    assert head.because == "The connection dropped at 14:02. 1\u202f204 of 1\u202f920 units are safe."
-    assert head.retry_at == NOW
+    head = present.head(cut, [task(state=TaskState.INTERRUPTED)], [], None, None)
+    assert head.because == "The connection dropped at 14:02."
+    assert head.banner is not None
+    assert head.banner.retry_at == NOW
+    assert "1\u202f204 of 1\u202f920 units are safe: only what was in flight is repeated." in head.banner.text
     assert head.badge.kind == "interrupted"
 
 
 def test_a_running_run_says_what_it_does() -> None:
-    head = present.head(RUN, [task(TaskKind.PREPARE, TaskState.DONE, 0), task()], [], None, "")
+    head = present.head(RUN, [task(TaskKind.PREPARE, TaskState.DONE, 0), task()], [], None, None)
     assert head.because == "batch 1 of 1"
     assert head.title == "Running 62 % · run 214 · feature/x"
-    preparing = present.head(RUN, [task(TaskKind.PREPARE)], [], None, "")
+    preparing = present.head(RUN, [task(TaskKind.PREPARE)], [], None, None)
     assert preparing.because == "preparing the workspace"
+
+
+def test_a_preparation_that_was_cut_off_begins_again() -> None:
+    cut = replace(RUN, state=RunState.INTERRUPTED)
+    banner = present.banner(cut, [task(TaskKind.PREPARE, TaskState.INTERRUPTED, 0)])
+    assert banner is not None
+    assert "The preparation begins again from its start." in banner.text
+
+
+def test_an_attempt_says_what_it_repeated() -> None:
+    batch, prepare = task(), task(TaskKind.PREPARE)
+    adopted = Work(kept=8, finished=4, void=0, adopted=True, begun_again=False)
+    assert present.work(adopted, batch) == (
+        "8 finished units kept; took over the container, which had gone on: nothing repeated; finished 4 units"
+    )
+    again = Work(kept=8, finished=0, void=1, adopted=False, begun_again=True)
+    assert present.work(again, batch) == (
+        "8 finished units kept; what was in flight began again; 1 unit taken back and repeated"
+    )
+    assert present.work(Work(0, 0, 0, adopted=False, begun_again=True), prepare) == "began the preparation again"
+    assert present.work(Work(0, 0, 0, adopted=False, begun_again=False), batch) == ""
+
+
+def test_runs_in_a_sentence_are_links() -> None:
+    assert words.with_runs("busy with #12 and #15.") == (
+        'busy with <a href="/runs/12">#12</a> and <a href="/runs/15">#15</a>.'
+    )
+    assert words.with_runs("<b>'#x' a#1") == "&lt;b&gt;&#39;#x&#39; a#1"
 
 
 def test_states_differ_in_word_and_look() -> None:

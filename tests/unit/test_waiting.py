@@ -1,0 +1,145 @@
+"""Why is it not running? Each answer, from facts alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from jobs.run import Leg, Run, RunState, Task, TaskState, UnitCounts, Worker
+from jobs.waiting import PoolFacts, Waiting, why_not_running
+from runner.model import Reason, TaskKind
+
+NOW = datetime(2026, 11, 22, 14, 2, tzinfo=UTC)
+LEG = Leg("candidate", "main", "a" * 40, "", "", "seatrial.yml", "", None, None, None, False)
+RUN = Run(
+    id=7,
+    project="accounts",
+    legs=(LEG,),
+    state=RunState.QUEUED,
+    verdict=None,
+    reason=None,
+    units=UnitCounts(),
+    attempts=0,
+    user="mio",
+    note="",
+    priority=0,
+    units_filter=None,
+    database=None,
+    pool="local",
+    cancel_requested=False,
+    created_at=NOW,
+    started_at=None,
+    finished_at=None,
+)
+TASK = Task(
+    id=70,
+    run=7,
+    leg="candidate",
+    kind=TaskKind.PREPARE,
+    batch=0,
+    state=TaskState.QUEUED,
+    attempt=0,
+    execution=0,
+    pool="local",
+    host=None,
+    worker=None,
+    reason=None,
+    priority=0,
+    units_total=0,
+    units_done=0,
+    units_failed=0,
+    log_size=0,
+    created_at=NOW,
+    due_at=NOW,
+    started_at=None,
+    finished_at=None,
+)
+
+
+def slot(number: int, task: int | None = None, *, draining: bool = False) -> Worker:
+    return Worker(f"host-a-{number}", "host-a", "local", number, NOW, NOW, task, draining)
+
+
+def pool(*workers: Worker, queued: int = 1) -> PoolFacts:
+    busy = {worker.task: worker.task // 10 for worker in workers if worker.task is not None}
+    return PoolFacts("local", workers, busy, queued)
+
+
+def ask(workers: PoolFacts, *tasks: Task, run: Run = RUN) -> Waiting | None:
+    return why_not_running(run, tasks or (TASK,), workers, NOW)
+
+
+@pytest.mark.parametrize(
+    ("workers", "code", "text"),
+    [
+        (pool(), "no_worker", "No worker of pool local is running. Start one: seatrial worker --pool local"),
+        (
+            pool(slot(1, draining=True), slot(2, 120, draining=True)),
+            "draining",
+            "The workers of pool local end what they do and take nothing new. Start one: seatrial worker --pool local",
+        ),
+        (pool(slot(1, 120)), "slots_busy", "The only slot of pool local is busy with #12."),
+        (
+            pool(slot(1, 150), slot(2, 120), queued=4),
+            "slots_busy",
+            "All 2 slots of pool local are busy with #12 and #15; 4 tasks in the queue.",
+        ),
+        (
+            pool(*(slot(n, n * 10) for n in range(12, 17))),
+            "slots_busy",
+            "All 5 slots of pool local are busy with #12, #13, #14 and 2 more.",
+        ),
+        (pool(slot(1, 120), slot(2, draining=True)), "slots_busy", "The only slot of pool local is busy with #12."),
+        (pool(slot(1, 120), slot(2)), "about_to_start", "A worker is about to take it."),
+    ],
+)
+def test_a_queued_run_waits_for_a_slot(workers: PoolFacts, code: str, text: str) -> None:
+    assert ask(workers) == Waiting(code, text)
+
+
+def test_a_slot_whose_task_has_ended_meanwhile_is_not_named() -> None:
+    facts = PoolFacts("local", (slot(1, 120),), {}, 1)
+    assert ask(facts) == Waiting("slots_busy", "The only slot of pool local is busy.")
+
+
+def test_a_prepared_run_whose_batches_wait_says_so() -> None:
+    run = replace(RUN, state=RunState.RUNNING)
+    prepare = replace(TASK, state=TaskState.DONE, attempt=1)
+    batches = [replace(TASK, id=70 + n, kind=TaskKind.VERIFY, batch=n) for n in (1, 2)]
+    found = ask(pool(slot(1, 120)), prepare, *batches, run=run)
+    assert found is not None
+    assert found.text == "Prepared; 2 batches of it wait. The only slot of pool local is busy with #12."
+
+
+def test_nothing_is_said_of_what_runs_or_has_ended() -> None:
+    running = replace(TASK, state=TaskState.RUNNING, attempt=1)
+    assert ask(pool(slot(1, 70)), running, replace(TASK, id=71), run=replace(RUN, state=RunState.RUNNING)) is None
+    ended = replace(RUN, state=RunState.CANCELLED)
+    assert ask(pool(), replace(TASK, state=TaskState.CANCELLED), run=ended) is None
+
+
+def test_a_cancelled_run_waits_for_its_containers() -> None:
+    run = replace(RUN, state=RunState.RUNNING, cancel_requested=True)
+    found = ask(pool(slot(1, 70)), replace(TASK, state=TaskState.RUNNING), run=run)
+    assert found == Waiting("cancelling", "Waiting for its containers to end.")
+
+
+def test_an_interrupted_run_backs_off_until_its_next_try() -> None:
+    run = replace(RUN, state=RunState.INTERRUPTED, reason=Reason("database_lost", "The connection dropped."))
+    soon, later = NOW + timedelta(seconds=11), NOW + timedelta(seconds=60)
+    tasks = [replace(TASK, id=n, state=TaskState.INTERRUPTED, due_at=due) for n, due in ((71, later), (72, soon))]
+    found = ask(pool(slot(1)), *tasks, run=run)
+    assert found == Waiting("backing_off", "The connection dropped. The next try is at 14:02:11 UTC.", soon)
+    late = why_not_running(run, tasks, pool(slot(1)), soon)
+    assert late == Waiting("backing_off", "The connection dropped. It is tried again any moment.", soon)
+    unknown = ask(pool(slot(1)), *tasks, run=replace(run, reason=None))
+    assert unknown is not None
+    assert unknown.text.startswith("Something outside of the branch got in the way.")
+
+
+def test_a_resumed_run_waits_for_the_end_of_its_clean_up() -> None:
+    due = NOW + timedelta(seconds=40)
+    found = ask(pool(slot(1)), replace(TASK, due_at=due))
+    assert found == Waiting("cleaning_up", "What is left of its attempts before is cleaned up first.", due)
