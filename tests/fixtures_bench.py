@@ -136,6 +136,9 @@ class FixedTree:
     def get(self, project: str, sha: str) -> Path:
         return self.tree
 
+    def layers(self, project: str, sha: str) -> tuple[Path, ...]:
+        return (self.tree,)
+
 
 class NoDoor:
     """A door for branches without a database; tells what was asked of it."""

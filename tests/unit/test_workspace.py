@@ -29,7 +29,7 @@ def order(scripted: Maker) -> Order:
 
 def described(order: Order, workspace: Workspace, *, database: Path | None = None, units: bool = True) -> Container:
     return container(
-        order, 3, workspace, image="sha256:1", tree=Path("/tree"), network="none", database=database, units=units
+        order, 3, workspace, image="sha256:1", tree=(Path("/tree"),), network="none", database=database, units=units
     )
 
 
@@ -75,7 +75,7 @@ def test_the_container_is_sealed(order: Order, tmp_path: Path) -> None:
     assert made.labels["execution"] == "3"
     writable = {mount.target for mount in made.mounts if not mount.read_only}
     assert writable == {"/seatrial/io", "/seatrial/output"}
-    assert [(overlay.lower, overlay.target) for overlay in made.overlays] == [(Path("/tree"), "/seatrial/src")]
+    assert [(overlay.lower, overlay.target) for overlay in made.overlays] == [((Path("/tree"),), "/seatrial/src")]
     assert made.tmpfs["/tmp"] == f"exec,mode=1777,size={50 << 20}"
     assert made.tmpfs["/home/seatrial"].endswith(f"size={25 << 20}")
 
