@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -199,28 +197,6 @@ def test_no_specification(server: Server, lab: Repository) -> None:
     assert (error["key"], error["value"]) == ("ref", "bare")
     assert "seatrial.yml" in error["message"]
     assert error["remedy"]
-
-
-def test_fifty_submissions_with_one_key(server: Server) -> None:
-    start = threading.Barrier(50)
-
-    def one(_: int) -> httpx.Response:
-        start.wait()
-        body = {"project": "lab", "ref": "good", "note": "fifty at once"}
-        with httpx.Client(base_url=server.http.base_url, timeout=60.0, trust_env=False) as client:
-            return client.post("/runs", json=body, headers={"Idempotency-Key": "fifty"})
-
-    with ThreadPoolExecutor(50) as pool:
-        answers = list(pool.map(one, range(50)))
-    assert sorted({answer.status_code for answer in answers}) == [200, 201]
-    assert [answer.status_code for answer in answers].count(201) == 1
-    [run] = {answer.json()["id"] for answer in answers}
-    assert [found["id"] for found in server.get("/runs", text="fifty at once")["runs"]] == [run]
-    server.passes(run)
-    again = server.post("/runs", {"project": "lab", "ref": "good", "note": "fifty at once"}, key="fifty")
-    assert (again.status_code, again.json()["id"]) == (200, run)
-    other = refused(server.post("/runs", {"project": "lab", "ref": "good", "note": "other"}, key="fifty"), 422)
-    assert other["code"] == "idempotency_mismatch"
 
 
 # ---- accepted, and ended with a reason -----------------------------------------------------------------------
