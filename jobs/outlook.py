@@ -9,9 +9,12 @@ from functools import lru_cache
 from jobs.adapters.sql_store import Store
 from jobs.run import TaskState, Worker
 from jobs.settings import Settings
+from jobs.submission import SubmissionRefused
 from jobs.waiting import PoolFacts, Waiting, why_not_running
+from runner.units import MAX_PATTERN, UnitFilterError, filter_units
 
 ALIVE_SECONDS = 15.0  # a slot shows itself every five
+FIRST_UNITS = 5
 UNITS_FOR_A_PACE = 20  # with fewer of its own, a run's pace is guessed better from the last run
 
 
@@ -35,12 +38,25 @@ class PoolStatus:
     running: int
 
 
+@dataclass(frozen=True)
+class KnownUnits:
+    """The units that a run of before listed, and which of them a filter chooses; `first`: some of those."""
+
+    run: int
+    ref: str
+    total: int
+    matching: int
+    first: tuple[str, ...]
+
+
 class Outlook:
     """Estimates and explanations, read from the store; nothing here writes."""
 
     def __init__(self, settings: Settings, store: Store) -> None:
         self._settings = settings
         self._store = store
+        # A run's list of units is kept while it has as many: another preparation may list others.
+        self._unit_names = lru_cache(8)(lambda run, total: store.inside.unit_names(run))
         self._last_pace = lru_cache(512)(lambda project, run: store.ledger.last_pace(project, before=run))
 
     def estimate(self, run: int) -> Estimate | None:
@@ -59,6 +75,26 @@ class Outlook:
         left = found.units.total - found.units.done - found.units.failed
         parallel = max(1, sum(1 for task in self._store.inside.tasks(run) if task.state is TaskState.RUNNING))
         return Estimate(left * each / parallel, 60.0 * parallel / each if each else None, basis)
+
+    def known_units(self, project: str, ref: str | None = None, pattern: str | None = None) -> KnownUnits | None:
+        """Guess which units a filter would choose, by the last run of the ref, or of the project, that listed all.
+
+        None when there is none: what a branch's units are is known only when it has said so. Raises RequestError for a
+        filter that is none.
+        """
+        last = self._store.runs.last_planned(project, ref) if ref else None
+        last = last or self._store.runs.last_planned(project, None)
+        if last is None:
+            return None
+        run, shown, total = last
+        names = self._unit_names(run, total)
+        try:
+            chosen = filter_units(names, pattern)
+        except UnitFilterError as error:
+            if len(pattern or "") > MAX_PATTERN:
+                raise SubmissionRefused(error.text, problems=error.problems) from None
+            chosen = ()
+        return KnownUnits(run, shown, len(names), len(chosen), chosen[:FIRST_UNITS])
 
     def waiting(self, run: int) -> Waiting | None:
         """Answer "why is it not running?"; None when something of it runs or it has ended."""

@@ -198,6 +198,14 @@ def refs(name: str) -> Response:
     return answer(s.RefsOut(refs=[shapes.ref(one) for one in found]))
 
 
+@blueprint.get("/projects/<name>/units")
+def known_units(name: str) -> Response:
+    """Show which units a filter would choose, by the last run that listed them all."""
+    asked = asking.query(q.KnownUnitsQuery)
+    asking.service().project(name)
+    return answer(shapes.known_units(asking.service().known_units(name, asked.ref, asked.filter)))
+
+
 @blueprint.get("/projects/<name>/preview")
 def preview(name: str) -> Response:
     """Show what a ref stands for now and how it would be verified."""

@@ -49,6 +49,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "api.events": Operation(s.EventsOut, query=q.EventsQuery, problems=(404,)),
     "api.projects": Operation(s.ProjectsOut),
     "api.refs": Operation(s.RefsOut, query=q.RefsQuery, problems=(404,)),
+    "api.known_units": Operation(s.KnownUnitsOut, query=q.KnownUnitsQuery, problems=(404,)),
     "api.preview": Operation(s.PreviewOut, query=q.PreviewQuery, problems=(404, 503)),
     "api.capacity": Operation(s.CapacityOut),
     "files.run_log": Operation(media=(BYTES,), problems=(404,)),

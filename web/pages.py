@@ -22,6 +22,7 @@ from web.words import task_title
 blueprint = Blueprint("pages", __name__)
 
 RUNS_A_PAGE = 50
+MINE = 5
 UNITS_A_PAGE = 200
 LINES_A_PAGE = 400
 
@@ -102,11 +103,28 @@ def runs() -> Response:
         "pill": "/runs/newer" + links.query(**kept, after=top) if newest else None,
         "going": any(not run.state.final for run in page.runs),
     }
+    # The reader's own come first, where others' would push them down.
+    plain = newest and not kept
+    mine = _mine() if plain and any(run.user != asking.user() for run in page.runs) else []
+    values["mine"] = mine
+    values["mine_going"] = any(not row.run.state.final for row in mine)
     if wants_fragment():
         part = "_runs_rows.html" if request.headers.get("HX-Target", "").endswith("#rows") else "_runs_list.html"
         return make_response(render_template(part, **values))
     values["projects"] = service.projects()
     return make_response(render_template("runs.html", **values))
+
+
+def _mine() -> list[present.Row]:
+    """Give the newest of the reader's own runs."""
+    page = asking.service().runs(RunFilter(user=asking.user()), limit=MINE)
+    return [present.row(run) for run in page.runs]
+
+
+@blueprint.get("/runs/mine")
+def mine() -> str:
+    """Give the rows of the reader's own runs again."""
+    return render_template("_runs_rows.html", rows=_mine(), prefix="mine-")
 
 
 @blueprint.get("/runs/newer")

@@ -111,6 +111,13 @@ class RefsQuery(Strict):
     limit: int = Field(50, ge=1, le=500)
 
 
+class KnownUnitsQuery(Strict):
+    """A ref, whose own last run is looked at first, and a filter."""
+
+    ref: Name | None = None
+    filter: Text | None = Field(None, max_length=2_000, description="Globs with commas between them; all when absent.")
+
+
 class PreviewQuery(Strict):
     """The ref to look at."""
 

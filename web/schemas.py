@@ -285,6 +285,16 @@ class RefsOut(Shape):
     refs: list[RefOut]
 
 
+class KnownUnitsOut(Shape):
+    """The units that the last run listed, and how many of them a filter chooses. `run` is null before the first run."""
+
+    run: int | None
+    ref: str | None
+    total: int | None
+    matching: int | None
+    first: list[str]
+
+
 class CommitOut(Shape):
     sha: str
     subject: str

@@ -12,7 +12,7 @@ from web import schemas as s
 
 if TYPE_CHECKING:
     from jobs.attempts import Work
-    from jobs.outlook import Estimate, PoolStatus
+    from jobs.outlook import Estimate, KnownUnits, PoolStatus
     from jobs.projects import Preview, ProjectInfo
     from jobs.waiting import Waiting
 
@@ -186,6 +186,14 @@ def project(found: ProjectInfo) -> s.ProjectOut:
 
 def ref(found: Ref) -> s.RefOut:
     return s.RefOut(name=found.name, kind=found.kind.value, commit=found.sha)
+
+
+def known_units(found: KnownUnits | None) -> s.KnownUnitsOut:
+    if found is None:
+        return s.KnownUnitsOut(run=None, ref=None, total=None, matching=None, first=[])
+    return s.KnownUnitsOut(
+        run=found.run, ref=found.ref, total=found.total, matching=found.matching, first=list(found.first)
+    )
 
 
 def preview(found: Preview) -> s.PreviewOut:

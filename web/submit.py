@@ -111,6 +111,22 @@ def refs() -> str:
     return render_template("_refs.html", refs=_refs(request.args.get("project", ""), request.args.get("ref", "")))
 
 
+@blueprint.get("/new/units")
+def units() -> str:
+    """Say how many units the filter chooses."""
+    project, ref = request.args.get("project", ""), request.args.get("ref", "").strip()
+    pattern = request.args.get("units", "").strip()
+    try:
+        asked = q.KnownUnitsQuery(ref=ref or None, filter=pattern or None)
+        asking.service().project(project)
+        found = asking.service().known_units(project, asked.ref, asked.filter)
+    except ValidationError as error:
+        return render_template("_units_count.html", problem=from_validation(error))
+    except RequestError as error:
+        return render_template("_units_count.html", problem=from_request_error(error))
+    return render_template("_units_count.html", found=found, pattern=pattern, ref=asked.ref)
+
+
 @blueprint.get("/new/preview")
 def preview() -> str:
     """Show what a submission would run."""

@@ -142,6 +142,12 @@ class SqlInside:
             query = query.order_by(units.c.position, units.c.leg).limit(limit)
             return [unit_of(row) for row in connection.execute(query)]
 
+    def unit_names(self, run: int, leg: str = "candidate") -> tuple[str, ...]:
+        """List the names of all units of a leg, in their order."""
+        with self._db.read() as connection:
+            query = select(units.c.unit).where(units.c.run == run, units.c.leg == leg).order_by(units.c.position)
+            return tuple(connection.scalars(query))
+
     def unit(self, run: int, leg: str, unit: str) -> Unit:
         with self._db.read() as connection:
             query = select(units).where(units.c.run == run, units.c.leg == leg, units.c.unit == unit)

@@ -184,6 +184,17 @@ class SqlRuns:
             query = _narrow(select(runs.c.id), wanted).where(runs.c.id > after).limit(100)
             return len(connection.execute(query).all())
 
+    def last_planned(self, project: str, ref: str | None) -> tuple[int, str, int] | None:
+        """Give (run, ref, units) of the newest run of a project, of that ref if one is named, that lists all units."""
+        with self._db.read() as connection:
+            query = select(runs.c.id, runs.c.ref, runs.c.units_total).where(
+                runs.c.project == project, runs.c.units_total.is_not(None), runs.c.units_filter.is_(None)
+            )
+            if ref is not None:
+                query = query.where(runs.c.ref == ref)
+            row = connection.execute(query.order_by(runs.c.id.desc()).limit(1)).one_or_none()
+            return None if row is None else (int(row.id), str(row.ref), int(row.units_total))
+
     def forget_keys(self) -> int:
         """Forget the idempotency keys that are too old to count; gives how many."""
         with self._db.write() as connection:

@@ -10,6 +10,7 @@ from flask.testing import FlaskClient
 from web_site import Site
 
 from jobs.run import TaskState
+from jobs.submission import Submission
 from runner.model import Reason
 
 
@@ -49,6 +50,36 @@ def test_the_list_shows_states_in_words_with_reasons(site: Site, client: FlaskCl
     assert page(client, "/runs?state=failed").count("<tr id=") == 1
     assert page(client, "/runs?state=passed").count("<tr id=") == 0
     assert page(client, "/runs?state=nonsense", 422)
+
+
+def test_your_runs_come_first_when_there_are_others(site: Site, client: FlaskClient) -> None:
+    mine = site.submit("main")
+    assert "Your runs" not in page(client, "/runs")
+    for _ in range(60):
+        site.service.submit(Submission("accounts", "main"), user="rin")
+    text = page(client, "/runs")
+    assert text.index("Your runs") < text.index(f'id="mine-{mine.id}"') < text.index("All runs")
+    assert f'id="run-{mine.id}"' not in text  # others have pushed it to the second page
+    assert "Your runs" not in page(client, "/runs?user=rin")
+    assert page(client, "/runs/mine").count("<tr id=") == 1
+
+
+def test_the_form_counts_the_units_that_a_filter_chooses(site: Site, client: FlaskClient) -> None:
+    assert "unknown until the first run" in page(client, "/new/units?project=accounts&ref=main")
+    site.submit("main")
+    site.prepare(["a/pl", "a/bs", "b/pl"])
+    address = "/new/units?project=accounts&ref=main"
+    assert '<b class="figures">2</b> of the 3 units of <a href="/runs/1">run #1</a>: a/pl, b/pl' in page(
+        client, f"{address}&units=*/pl"
+    )
+    assert "None of the 3 units" in page(client, f"{address}&units=*/cash")
+    assert '<b class="figures">3</b> units, if they are those of' in page(client, address)
+    assert "no project" in page(client, "/new/units?project=gone")
+    assert "not valid" in page(client, f"{address}&units={'x' * 2_001}")
+    found = client.get("/api/v1/projects/accounts/units?filter=b/*").json
+    assert found == {"run": 1, "ref": "main", "total": 3, "matching": 1, "first": ["b/pl"]}
+    assert client.get("/api/v1/projects/plain/units").json["matching"] is None
+    assert client.get("/api/v1/projects/gone/units").status_code == 404
 
 
 def test_the_list_is_paged_and_counts_what_came_since(site: Site, client: FlaskClient) -> None:
