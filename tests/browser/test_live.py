@@ -193,9 +193,41 @@ def test_a_new_batch_appears_in_the_merged_log(served: Served, eyes: Eyes) -> No
     expect(page.get_by_text("second batch speaks")).to_be_visible()
     served.site.log(first, b"first again\n")
     expect(page.get_by_text("first again")).to_be_attached()
+    assert shown(page).split("\n")[-3:] == ["first batch speaks", "second batch speaks", "first again"]
+    assert page.locator(".log-head").all_inner_texts() == ["prepare", "batch 1", "batch 2", "batch 1"]
+    numbers = page.locator(".block").last.locator(".n").all_inner_texts()
+    assert numbers == ["2"]  # of its own log
+
+
+def test_a_line_that_was_begun_is_ended_where_it_began(served: Served, eyes: Eyes) -> None:
+    served.site.submit()
+    served.site.prepare(["a", "b"], batches=2)
+    first, second = served.site.claim(), served.site.claim()
+    page = eyes.open("/runs/1?tab=log")
+    served.site.log(first, b"one\ntwo begins")
+    expect(page.locator("#log-view")).to_contain_text("two begins")
+    served.site.log(second, b"other\n")
+    expect(page.locator("#log-view")).to_contain_text("other")
+    served.site.log(first, b", two ends\nthree\n")
+    expect(page.locator("#log-view")).to_contain_text("three")
+    assert shown(page).split("\n")[-4:] == ["one", "two begins, two ends", "other", "three"]
+
+
+def test_a_batch_that_speaks_again_is_shown_with_what_it_said_before(served: Served, eyes: Eyes) -> None:
+    served.site.submit()
+    served.site.prepare(["a", "b"], batches=2)
+    first, second = served.site.claim(), served.site.claim()
+    served.site.log(first, b"".join(b"old %d\n" % n for n in range(50)))
+    served.site.log(second, b"the last one\n")
+    page = eyes.open("/runs/1?tab=log")
+    expect(page.get_by_text("the last one")).to_be_visible()
+    served.site.log(first, b"new\n")
+    expect(page.get_by_text("new", exact=True)).to_be_visible()
     lines = shown(page).split("\n")
-    assert lines.index("first again") == lines.index("first batch speaks") + 1 < lines.index("second batch speaks")
-    assert page.locator(".log-head").all_inner_texts() == ["prepare", "batch 1", "batch 2"]
+    assert lines[-21:] == ["the last one", *(f"old {n}" for n in range(31, 50)), "new"]
+    served.site.log(second, b"and another\n")
+    expect(page.get_by_text("and another")).to_be_visible()
+    assert shown(page).split("\n")[-2:] == ["new", "and another"]
 
 
 def test_too_many_viewers_are_told_and_still_served(going: tuple[Served, Claim], eyes: Eyes) -> None:

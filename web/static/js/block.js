@@ -14,13 +14,20 @@ export class Block {
     this.decoder = new TextDecoder();
     this.el = document.createElement("div");
     this.el.className = "block";
-    this.first = answer.lines[0].n;
+    this.first = answer.lines[0]?.n ?? answer.total + 1; // without lines: those after all there are
     this.last = this.first - 1;
     this.offset = answer.next_offset; // of the first byte that is not shown
     this.open = null; // the last line while no newline ends it
+    this.live = false; // in a merged view: nothing that was printed later is missing below it
     const end = answer.lines.length - 1;
-    this.atEnd = answer.lines[end].n >= answer.total;
+    this.atEnd = end < 0 || answer.lines[end].n >= answer.total;
     answer.lines.forEach((line, at) => this.#add(line.text, line.cut, at === end && answer.open));
+  }
+
+  // Begin a block for what this one's task prints next, further down; its own last line must have ended.
+  next() {
+    this.atEnd = false;
+    return new Block(this.run, this.task, { lines: [], total: this.last, next_offset: this.offset, open: false });
   }
 
   get size() { return this.last - this.first + 1; }

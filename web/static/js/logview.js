@@ -6,9 +6,10 @@ const PAGE = 1_000; // lines a request
 const KEPT = 8_000; // lines in the page
 const EDGE = 800; // pixels from an end at which more is loaded
 const BACKLOG = 1 << 21; // live bytes waiting to be painted; beyond that only the end is shown
+const BEFORE = 20; // lines that are shown of a task which goes on speaking in a merged view
 
 export class LogView extends EventTarget {
-  // `merged`: the logs of a whole run, each with a heading.
+  // `merged`: the logs of a whole run, each with a heading; what is printed from now on is woven together as it comes.
   constructor(el, run, tasks, merged) {
     super();
     this.el = el;
@@ -71,7 +72,10 @@ export class LogView extends EventTarget {
       const answer = await this.#lines(task, -PAGE, PAGE);
       this.waiting = [];
       this.waitingSize = 0;
-      if (answer.lines.length) this.#replace(task, answer);
+      if (answer.lines.length) {
+        this.#replace(task, answer);
+        this.blocks[0].live = true;
+      }
       this.#toBottom();
     });
   }
@@ -96,13 +100,13 @@ export class LogView extends EventTarget {
   #more() {
     return this.#then(async () => {
       const last = this.blocks.at(-1);
-      if (!last || !this.#nearBottom()) return;
+      if (!last || last.live || !this.#nearBottom()) return;
       let task = last.task;
       let start = last.last + 1;
       if (last.atEnd) {
         task = this.tasks.slice(this.tasks.indexOf(task) + 1).find((one) => one.size > 0);
         start = 1;
-        if (!task) return;
+        if (!task) { last.live = true; return; }
       }
       const answer = await this.#lines(task, start, PAGE);
       if (answer.lines.length) this.#insert(new Block(this.run, task, answer), this.blocks.length);
@@ -115,25 +119,39 @@ export class LogView extends EventTarget {
     return this.#then(async () => {
       const first = this.blocks[0];
       if (!first || this.el.scrollTop > EDGE) return;
-      let task = first.task;
-      let start = Math.max(1, first.first - PAGE);
-      let count = first.first - start;
-      if (first.first === 1) {
-        task = this.tasks.slice(0, this.tasks.indexOf(task)).findLast((one) => one.size > 0);
-        if (!task) return;
-        start = -PAGE;
-        count = PAGE;
-      }
-      const answer = await this.#lines(task, start, count);
+      const wanted = this.#before(first);
+      if (!wanted) return;
+      const answer = await this.#lines(wanted.task, wanted.start, wanted.count);
       if (!answer.lines.length) return;
-      this.#keepPlace(() => this.#insert(new Block(this.run, task, answer), 0));
+      this.#keepPlace(() => {
+        if (wanted.task === first.task) this.#behead(first);
+        this.#insert(new Block(this.run, wanted.task, answer), 0);
+      });
       this.#trim(false);
     });
   }
 
+  // What comes above a block: what its task printed before, or the end of the task before it, without what is shown already.
+  #before(first) {
+    for (let at = this.tasks.indexOf(first.task); at >= 0; at -= 1) {
+      const task = this.tasks[at];
+      const shown = this.blocks.find((block) => block.task === task);
+      if (!shown && task.size > 0) return { task, start: -PAGE, count: PAGE };
+      const start = Math.max(1, (shown?.first ?? 1) - PAGE);
+      if (shown && shown.first > start) return { task, start, count: shown.first - start };
+    }
+    return null;
+  }
+
+  #behead(block) {
+    block.head?.remove();
+    block.head = undefined;
+  }
+
   #insert(block, at) {
-    const next = this.blocks[at]?.head ?? this.blocks[at]?.el ?? null;
-    if (block.first === 1 && this.merged) {
+    const below = this.blocks[at];
+    const next = below?.head ?? below?.el ?? null;
+    if (this.merged && (block.first === 1 || block.live || (below && below.task !== block.task))) {
       block.head = document.createElement("div");
       block.head.className = "log-head";
       block.head.textContent = block.task.title;
@@ -148,6 +166,7 @@ export class LogView extends EventTarget {
     let lines = this.blocks.reduce((sum, block) => sum + block.size, 0);
     while (lines > KEPT && this.blocks.length > 1) {
       const gone = fromTop ? this.blocks.shift() : this.blocks.pop();
+      if (!fromTop) Object.assign(this.blocks.at(-1), { live: false, atEnd: false });
       const remove = () => { gone.head?.remove(); gone.el.remove(); };
       if (fromTop) this.#keepPlace(remove); else remove();
       lines -= gone.size;
@@ -193,23 +212,47 @@ export class LogView extends EventTarget {
   }
 
   async #grow(task, offset, bytes) {
-    const last = this.blocks.findLast((block) => block.task === task && block.atEnd);
-    if (last) {
-      const above = last.el.offsetTop + last.el.offsetHeight <= this.el.scrollTop;
-      let whole = true;
-      const append = () => { whole = last.append(offset, bytes); };
-      if (above && !this.following) this.#keepPlace(append); else append();
-      if (!whole) last.atEnd = false; // a gap: it is loaded when it is looked at
-      if (last.size > KEPT / 2) this.#split(last);
-      return;
+    const last = this.blocks.at(-1);
+    const tail = this.blocks.findLast((block) => block.task === task && block.atEnd);
+    if (tail && (tail === last || !last.live)) {
+      this.#append(tail, offset, bytes);
+    } else if (tail) {
+      this.#weave(tail, offset, bytes);
+    } else if (!last || last.live) {
+      const answer = await this.#lines(task, -BEFORE, BEFORE);
+      if (!answer.lines.length) return;
+      if (!last) this.el.replaceChildren();
+      this.#add(new Block(this.run, task, answer));
     }
-    const before = this.blocks.at(-1);
-    const next = !before || (before.atEnd && this.tasks.indexOf(task) > this.tasks.indexOf(before.task));
-    if (next && !this.blocks.some((block) => block.task === task)) {
-      const answer = await this.#lines(task, 1, PAGE);
-      if (!before) this.el.replaceChildren();
-      if (answer.lines.length) this.#insert(new Block(this.run, task, answer), this.blocks.length);
-    }
+  }
+
+  // Lines of different tasks stand in the order in which they came; one that was begun is ended where it began.
+  #weave(tail, offset, bytes) {
+    const fresh = bytes.subarray(Math.max(0, tail.offset - offset));
+    if (!fresh.length) return;
+    let at = Math.max(offset, tail.offset);
+    const end = tail.open ? fresh.indexOf(10) + 1 || fresh.length : 0;
+    if (end) this.#append(tail, at, fresh.subarray(0, end));
+    at += end;
+    if (end === fresh.length || at > tail.offset) return;
+    const block = tail.next();
+    block.append(at, fresh.subarray(end));
+    this.#add(block);
+  }
+
+  // Add a block below all others, which are up to date.
+  #add(block) {
+    block.live = true;
+    this.#insert(block, this.blocks.length);
+  }
+
+  #append(block, offset, bytes) {
+    const above = block.el.offsetTop + block.el.offsetHeight <= this.el.scrollTop;
+    let whole = true;
+    const append = () => { whole = block.append(offset, bytes); };
+    if (above && !this.following) this.#keepPlace(append); else append();
+    if (!whole) Object.assign(block, { atEnd: false, live: false }); // a gap: it is loaded when it is looked at
+    if (block.size > KEPT / 2) this.#split(block);
   }
 
   // A block that grew large gives its beginning to a block of its own, so that it can be dropped.
@@ -219,7 +262,7 @@ export class LogView extends EventTarget {
     el.append(...[...block.el.children].slice(0, half));
     block.el.before(el);
     const early = Object.assign(Object.create(Block.prototype), {
-      run: block.run, task: block.task, el, head: block.head, first: block.first, last: block.first + half - 1, atEnd: false,
+      run: block.run, task: block.task, el, head: block.head, first: block.first, last: block.first + half - 1, atEnd: false, live: false,
     });
     block.first += half;
     block.head = undefined;
