@@ -13,6 +13,7 @@ import structlog
 from jobs.cli_common import current_settings, pass_config
 from jobs.instances import slot_name, take_instance
 from jobs.logs import configure_logging
+from jobs.run import WORKER_LOST
 from jobs.settings import Settings, host_environment
 from jobs.supervisor import Program, Supervisor
 from runner.errors import EngineUnavailable, ImageMissing, StoreUnavailable
@@ -104,11 +105,12 @@ def worker(config: Path | None, pool: str, slots: int | None, slot: int | None, 
         _be_slot(settings, pool, instance, slot)
         return
     from jobs.adapters.sql_store import Store
+    from jobs.compose import build_doorbell
     from jobs.host import close_dead_networks, host_name
     from runner.adapters.docker_engine import DockerEngine
 
     count = slots or settings.pools[pool].slots
-    store = Store.open(settings.server.database_url)
+    store, doorbell = Store.open(settings.server.database_url), build_doorbell(settings)
     ours = take_instance(settings.server.home, pool)
     try:
         close_dead_networks(DockerEngine(settings.server.docker_url), settings, ours)
@@ -116,10 +118,15 @@ def worker(config: Path | None, pool: str, slots: int | None, slot: int | None, 
         log.warning("worker.pause_left", error=error.text)
 
     def died(name: str) -> None:
-        reason = Reason("worker_lost", f"The worker process {name} on {host_name(settings)} died.")
+        reason = Reason(WORKER_LOST, f"The worker process {name} on {host_name(settings)} died.")
         try:
-            for task in store.tasks.revoke(name, reason):
+            lost = store.tasks.revoke(name, reason)
+            for task in lost:
                 log.warning("task.revoked", task=task, worker=name)
+            if lost:  # its container goes on: another slot may follow it now, and not when the sweeper comes by
+                store.tasks.requeue_due()
+                for task, where in store.tasks.to_ring(every=0.0):
+                    doorbell.ring(where, task)
         except StoreUnavailable as error:
             log.error("worker.store_away", error=error.text)
 

@@ -73,6 +73,8 @@ OUTAGES = frozenset(
     error.code for error in (DatabaseUnavailable, DiskFull, EngineUnavailable, RepositoryUnavailable, StoreUnavailable)
 )
 OUTAGE_SECONDS = 6 * 3600.0
+# The process or the host that had the task is gone, or silent for longer than its lease.
+WORKER_LOST = "worker_lost"
 
 
 class IllegalTransition(Exception):
@@ -116,12 +118,14 @@ def interruption(
             )
         return Interruption(False, backoff(len(outages) + 1), 0 if progress else fruitless)
     if progress:
-        return Interruption(False, 0.0 if free else backoff(0), 0)
+        return Interruption(False, 0.0 if free or code == WORKER_LOST else backoff(0), 0)
     if free:
         return Interruption(False, 0.0, fruitless)
     fruitless += 1
     if fruitless >= BUDGET_WITHOUT_PROGRESS:
         return Interruption(True, 0.0, fruitless, f"interrupted {fruitless} times in a row without progress")
+    if code == WORKER_LOST and fruitless == 1:
+        return Interruption(False, 0.0, fruitless)  # its container goes on: somebody else follows it at once
     return Interruption(False, backoff(fruitless), fruitless)
 
 

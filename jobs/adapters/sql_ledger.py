@@ -66,7 +66,9 @@ class SqlLedger:
                     object=object_digest,
                 )
             )
-            connection.execute(update(tasks).where(tasks.c.id == task).values(log_size=size + len(data)))
+            further = row.progress or (source is not None and _is_taken_over(connection, task, attempt, source[0]))
+            values = {"log_size": size + len(data), "progress": further}
+            connection.execute(update(tasks).where(tasks.c.id == task).values(**values))
             if source is not None:
                 self._advance(connection, task, source[0], log_offset=source[1])
             return size + len(data)
@@ -316,3 +318,10 @@ def has_new_token(connection: Connection, row: Row[Any]) -> bool:
         events.c.data["token"].as_string() == last["token"],
     )
     return connection.execute(again.limit(1)).first() is None
+
+
+def _is_taken_over(connection: Connection, task: int, attempt: int, execution: int) -> bool:
+    """Tell whether a container that goes on printing was an earlier attempt's: then that one's end was no harm."""
+    query = select(executions.c.attempt).where(executions.c.task == task, executions.c.execution == execution)
+    began = connection.execute(query).scalar_one_or_none()
+    return began is not None and began < attempt

@@ -14,7 +14,7 @@ from jobs.adapters.sql_ledger import has_new_token
 from jobs.adapters.sql_moves import fence, is_cancelled, move
 from jobs.adapters.sql_rows import append_event, lock_run, refresh_run, task_of
 from jobs.adapters.sql_schema import attempts, executions, legs, runs, tasks, units, workers
-from jobs.run import OUTAGES, Task, TaskState, interruption
+from jobs.run import OUTAGES, WORKER_LOST, Task, TaskState, interruption
 from runner.errors import Fenced, Incomplete, UnitsFailed
 from runner.model import Output, Reason, TaskKind, Template, UnitState
 
@@ -279,7 +279,7 @@ class SqlTasks:
             if row is None or (row.state, row.attempt, row.renewals) != (S.RUNNING.value, attempt, renewals):
                 return False
             text = f"The worker {row.worker} on {row.host} fell silent."
-            self._interrupt(connection, row, Reason("worker_lost", text))
+            self._interrupt(connection, row, Reason(WORKER_LOST, text))
             return True
 
     def requeue_due(self) -> list[int]:

@@ -255,6 +255,26 @@ def test_progress_pays_the_budget_back(hands: Hands) -> None:
     assert hands.run(run).state is RunState.RUNNING
 
 
+def test_a_container_that_goes_on_printing_in_other_hands_is_progress(hands: Hands) -> None:
+    """A unit of hours may outlive any number of workers."""
+    _, claim = hands.verifying(["a"])
+    task, ledger = claim.task.id, hands.store.ledger
+    ledger.execution(task, claim.task.attempt, 1, state="running", container="c", exit_code=None)
+    for number in range(5):
+        ledger.append_log(task, claim.task.attempt, b"x", object_digest=None, source=(1, number + 1))
+        assert hands.interrupt(claim) is S.INTERRUPTED
+        hands.make_due()
+        claim = hands.take()
+    for expected in (S.INTERRUPTED, S.INTERRUPTED, S.ERRORED):  # now each attempt begins it anew
+        number = ledger.next_execution(task, claim.task.attempt)
+        ledger.execution(task, claim.task.attempt, number, state="running", container="c", exit_code=None)
+        ledger.append_log(task, claim.task.attempt, b"x", object_digest=None, source=(number, 1))
+        assert hands.interrupt(claim) is expected
+        if expected is S.INTERRUPTED:
+            hands.make_due()
+            claim = hands.take()
+
+
 def test_a_mark_that_changes_nothing_is_no_progress(hands: Hands) -> None:
     _, claim = hands.verifying(["a", "b"])
     hands.mark(claim, "a")
