@@ -1,4 +1,4 @@
-"""The tree of a commit: from the cache, near one that is cached, and any; against `git worktree add`."""
+"""The tree of a commit: one used before, one near that, and any; against `git worktree add` from the same mirror."""
 
 from __future__ import annotations
 
@@ -13,70 +13,69 @@ from runner.adapters.git_mirror import GitMirror
 from runner.adapters.tree_cache import TreeCache
 
 FILES = 13_000
-NEAR = 30  # commits that differ in a hundred files each
+SMALL = 500  # files of the repository that is checked out a thousand times
+COMMITS = 30
 
 
 def _git(*words: str, cwd: Path) -> str:
     return subprocess.run(["git", *words], cwd=cwd, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def make_repository(root: Path) -> tuple[Path, list[str]]:
-    """Make a repository of 13,000 files and some commits near to each other; give it and the commits."""
+def make_mirror(root: Path, files: int) -> tuple[GitMirror, list[str]]:
+    """Make a repository and some commits, each near to the one before; give its mirror, and the commits pinned there.
+
+    A hundredth of the files changes with each commit. A run's commit is pinned when it is submitted.
+    """
     work = root / "work"
-    work.mkdir()
+    work.mkdir(parents=True)
     _git("init", "-q", "-b", "main", cwd=work)
-    for number in range(FILES):
-        file = work / f"d{number % 130:03}" / f"f{number:05}.py"
+    who = ["-c", "user.name=b", "-c", "user.email=b@example.com"]
+    directories = files // 100
+    for number in range(files):
+        file = work / f"d{number % directories:03}" / f"f{number:05}.py"
         file.parent.mkdir(exist_ok=True)
         file.write_text(f"# file {number}\n" + "value = 1\n" * (number % 97))
     shas = []
-    for commit in range(NEAR):
-        for number in range(commit * 100, commit * 100 + 100):
-            (work / f"d{number % 130:03}" / f"f{number:05}.py").write_text(f"# commit {commit}\n")
+    for commit in range(COMMITS):
+        for number in range(files // 100):
+            changed = (commit * (files // 100) + number) % files
+            (work / f"d{changed % directories:03}" / f"f{changed:05}.py").write_text(f"# commit {commit}\n")
         _git("add", "-A", cwd=work)
-        who = ["-c", "user.name=b", "-c", "user.email=b@example.com"]
         _git(*who, "commit", "-qm", f"commit {commit}", cwd=work)
         shas.append(_git("rev-parse", "HEAD", cwd=work))
-    return work, shas
+    mirror = GitMirror(root / "mirror.git", str(work))
+    for sha in ("main", *shas):
+        mirror.resolve(sha)
+    return mirror, shas
 
 
 def rows(root: Path) -> Iterator[Row]:
     """Measure."""
-    repository, shas = make_repository(root)
-    mirror = GitMirror(root / "mirror.git", str(repository))
-    mirror.resolve("main")
+    mirror, shas = make_mirror(root / "large", FILES)
     cache = TreeCache(root / "trees", lambda _: mirror, keep=1_000)
     cache.get("p", shas[0])
     counter = itertools.count()
+    fresh = iter(shas[1:])
 
     def worktree() -> None:
         target = root / f"worktree-{next(counter)}"
-        _git("worktree", "add", "--detach", "-f", str(target), shas[0], cwd=root / "mirror.git")
-
-    fresh = iter(shas[1:])
-    yield ratio_row(
-        "tree of a commit used before",
-        "git worktree add",
-        pairs(worktree, lambda: cache.get("p", shas[0]), rounds=9),
-        0.02,
-    )
-    yield ratio_row(
-        "tree of a commit near one used before",
-        "git worktree add",
-        pairs(worktree, lambda: cache.get("p", next(fresh)), rounds=9),
-        0.35,
-    )
+        _git("worktree", "add", "--detach", "-f", str(target), shas[0], cwd=root / "large" / "mirror.git")
 
     def anything() -> None:
         alone = TreeCache(root / f"alone-{next(counter)}", lambda _: mirror)
-        alone.get("p", shas[-1])
+        alone.get("p", next(fresh))
 
-    yield ratio_row("tree of any commit", "git worktree add", pairs(worktree, anything, rounds=7), 1.0)
-    yield _concurrent(root, mirror, shas)
+    floor = "git worktree add"
+    again = pairs(worktree, lambda: cache.layers("p", shas[0]), rounds=7)
+    yield ratio_row("tree of a commit used before", floor, again, 0.02)
+    near = pairs(worktree, lambda: cache.layers("p", next(fresh)), rounds=9)
+    yield ratio_row("tree of a commit near one used before", floor, near, 0.35, "as layers of an overlay")
+    yield ratio_row("tree of any commit", floor, pairs(worktree, anything, rounds=9), 1.0)
+    yield _concurrent(root, *make_mirror(root / "small", SMALL))
 
 
 def _concurrent(root: Path, mirror: GitMirror, shas: list[str]) -> Row:
-    """1,000 checkouts of one mirror from 16 threads; small trees' commits taken in turn, each cache its own."""
+    """Check 1,000 trees out from 16 threads, into four caches that keep few of them."""
     failures: list[BaseException] = []
     work = iter(range(1_000))
     lock = threading.Lock()
@@ -88,8 +87,9 @@ def _concurrent(root: Path, mirror: GitMirror, shas: list[str]) -> Row:
                 number = next(work, None)
             if number is None:
                 return
+            cache = caches[number % 4]
             try:
-                caches[number % 4].get("p", shas[number % len(shas)])
+                (cache.get if number % 3 else cache.layers)("p", shas[number % len(shas)])
             except Exception as error:  # noqa: BLE001 - counted
                 failures.append(error)
 

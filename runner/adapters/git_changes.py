@@ -137,9 +137,9 @@ class Changes:
         kept = set(self.present())
         return [path for path in gone if path not in kept and os.path.dirname(path) not in gone]
 
-    def files(self) -> bytes:
-        """Give the input of `git checkout-index -z --stdin` for the files that are to be written."""
-        return b"".join(line.path + b"\0" for line in self.lines if line.mode not in (_NONE, _TREE))
+    def files(self) -> Iterable[bytes]:
+        """Give the paths of the files that are to be written."""
+        return (line.path for line in self.lines if line.mode not in (_NONE, _TREE))
 
     def index(self) -> bytes:
         """Give the input of `git update-index -z --index-info` for the files that are to be written."""

@@ -45,6 +45,12 @@ _CONFIG: Final = (
     ("http.lowSpeedTime", "30"),
 )
 
+# Without no_setuid_fixup access(2), by which git looks for its repository, would not honour the right to read.
+_AS_USER: Final = (
+    *("setpriv", "--securebits=+no_setuid_fixup", "--clear-groups", "--no-new-privs"),
+    *("--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search"),
+)
+
 _REASONS: Final = {
     "it asks for a password, or refuses the one it was given; set the project's credentials": (
         "could not read (username|password)|authentication failed|terminal prompts disabled|error: 40[13]"
@@ -97,6 +103,7 @@ class GitRunner:
     def __init__(self, git_dir: Path, remote: Remote) -> None:
         self._git_dir = git_dir
         self._remote = remote
+        self._can_be: dict[int, bool] = {}
 
     def run(
         self,
@@ -108,16 +115,20 @@ class GitRunner:
         cwd: Path | None = None,
         keep_open: int | None = None,
         take: Callable[[bytes], None] | None = None,
+        user: int | None = None,
     ) -> bytes:
         """Run one command and give its output (or hand it piece by piece to `take`).
 
         `arguments` are ours or proven to be hex; a user's text goes to `stdin` or after `--`.
+        `user`: the uid to run it as (see can_be).
         `keep_open`: a descriptor (a lock) that the child holds too: the lock outlives a killed parent.
         Raises GitFailed, GitTimedOut, DiskFull; whatever `take` raises ends the command.
         """
         variables = self._environment() | (env or {})
         strays = [f"--unset={name}" for name in os.environ if name.startswith("GIT_") and name not in variables]
         prefix = ["env", *strays] if strays else []
+        if user is not None:
+            prefix += [*_AS_USER, f"--reuid={user}", f"--regid={user}"]
         with TemporaryFile() as file:  # and no pipe, which would have to be fed while the answer is read
             file.write(stdin)
             file.seek(0)
@@ -132,6 +143,17 @@ class GitRunner:
             )
         assert process.proc is not None
         return self._follow(process.proc, arguments[0], time.monotonic() + timeout, timeout, take)
+
+    def can_be(self, user: int) -> bool:
+        """Tell whether git can run as another uid: one that owns what it writes, and can read all but change nothing
+        else. That wants a root with all its rights, which one in a container seldom is."""
+        if user not in self._can_be:
+            try:
+                self.run(["rev-parse", "--git-dir"], timeout=10.0, user=user)
+                self._can_be[user] = True
+            except GitFailed:
+                self._can_be[user] = False
+        return self._can_be[user]
 
     def _follow(
         self,

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +21,23 @@ from typing import Final
 from runner.adapters.git_changes import Changes
 from runner.adapters.git_command import GitFailed, GitRunner, disk_full_told
 from runner.adapters.git_tree import TreeCheck, TreeLimits
-from runner.adapters.tree_links import empty, hand_over, hand_over_some, hide, link_tree, remove_empty
+from runner.adapters.tree_files import (
+    empty,
+    hand_over,
+    hand_over_some,
+    hide,
+    link_tree,
+    make_parents,
+    owner_of,
+    remove_empty,
+)
 from runner.errors import DiskFull, TreeRefused
 
 _LISTING: Final = 120.0
 _LAY_OUT: Final = 1_800.0
 _WORKERS: Final = min(os.cpu_count() or 1, 8)
-_MANY: Final = 1_000
-"""Files above which it pays to let git write with more than one process."""
+_FEW: Final = 500
+"""Files for which a git process of their own does not pay."""
 _MANY_CHANGES: Final = 5_000
 """Changes above which a tree is laid out whole, so that the next ones are near to that."""
 
@@ -76,8 +86,7 @@ class TreeExport:
                 return False
             # The whole index, because git looks for .gitattributes in it.
             self.git.run(["read-tree", sha], timeout=_LAY_OUT, env=filling.env, cwd=target)
-            command = ["checkout-index", "--quiet", "-z", "--stdin"]
-            self.git.run(command, timeout=_LAY_OUT, env=filling.env, cwd=target, stdin=changes.files())
+            self._write(target, filling.env, list(changes.files()))
             hand_over(target)
         return True
 
@@ -152,18 +161,40 @@ class TreeExport:
         entries = changes.index()
         if entries:
             self.git.run(["update-index", "-z", "--index-info"], timeout=_LAY_OUT, env=env, cwd=target, stdin=entries)
-            self._check_out(target, env, workers=1 if entries.count(b"\0") < _MANY else _WORKERS)
+            self._write(target, env, list(changes.files()))
         hand_over_some(target, changes.present())  # no directory is there for a tree without files
         return True
 
     def _whole(self, sha: str, target: Path, env: dict[str, str]) -> None:
         self.git.run(["read-tree", sha], timeout=_LAY_OUT, env=env, cwd=target)
-        self._check_out(target, env, workers=_WORKERS)
-        hand_over(target)
+        owner = owner_of(target)
+        writer = owner if owner is not None and self.git.can_be(owner) else None
+        *paths, _ = self.git.run(["ls-files", "-z"], timeout=_LISTING, env=env, cwd=target).split(b"\0")
+        # All beforehand: of two that make the same directory at once one would fail.
+        make_parents(target, paths)
+        # What the others are laid out by comes first, so that nobody reads half of it.
+        attributes = [path for path in paths if os.path.basename(path) == b".gitattributes"]
+        self._write(target, env, attributes, writer)
+        rest = [path for path in paths if os.path.basename(path) != b".gitattributes"] if attributes else paths
+        each = max(_FEW, -(-len(rest) // _WORKERS))
+        parts = [rest[start : start + each] for start in range(0, len(rest), each)]
+        with ThreadPoolExecutor(_WORKERS) as pool:
+            for done in [pool.submit(self._write, target, env, part, writer) for part in parts]:
+                done.result()
+        if writer != owner:
+            hand_over(target)
 
-    def _check_out(self, target: Path, env: dict[str, str], *, workers: int) -> None:
-        command = ["-c", f"checkout.workers={workers}", "checkout-index", "--quiet", "--all"]
-        self.git.run(command, timeout=_LAY_OUT, env=env, cwd=target)
+    def _write(self, target: Path, env: dict[str, str], paths: list[bytes], user: int | None = None) -> None:
+        """Let git write some files, as their owner where it can: to give them away afterwards costs a sixth more."""
+        if paths:
+            self.git.run(
+                ["checkout-index", "--quiet", "-z", "--stdin"],
+                timeout=_LAY_OUT,
+                env=env,
+                cwd=target,
+                stdin=b"\0".join([*paths, b""]),
+                user=user,
+            )
 
     def _told(self, error: GitFailed, sha: str, target: Path, size: int) -> Exception:
         # Not always does git say why it could not write.

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from runner.adapters.git_refs import FULL_SHA, SHORT_SHA, Advertised, check_name, kind_of, short_name
-from runner.adapters.tree_links import hand_over
+from runner.adapters.tree_files import hand_over
 from runner.errors import RefNotFound, RefRefused, RemoteUnavailable, RepositoryUnavailable, TreeRefused, TreeTooLarge
 from runner.model import Commit, Ref, RefKind, Resolved
 

@@ -1,4 +1,4 @@
-"""Take a laid-out tree over by hard links, and hand a tree to its owner: directory by directory, some at a time."""
+"""What is done to laid-out trees without git: directories, hard links, whiteouts, owners."""
 
 from __future__ import annotations
 
@@ -16,6 +16,32 @@ _WORKERS: Final = min(os.cpu_count() or 1, 8)
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
+def owner_of(tree: Path) -> int | None:
+    """Give the uid that a tree belongs to when that is another one than ours."""
+    owner = tree.stat().st_uid
+    return None if owner == os.geteuid() else owner
+
+
+def make_parents(tree: Path, paths: Iterable[bytes]) -> None:
+    """Make the directories, for the owner of `tree`, that hold these paths; nothing else may be in it yet."""
+    top, owner = os.fsencode(tree), owner_of(tree)
+    made = {b""}
+
+    def make(directory: bytes) -> None:
+        if directory in made:
+            return
+        make(os.path.dirname(directory))
+        made.add(directory)
+        place = os.path.join(top, directory)
+        os.mkdir(place)
+        os.chmod(place, 0o755)  # noqa: S103 - as git makes them, whatever the umask
+        if owner is not None:
+            os.chown(place, owner, owner)
+
+    for path in paths:
+        make(os.path.dirname(path))
+
+
 def link_tree(near: Path, target: Path, without: Collection[bytes]) -> None:
     """Fill the empty directory `target` with hard links to the files of `near`, its directories made anew.
 
@@ -23,7 +49,7 @@ def link_tree(near: Path, target: Path, without: Collection[bytes]) -> None:
     are left out. Raises OSError, and then leaves what it has done.
     """
     source, to = os.fsencode(near), os.fsencode(target)
-    owner = _other_owner(target)
+    owner = owner_of(target)
 
     def link(inside: bytes) -> list[bytes]:
         below = []
@@ -52,15 +78,15 @@ def link_tree(near: Path, target: Path, without: Collection[bytes]) -> None:
     _walk(link)
 
 
-def hide(layer: Path, paths: Iterable[bytes]) -> bool:
+def hide(layer: Path, paths: Collection[bytes]) -> bool:
     """Make an overlay hide these paths of the layers below; False where this host does not let us.
 
     A whiteout is a device 0:0, which every user may make since Linux 5.8.
     """
     top = os.fsencode(layer)
     try:
+        make_parents(layer, paths)
         for path in paths:
-            _make_directories(top, os.path.dirname(path))
             os.mknod(os.path.join(top, path), stat.S_IFCHR, os.makedev(0, 0))
     except PermissionError:
         return False
@@ -69,7 +95,7 @@ def hide(layer: Path, paths: Iterable[bytes]) -> bool:
 
 def hand_over(tree: Path) -> None:
     """Give everything in a tree to the owner of its top; links are given, not followed."""
-    owner = _other_owner(tree)
+    owner = owner_of(tree)
     if owner is None:
         return
     top = os.fsencode(tree)
@@ -95,7 +121,7 @@ def hand_over(tree: Path) -> None:
 
 def hand_over_some(tree: Path, paths: Iterable[bytes]) -> None:
     """Give some files and directories of a tree, where they exist, to the owner of its top."""
-    owner = _other_owner(tree)
+    owner = owner_of(tree)
     if owner is None:
         return
     for path in paths:
@@ -122,19 +148,6 @@ def empty(directory: Path) -> None:
             shutil.rmtree(entry, ignore_errors=True)
         else:
             entry.unlink(missing_ok=True)
-
-
-def _make_directories(top: bytes, path: bytes) -> None:
-    if path and not os.path.isdir(os.path.join(top, path)):
-        _make_directories(top, os.path.dirname(path))
-        os.mkdir(os.path.join(top, path))
-        os.chmod(os.path.join(top, path), 0o755)  # noqa: S103 - as git makes them, whatever the umask
-
-
-def _other_owner(tree: Path) -> int | None:
-    """Give a tree's owner when that is another one than we are."""
-    owner = tree.stat().st_uid
-    return None if owner == os.geteuid() else owner
 
 
 def _walk(visit: Callable[[bytes], list[bytes]]) -> None:
