@@ -48,7 +48,7 @@ class _Chunk:
 
 
 class LedgerRecorder:
-    """A Recorder on the store. One thread of its own flushes and renews; every method may raise Fenced.
+    """A Recorder on the store. Threads of its own flush and renew; every method may raise Fenced.
 
     `log_size`: how long the task's log was when it was claimed. `patience`: seconds that a call of the runner waits
     for a store that does not answer, before it raises StoreUnavailable.
@@ -80,8 +80,16 @@ class LedgerRecorder:
         self._fenced: Fenced | None = None
         self._complain_at = 0.0
         self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name=f"ledger-{task}", daemon=True)
-        self._thread.start()
+        # Two of them: an object store that takes its time over a piece of the log must not cost the lease.
+        self._threads = [
+            threading.Thread(target=self._keep, args=(action, every), name=f"{name}-{task}", daemon=True)
+            for name, action, every in (
+                ("lease", self._renew, lease / 3),
+                ("ledger", self._flush_if_free, FLUSH_SECONDS),
+            )
+        ]
+        for thread in self._threads:
+            thread.start()
 
     # ---- what the runner calls ------------------------------------------------------------------------
 
@@ -160,7 +168,8 @@ class LedgerRecorder:
     def close(self) -> None:
         """Stop renewing; what is held back is written if it still may be. Safe to call twice."""
         self._closed.set()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
         with self._lock:
             try:
                 self._flush()
@@ -218,23 +227,26 @@ class LedgerRecorder:
                 raise DiskFull(f"The host's disk is full: {error}") from error
             raise
 
-    # ---- the thread -----------------------------------------------------------------------------------
+    # ---- the threads ----------------------------------------------------------------------------------
 
-    def _keep(self) -> None:
-        next_renewal = time.monotonic()
-        while not self._closed.wait(FLUSH_SECONDS):
+    def _keep(self, action: Callable[[], None], every: float) -> None:
+        """Do it again and again; after an error soon."""
+        pause = FLUSH_SECONDS
+        while not self._closed.wait(pause):
+            pause = every
             try:
-                if time.monotonic() >= next_renewal:
-                    self._cancelled = self._store.tasks.renew(self._task, self._attempt, self._lease)
-                    next_renewal = time.monotonic() + self._lease / 3
-                self._flush_if_free()
+                action()
             except Fenced as error:
-                self._fenced = error
-                if not self._ending:
+                if self._fenced is None and not self._ending:
                     log.warning("recorder.fenced", task=self._task, attempt=self._attempt)
+                self._fenced = error
                 return
             except (InfraError, OSError) as error:
                 self._complain(error)
+                pause = FLUSH_SECONDS
+
+    def _renew(self) -> None:
+        self._cancelled = self._store.tasks.renew(self._task, self._attempt, self._lease)
 
     def _flush_if_free(self) -> None:
         """Write what is held back, unless a call of the runner does so now and maybe waits for the store."""

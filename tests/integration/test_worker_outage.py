@@ -15,11 +15,13 @@ import psycopg
 import pytest
 import structlog
 from fixtures_postgres import Proxy, end_server, start_server
+from fixtures_s3 import S3Server
 from hands import OUTPUT, Hands
 
 from jobs import worker as worker_module
 from jobs.adapters.embedded_postgres import EmbeddedPostgres
 from jobs.adapters.file_objects import FileObjects
+from jobs.adapters.s3_objects import Bucket, S3Objects
 from jobs.adapters.sql_schema import metadata
 from jobs.adapters.sql_store import Store
 from jobs.adapters.sql_tasks import Claim
@@ -95,6 +97,12 @@ class Watch:
                 self.sweeper.sweep()
             except StoreUnavailable:
                 self.sweeper._seen = {}
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
 
     def end(self) -> None:
         self.sweeper.stop.set()
@@ -274,6 +282,31 @@ def test_what_is_held_back_is_written_soon_and_a_disk_that_is_full_is_said_to_be
     del one._objects.put
     one.close()
     assert whole_log(road.direct, tmp_path, claim.task.id) == b"soon\n" + b"x" * 50_000
+
+
+def test_an_object_store_that_hangs_costs_no_lease_and_no_byte(road: Road, s3_server: S3Server, s3_bucket: str) -> None:
+    run, claim = road.direct.verifying(["a"])
+    with Watch(road.direct.store), Proxy(s3_server.port) as proxy:
+        objects = S3Objects(Bucket(s3_bucket, endpoint_url=f"http://127.0.0.1:{proxy.port}"))
+        one = LedgerRecorder(
+            road.store, objects, task=claim.task.id, attempt=1, drain=Flag(), lease=LEASE, log_size=claim.task.log_size
+        )
+        one.log(b"a" * 50_000)
+        one.flush()
+        proxy.hang()
+        one.log(b"b" * 50_000)
+        time.sleep(3 * LEASE)
+        one.check()
+        one.mark([UnitResult("a", UnitState.DONE, OUTPUT)])
+        assert road.direct.tasks(run)[-1].log_size == 50_000
+        proxy.cut()
+        proxy.mend()
+        one.log(b"c" * 50_000)
+        one.flush()
+        one.close()
+        site = Service(None, road.direct.store, objects, None, None)  # type: ignore[arg-type]
+        assert b"".join(site.open_log(claim.task.id)) == b"a" * 50_000 + b"b" * 50_000 + b"c" * 50_000
+    assert [attempt.outcome for attempt in road.direct.store.inside.attempts(run)] == ["done", None]
 
 
 # ---- the slot: what a task does is a function here, what is recorded of it is real ----
