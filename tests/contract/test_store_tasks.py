@@ -259,9 +259,10 @@ def test_a_container_that_goes_on_printing_in_other_hands_is_progress(hands: Han
     """A unit of hours may outlive any number of workers."""
     _, claim = hands.verifying(["a"])
     task, ledger = claim.task.id, hands.store.ledger
-    ledger.execution(task, claim.task.attempt, 1, state="running", container="c", exit_code=None)
+    first = ledger.next_execution(task, claim.task.attempt)
+    ledger.execution(task, claim.task.attempt, first, state="running", container="c", exit_code=None)
     for number in range(5):
-        ledger.append_log(task, claim.task.attempt, b"x", object_digest=None, source=(1, number + 1))
+        ledger.append_log(task, claim.task.attempt, b"x", object_digest=None, source=(first, number + 1))
         assert hands.interrupt(claim) is S.INTERRUPTED
         hands.make_due()
         claim = hands.take()
