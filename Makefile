@@ -56,6 +56,12 @@ format: venv ## Let ruff put the code into shape
 bench: venv engine images ## Measure against the floors and print the table
 	$(BIN)/python -m benchmarks
 
+SEEDS ?= 50
+.PHONY: chaos
+chaos: venv engine images testdeps ## Kill anything, with the times that people get (SEEDS=50), and print the scoreboard
+	SEATRIAL_CHAOS_LONG=1 SEATRIAL_CHAOS_SEEDS=$(SEEDS) $(BIN)/python -m pytest --timeout=3600 tests/chaos
+	PYTHONPATH=.:tests $(BIN)/python tests/chaos/scoreboard.py
+
 .PHONY: audit
 audit: venv ## Look the pinned requirements up in the advisory database
 	$(BIN)/pip-audit --disable-pip --require-hashes -r requirements-dev.txt
