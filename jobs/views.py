@@ -84,10 +84,10 @@ class Views:
             )
         return found.output, self.open_object(found.output.digest)
 
-    def open_object(self, digest: str) -> BinaryIO:
-        """Open a stored object; raises NotFound."""
+    def open_object(self, digest: str, *, offset: int = 0) -> BinaryIO:
+        """Open a stored object for reading from `offset`; raises NotFound."""
         try:
-            return self._objects.open(digest)
+            return self._objects.open(digest, offset=offset)
         except KeyError:
             raise NotFound(f"The object {digest[:12]}… is not in the store any more.") from None
 
@@ -125,8 +125,7 @@ class Views:
                         yield stored.data[at : min(at + block, stop)]
                 else:
                     assert stored.object is not None
-                    with self.open_object(stored.object) as file:
-                        file.seek(skip)
+                    with self.open_object(stored.object, offset=skip) as file:
                         for at in range(skip, stop, block):
                             part = file.read(min(block, stop - at))
                             if len(part) < min(block, stop - at):

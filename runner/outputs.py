@@ -124,7 +124,7 @@ class Outputs:
             raise LimitExceeded(f"The output {path} has {size:,} bytes; limits.file is {self._file_limit:,}.")
 
     def _store(self, file: BinaryIO) -> tuple[str, int]:
-        digest, size = self._objects.put(cast(BinaryIO, _Checked(file, self.check)), durable=False)
+        digest, size = self._objects.put(cast(BinaryIO, _Checked(file, self.check)), durable=False, later=True)
         self._unsettled.append(digest)
         return digest, size
 

@@ -209,14 +209,16 @@ class Door(Protocol):
 class Objects(Protocol):
     """The content-addressed store (SHA-256, lower-case hex)."""
 
-    def put(self, data: BinaryIO, *, durable: bool = True) -> tuple[str, int]:
+    def put(self, data: BinaryIO, *, durable: bool = True, later: bool = False) -> tuple[str, int]:
         """Store a stream to its end and give (digest, size in bytes); the same bytes are stored once.
 
-        `durable`: survive a power cut too, not only the kill of a process."""
+        `durable`: survive a power cut too, not only the kill of a process. `later`: others need not find it before
+        `settle`, so that many can be on their way at once; what goes wrong with it is told there.
+        """
         ...
 
     def settle(self, digests: Sequence[str]) -> None:
-        """Make objects that were stored without `durable` survive a power cut; cheaper for many at once."""
+        """Make objects that were stored without `durable`, or `later`, survive a power cut; cheaper for many at once."""
         ...
 
     def open(self, digest: str, *, offset: int = 0) -> BinaryIO:

@@ -32,8 +32,11 @@ class FileObjects:
             raise KeyError(digest)
         return self._root / digest[:2] / digest
 
-    def put(self, data: BinaryIO, *, durable: bool = True) -> tuple[str, int]:
-        """Store a stream to its end and give (digest, size). `durable`: survive a power cut, not only a kill."""
+    def put(self, data: BinaryIO, *, durable: bool = True, later: bool = False) -> tuple[str, int]:
+        """Store a stream to its end and give (digest, size). `durable`: survive a power cut, not only a kill.
+
+        `later` gains nothing here: what takes its time is making it durable.
+        """
         incoming = self._root / "incoming"
         incoming.mkdir(parents=True, exist_ok=True)
         self._sweep(incoming)

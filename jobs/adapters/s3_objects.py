@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -36,6 +37,7 @@ _PARTS = 10_000  # as many as S3 takes
 _ABANDONED = timedelta(days=1)  # far longer than the slowest output takes
 _READ_TRIES = 4
 _CONFLICTS = 5
+_SENT_AT_ONCE = 16  # of which each waits for the store most of its time
 _DENIED = {"AccessDenied", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "AllAccessDisabled"}
 # A body that breaks off comes as urllib3's error, or as an OSError of the socket.
 _FAILURES = (ClientError, BotoCoreError, HTTPError, OSError)
@@ -87,6 +89,9 @@ class S3Objects:
         self._bucket, self._spool, self._part = bucket, spool, part
         self._lock = threading.Lock()
         self._client: Any = None
+        self._sent: dict[str, Future[None]] = {}
+        self._pool: ThreadPoolExecutor | None = None
+        self._room = threading.Semaphore(2 * _SENT_AT_ONCE)
         self._sweeping = threading.Lock()
         self._swept: datetime | None = None
 
@@ -107,15 +112,25 @@ class S3Objects:
 
     # ---- the port -------------------------------------------------------------------------------------------
 
-    def put(self, data: BinaryIO, *, durable: bool = True) -> tuple[str, int]:
-        """Store a stream to its end and give (digest, size); on S3 everything is durable once it is there."""
+    def put(self, data: BinaryIO, *, durable: bool = True, later: bool = False) -> tuple[str, int]:
+        """Store a stream to its end and give (digest, size); on S3 everything is durable once it is there.
+
+        `later`: small ones are sent beside each other, and are there after `settle`.
+        """
         with self._spooled(data) as (file, digest, size):
-            if size <= _ASK_FIRST or not self.has(digest):
+            if later and size <= _ASK_FIRST:
+                self._send_later(file, digest, size)
+            elif size <= _ASK_FIRST or not self.has(digest):
                 self._put(file, digest, size)
         return digest, size
 
     def settle(self, digests: Sequence[str]) -> None:
-        """Make objects durable: they are."""
+        """Wait for what is on its way; raises what went wrong with it."""
+        with self._lock:
+            sent = [self._sent.pop(digest) for digest in dict.fromkeys(digests) if digest in self._sent]
+        wait(sent)
+        for each in sent:
+            each.result()
 
     def open(self, digest: str, *, offset: int = 0) -> BinaryIO:
         """Open an object for reading from `offset`; raises KeyError. A read goes on after a connection that broke."""
@@ -166,6 +181,21 @@ class S3Objects:
         raise StoreUnavailable(
             f"The object store {self._bucket} refuses {digest[:12]}… as being written, again and again."
         )
+
+    def _send_later(self, file: IO[bytes], digest: str, size: int) -> None:
+        """Send it in a thread; as many wait in memory as twice the threads take."""
+        file.seek(0)
+        body = io.BytesIO(file.read())
+        with self._lock:
+            known = self._sent.get(digest)
+            if known is not None and not (known.done() and known.exception()):
+                return
+            self._pool = self._pool or ThreadPoolExecutor(_SENT_AT_ONCE, thread_name_prefix="s3")
+        self._room.acquire()
+        sent = self._pool.submit(self._put, body, digest, size)
+        sent.add_done_callback(lambda _: self._room.release())
+        with self._lock:
+            self._sent[digest] = sent
 
     def _put_whole(self, file: IO[bytes], digest: str, size: int) -> bool:
         file.seek(0)

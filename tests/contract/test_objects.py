@@ -131,10 +131,24 @@ def test_a_source_that_breaks_leaves_nothing(kept: Kept) -> None:
     assert kept.names() == []
 
 
-def test_many_are_settled_at_once(objects: Objects) -> None:
-    digests = [objects.put(io.BytesIO(b"%d" % number), durable=False)[0] for number in range(40)]
-    objects.settle([*digests, *digests])
-    objects.settle([])
+@pytest.mark.parametrize("later", [True, False])
+def test_many_are_settled_at_once(kept: Kept, later: bool) -> None:
+    put = [b"%d" % (number % 150) for number in range(200)]
+    digests = [kept.objects.put(io.BytesIO(data), durable=False, later=later)[0] for data in put]
+    kept.objects.settle([*digests, *digests])
+    kept.objects.settle([])
+    kept.objects.settle(digests)
+    assert len(kept.names()) == 150
+    for data, digest in zip(put, digests, strict=True):
+        with kept.objects.open(digest) as file:
+            assert file.read() == data
+
+
+def test_a_large_one_may_come_later_too(kept: Kept) -> None:
+    data = os.urandom(PART + 1)
+    digest, _ = kept.objects.put(io.BytesIO(data), durable=False, later=True)
+    kept.objects.settle([digest])
+    assert kept.objects.has(digest)
 
 
 # ---- in a directory ----

@@ -9,13 +9,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Lock, Thread
 from typing import Any
 
 import pytest
@@ -229,6 +230,42 @@ def test_an_object_is_asked_for_before_it_is_sent_again(objects: S3Objects, medd
     meddler.seen.clear()
     put(objects, data)
     assert [method for method, _ in meddler.seen] == ["HEAD"]
+
+
+def test_small_ones_that_may_come_later_are_sent_beside_each_other(objects: S3Objects, meddler: Meddler) -> None:
+    at_once, most = [0], [0]
+    lock = Lock()
+
+    def linger(method: str, *_: object) -> None:
+        with lock:
+            at_once[0] += 1
+            most[0] = max(most[0], at_once[0])
+        time.sleep(0.05)
+        with lock:
+            at_once[0] -= 1
+
+    meddler.rule = linger
+    objects.settle([objects.put(io.BytesIO(b"%d" % n), durable=False, later=True)[0] for n in range(60)])
+    assert 4 < most[0] <= 16
+
+
+def test_what_goes_wrong_with_one_that_comes_later_is_told_when_it_is_to_be_there(
+    objects: S3Objects, meddler: Meddler, s3_server: S3Server, s3_bucket: str
+) -> None:
+    meddler.rule = lambda *_: (403, "AccessDenied", "no")
+    digest, _ = objects.put(io.BytesIO(b"refused"), durable=False, later=True)
+    with pytest.raises(StoreUnavailable, match="does not let us in"):
+        objects.settle([digest])
+    objects.put(io.BytesIO(b"refused"), durable=False, later=True)
+    deadline = time.monotonic() + 20
+    while len(meddler.seen) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(0.2)
+    meddler.rule = lambda *_: None
+    objects.put(io.BytesIO(b"refused"), durable=False, later=True)  # nobody asked after the one before
+    objects.settle([digest])
+    assert s3_server.keys(s3_bucket) == [f"t/{digest[:2]}/{digest}"]
 
 
 # ---- the process ----
