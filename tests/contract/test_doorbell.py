@@ -211,7 +211,7 @@ def test_a_killed_redis_is_heard_again_when_it_is_back(valkey: Valkey) -> None:
     assert bell.listen("local", seconds=1) is True
 
 
-def test_a_full_redis_refuses_the_ring_and_leaves_nothing_half_written(valkey: Valkey, shared_hands: Hands) -> None:
+def test_b12_a_full_redis_refuses_the_ring_and_leaves_nothing_half_written(valkey: Valkey, shared_hands: Hands) -> None:
     connection = redis(valkey)
     connection.config_set("maxmemory", "1")
     connection.config_set("maxmemory-policy", "noeviction")

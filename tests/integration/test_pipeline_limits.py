@@ -19,7 +19,7 @@ timeouts: {{{timeouts}}}
 """
 
 
-def test_too_much_memory_is_the_branchs_fault_and_names_the_limit(bench: Bench) -> None:
+def test_b18_too_much_memory_is_the_branchs_fault_and_names_the_limit(bench: Bench) -> None:
     outcome, recorder = bench.verify(
         limited("python3 -c 'x = bytearray(300 << 20); print(len(x))'", "memory: 64m, pids: 64")
     )

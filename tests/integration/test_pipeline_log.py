@@ -45,7 +45,7 @@ class Counting(MemoryRecorder):
             self.digest.update(data)
 
 
-def test_a_line_of_50_mb_costs_no_memory(bench: Bench) -> None:
+def test_a05_a_line_of_50_mb_costs_no_memory(bench: Bench) -> None:
     order = bench.order("run: head -c 50000000 /dev/zero | tr '\\0' x")
     recorder = Counting(bench.recorder(order).units)
     me = psutil.Process()

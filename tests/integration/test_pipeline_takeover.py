@@ -69,7 +69,7 @@ def test_many_takeovers_leave_no_gap(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("code", [0, 3, 75])
-def test_one_that_ended_meanwhile_is_taken_once(bench: Bench, code: int) -> None:
+def test_b06_one_that_ended_meanwhile_is_taken_once(bench: Bench, code: int) -> None:
     order = bench.order(SLOW.replace("${CODE:-0}", str(code)), UNITS)
     recorder = bench.recorder(order)
     running = bench.begin(order, recorder)
@@ -266,7 +266,7 @@ def test_a_script_without_units_goes_on_after_its_container_vanished(bench: Benc
     assert "from one\n1\n" in recorder.said()
 
 
-def test_one_that_was_created_and_never_started_is_replaced(bench: Bench) -> None:
+def test_b05_one_that_was_created_and_never_started_is_replaced(bench: Bench) -> None:
     order = bench.order(SLOW, UNITS)
     recorder = bench.recorder(order)
     running = bench.begin(order, recorder)

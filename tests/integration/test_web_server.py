@@ -66,7 +66,7 @@ def receive(connection: socket.socket, wanted: bytes) -> bytes:
     return held
 
 
-def test_fifty_viewers_see_a_line(server: Server) -> None:
+def test_a06_fifty_viewers_see_a_line(server: Server) -> None:
     run = server.site.submit()
     claim = server.site.claim()
     viewers = [server.viewer(run.id) for _ in range(50)]
