@@ -251,6 +251,10 @@ class SocketRoad:
         self._up = False
         self._drop()
 
+    def blink(self) -> None:
+        """End the connections that there are."""
+        self._drop()
+
     def hang(self) -> None:
         """Let nothing through, without a word."""
         self._open.clear()

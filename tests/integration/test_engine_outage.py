@@ -198,6 +198,26 @@ def test_an_engine_that_is_away_when_a_task_begins(
     road.close()
 
 
+def test_b16_connections_that_are_cut_again_and_again(
+    engine: PrivateEngine, bench_on: Callable[..., Bench], tmp_path: Path
+) -> None:
+    """Nothing is read from a connection that stays: the log is whole, and no end is taken for one that was not."""
+    road = SocketRoad(engine.socket, tmp_path / "road.sock")
+    bench = bench_on(road.url, timeout=1.5)
+    order = bench.order(SCRIPT, UNITS)
+    recorder = bench.recorder(order)
+    running = bench.begin(order, recorder)
+    for unit in UNITS[1:]:
+        running.wait_for(f"line {unit} 1\n")
+        road.blink()
+    outcome = running.end()
+    assert outcome.code == "done", outcome.why
+    assert begun(recorder) == list(UNITS)
+    assert whole(recorder)
+    assert recorder.executions == {1: ("ended", 0)}
+    road.close()
+
+
 @pytest.mark.parametrize("asked", ["create", "start"])
 def test_b17_the_answer_to_a_create_or_start_is_lost(
     engine: PrivateEngine, bench_on: Callable[..., Bench], tmp_path: Path, asked: str
