@@ -27,6 +27,7 @@ from jobs.doctor import (
     judge_redis,
     judge_store,
 )
+from jobs.doctor_objects import judge_objects
 from runner.errors import InfraError, NotFound, SeatrialError, SpecError
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def looks_at_installation(settings: Settings) -> list[Look]:
     server = settings.server
     looks: list[Look] = [
         ("home", lambda: judge_disk("home", disk(server.home, write=True))),
-        ("the object store", lambda: judge_disk("object store", disk(server.object_store, write=True))),
+        ("the object store", lambda: _look_at_objects(settings)),
         ("the store", lambda: _look_at_store(settings)),
     ]
     if git_version() is None:
@@ -89,6 +90,18 @@ def disk(directory: Path, *, write: bool) -> DiskFacts:
     except OSError as error:
         return DiskFacts(str(directory), error=error.strerror or str(error))
     return DiskFacts(str(directory), usage.free, usage.total, files.f_favail if files.f_files else None)
+
+
+def _look_at_objects(settings: Settings) -> list[Finding]:
+    if settings.objects is None:
+        return judge_disk("object store", disk(settings.server.object_store, write=True))
+    from jobs.adapters.s3_look import look
+    from jobs.adapters.s3_objects import S3Objects
+    from jobs.compose import build_objects
+
+    objects = build_objects(settings)
+    assert isinstance(objects, S3Objects)
+    return judge_objects(look(objects))
 
 
 def _look_at_docker(settings: Settings) -> list[Finding]:

@@ -86,7 +86,7 @@ class S3Objects:
     """
 
     def __init__(self, bucket: Bucket, *, spool: Path | None = None, part: int = PART) -> None:
-        self._bucket, self._spool, self._part = bucket, spool, part
+        self.bucket, self._spool, self._part = bucket, spool, part
         self._lock = threading.Lock()
         self._client: Any = None
         self._sent: dict[str, Future[None]] = {}
@@ -101,14 +101,14 @@ class S3Objects:
         with self._lock:
             if self._client is None:
                 with self.translated():
-                    self._client = connect(self._bucket)
+                    self._client = connect(self.bucket)
         return self._client
 
     def place(self, digest: str) -> dict[str, str]:
         """Give bucket and key of an object; raises KeyError for what is no digest."""
         if not _DIGEST.fullmatch(digest):
             raise KeyError(digest)
-        return {"Bucket": self._bucket.name, "Key": f"{self._bucket.prefix}{digest[:2]}/{digest}"}
+        return {"Bucket": self.bucket.name, "Key": f"{self.bucket.prefix}{digest[:2]}/{digest}"}
 
     # ---- the port -------------------------------------------------------------------------------------------
 
@@ -143,7 +143,7 @@ class S3Objects:
             try:
                 self.client.head_object(**place)
             except ClientError as error:
-                if _code(error) in ("404", "NoSuchKey", "NotFound"):
+                if code_of(error) in ("404", "NoSuchKey", "NotFound"):
                     return False
                 raise
         return True
@@ -179,7 +179,7 @@ class S3Objects:
             if self.has(digest):
                 return
         raise StoreUnavailable(
-            f"The object store {self._bucket} refuses {digest[:12]}… as being written, again and again."
+            f"The object store {self.bucket} refuses {digest[:12]}… as being written, again and again."
         )
 
     def _send_later(self, file: IO[bytes], digest: str, size: int) -> None:
@@ -255,15 +255,15 @@ class S3Objects:
         pages = self.client.get_paginator("list_multipart_uploads")
         given_up = 0
         with self.translated():
-            for page in pages.paginate(Bucket=self._bucket.name, Prefix=self._bucket.prefix):
+            for page in pages.paginate(Bucket=self.bucket.name, Prefix=self.bucket.prefix):
                 for upload in page.get("Uploads", ()):
                     if upload["Initiated"] < before and self._ours(upload["Key"]):
-                        place = {"Bucket": self._bucket.name, "Key": upload["Key"]}
+                        place = {"Bucket": self.bucket.name, "Key": upload["Key"]}
                         given_up += self._abort(place | {"UploadId": upload["UploadId"]})
         return given_up
 
     def _ours(self, key: str) -> bool:
-        name = key.removeprefix(self._bucket.prefix)
+        name = key.removeprefix(self.bucket.prefix)
         return _DIGEST.fullmatch(name[3:]) is not None and name[:3] == f"{name[3:5]}/"
 
     # ---- errors ---------------------------------------------------------------------------------------------
@@ -278,13 +278,13 @@ class S3Objects:
 
     def refuse(self, error: Exception) -> NoReturn:
         """Raise StoreUnavailable for an error of the SDK."""
-        code = _code(error)
+        code = code_of(error)
         if code == "NoSuchBucket":
-            text = f"There is no bucket {self._bucket.name}: make it, or correct objects.url."
+            text = f"There is no bucket {self.bucket.name}: make it, or correct objects.url."
         elif code in _DENIED or isinstance(error, (NoCredentialsError, PartialCredentialsError)):
-            text = f"The object store {self._bucket} does not let us in: {error}. See credentials and bucket policy."
+            text = f"The object store {self.bucket} does not let us in: {error}. See credentials and bucket policy."
         else:
-            text = f"The object store {self._bucket} does not answer: {error}"
+            text = f"The object store {self.bucket} does not answer: {error}"
         raise StoreUnavailable(" ".join(text.split())) from error
 
 
@@ -357,9 +357,9 @@ class _Body(io.RawIOBase):
         try:
             self._body = self._objects.client.get_object(**self._place, **ranged)["Body"]
         except ClientError as error:
-            if _code(error) in ("NoSuchKey", "404"):
+            if code_of(error) in ("NoSuchKey", "404"):
                 raise KeyError(self._digest) from None
-            if _code(error) not in ("InvalidRange", "416"):
+            if code_of(error) not in ("InvalidRange", "416"):
                 raise
             self._body = io.BytesIO()  # it begins behind the object's end
 
@@ -369,7 +369,8 @@ class _Body(io.RawIOBase):
             self._body = None
 
 
-def _code(error: Exception) -> str:
+def code_of(error: BaseException | None) -> str:
+    """Give the code that the store answered with; empty for what is no answer of it."""
     return str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, ClientError) else ""
 
 
@@ -378,8 +379,8 @@ def _written(write: Callable[[], object]) -> bool:
     try:
         write()
     except ClientError as error:
-        if _code(error) in ("ConditionalRequestConflict", "OperationAborted", "409"):
+        if code_of(error) in ("ConditionalRequestConflict", "OperationAborted", "409"):
             return False
-        if _code(error) not in ("PreconditionFailed", "412"):
+        if code_of(error) not in ("PreconditionFailed", "412"):
             raise
     return True

@@ -23,7 +23,12 @@ import pytest
 from fixtures_postgres import Proxy
 from fixtures_s3 import UNSET, S3Server
 
+from jobs.adapters.s3_look import look
 from jobs.adapters.s3_objects import Bucket, S3Objects
+from jobs.doctor import Level
+from jobs.doctor_facts import looks_at_installation
+from jobs.doctor_objects import judge_objects
+from jobs.settings import load_settings
 from runner.errors import DiskFull, InfraError, StoreUnavailable
 
 PART = 5 << 20
@@ -42,6 +47,7 @@ class Meddler:
         self.rule: Rule = lambda method, path, count: None
         self.seen: list[tuple[str, str]] = []
         self.headers: list[tuple[str, Any]] = []
+        self.deaf_to: set[str] = set()  # headers that do not get through
         meddler = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -62,7 +68,8 @@ class Meddler:
                     headers = [("Content-Type", "application/xml")]
                 else:
                     connection = HTTPConnection("127.0.0.1", target, timeout=30)
-                    connection.request(self.command, self.path, body, dict(self.headers))
+                    heard = {name: value for name, value in self.headers.items() if name.lower() not in meddler.deaf_to}
+                    connection.request(self.command, self.path, body, heard)
                     answer = connection.getresponse()
                     status, data, headers = answer.status, answer.read(), answer.getheaders()
                     connection.close()
@@ -266,6 +273,85 @@ def test_what_goes_wrong_with_one_that_comes_later_is_told_when_it_is_to_be_ther
     objects.put(io.BytesIO(b"refused"), durable=False, later=True)  # nobody asked after the one before
     objects.settle([digest])
     assert s3_server.keys(s3_bucket) == [f"t/{digest[:2]}/{digest}"]
+
+
+# ---- the doctor's look ----
+
+
+def test_the_doctor_finds_nothing_wrong_and_leaves_nothing(
+    objects: S3Objects, s3_server: S3Server, s3_bucket: str
+) -> None:
+    [finding] = judge_objects(look(objects))
+    assert (finding.what, finding.level) == ("object store", Level.OK)
+    assert f"s3://{s3_bucket}/t at http://127.0.0.1:" in finding.text
+    assert s3_server.keys(s3_bucket) == []
+
+
+TROUBLE: dict[str, tuple[Rule, str, Level, str]] = {
+    "denied": (lambda *_: (403, "AccessDenied", "no"), "object store", Level.PROBLEM, "does not let us in"),
+    "read only": (
+        lambda method, *_: (403, "AccessDenied", "no") if method == "PUT" else None,
+        "object store",
+        Level.PROBLEM,
+        "does not let us in",
+    ),
+    "no listing": (
+        lambda method, *_: (403, "403", "") if method == "HEAD" else None,
+        "object store",
+        Level.PROBLEM,
+        "does not let us in",
+    ),
+    "whole reads": (
+        lambda method, path, _: b"seatrial doctor" if "doctor" in path and method == "GET" else None,
+        "object store",
+        Level.PROBLEM,
+        "did not give back a part",
+    ),
+    "uploads": (
+        lambda method, path, _: (403, "AccessDenied", "no") if "uploads" in path else None,
+        "object store, uploads",
+        Level.WARNING,
+        "parts that a killed process left",
+    ),
+    "deletion": (
+        lambda method, *_: (403, "AccessDenied", "no") if method == "DELETE" else None,
+        "object store, deletion",
+        Level.WARNING,
+        "does not let us delete",
+    ),
+}
+
+
+@pytest.mark.parametrize("trouble", TROUBLE)
+def test_the_doctor_names_what_a_store_refuses(objects: S3Objects, meddler: Meddler, trouble: str) -> None:
+    meddler.rule, what, level, words = TROUBLE[trouble]
+    found = judge_objects(look(objects))
+    [finding] = [finding for finding in found if finding.level is not Level.OK]
+    assert (finding.what, finding.level) == (what, level)
+    assert words in finding.text
+    assert finding.remedy
+
+
+def test_the_doctor_names_a_store_that_overwrites(objects: S3Objects, meddler: Meddler) -> None:
+    meddler.deaf_to = {"if-none-match"}
+    found = {finding.what: finding for finding in judge_objects(look(objects))}
+    assert found["object store, conditions"].level is Level.WARNING
+    assert "does not heed If-None-Match" in found["object store, conditions"].text
+
+
+def test_the_doctor_names_a_bucket_that_is_missing(s3_server: S3Server, s3_credentials: dict[str, str]) -> None:
+    [finding] = judge_objects(look(S3Objects(Bucket("no-such-bucket", endpoint_url=s3_server.url))))
+    assert (finding.level, "There is no bucket no-such-bucket" in finding.text) == (Level.PROBLEM, True)
+
+
+def test_the_doctor_looks_where_the_settings_say(
+    s3_server: S3Server, s3_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "seatrial.toml"
+    config.write_text(f'[objects]\nurl = "s3://{s3_bucket}"\nendpoint_url = "{s3_server.url}"\n')
+    settings = load_settings(config, {"HOME": str(tmp_path)})
+    [finding] = next(look() for what, look in looks_at_installation(settings) if what == "the object store")
+    assert (finding.level, f"s3://{s3_bucket}" in finding.text) == (Level.OK, True)
 
 
 # ---- the process ----
