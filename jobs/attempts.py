@@ -47,23 +47,22 @@ def works(
 ) -> dict[Key, Work]:
     """Tell the work of each attempt of a run; `attempts` in any order."""
     found: dict[Key, Work] = {}
-    before: dict[int, Attempt] = {}
     kept: dict[int, int] = {}
+    cut_off: dict[int, bool] = {}  # whether the last attempt of a task that had a container was interrupted
+    began = {(made.task, made.attempt) for made in containers}
     for one in sorted(attempts, key=lambda attempt: (attempt.task, attempt.attempt)):
         key, task = (one.task, one.attempt), one.task
         adopted = _adopted(one, containers)
-        last = before.get(task)
-        cut_off = last is not None and last.outcome == TaskState.INTERRUPTED.value
-        began = any(made.task == task and made.attempt < one.attempt for made in containers)
         found[key] = Work(
             kept=kept.get(task, 0),
             finished=finished.get(key, 0),
             void=void.get(key, 0),
             adopted=adopted,
-            begun_again=cut_off and began and not adopted,
+            begun_again=key in began and cut_off.get(task, False) and not adopted,
         )
         kept[task] = kept.get(task, 0) + finished.get(key, 0)
-        before[task] = one
+        if adopted or key in began:
+            cut_off[task] = one.outcome == TaskState.INTERRUPTED.value
     return found
 
 

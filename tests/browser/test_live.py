@@ -194,7 +194,11 @@ def test_a_new_batch_appears_in_the_merged_log(served: Served, eyes: Eyes) -> No
     served.site.log(first, b"first again\n")
     expect(page.get_by_text("first again")).to_be_attached()
     assert shown(page).split("\n")[-3:] == ["first batch speaks", "second batch speaks", "first again"]
-    assert page.locator(".log-head").all_inner_texts() == ["prepare", "batch 1", "batch 2", "batch 1"]
+    assert page.locator(".log-head").all_inner_texts() == ["prepare", "batch 1", "batch 2"]
+    said = page.locator(".block").evaluate_all(
+        "(all) => all.map((el) => getComputedStyle(el.firstChild, '::before').content)"
+    )
+    assert said == ['"prepare"', '"batch 1"', '"batch 2"', '"batch 1"']
     numbers = page.locator(".block").last.locator(".n").all_inner_texts()
     assert numbers == ["2"]  # of its own log
 

@@ -41,8 +41,14 @@ def test_an_adopted_container_repeats_nothing() -> None:
 
 def test_a_container_that_vanished_or_was_given_up_is_not_adopted() -> None:
     for container in (Container(7, 1, at(7), None), Container(7, 1, None, None, abandoned=True)):
-        found = works([FIRST, SECOND], {}, {}, [container])
+        found = works([FIRST, SECOND], {}, {}, [container, Container(7, 2, at(9), 0)])
         assert (found[7, 2].adopted, found[7, 2].begun_again) == (False, True)
+
+
+def test_an_attempt_that_had_no_container_repeats_nothing_but_the_next_one_does() -> None:
+    attempts = [FIRST, attempt(2, 6, 7, "interrupted"), attempt(3, 8, 9, "done")]
+    found = works(attempts, {}, {}, [Container(7, 1, at(5), None), Container(7, 3, at(9), 0)])
+    assert [found[7, number].begun_again for number in (1, 2, 3)] == [False, False, True]
 
 
 def test_nothing_began_before_the_first_container() -> None:

@@ -24,6 +24,12 @@ export class Block {
     answer.lines.forEach((line, at) => this.#add(line.text, line.cut, at === end && answer.open));
   }
 
+  // Say before each line whose it is.
+  sign() {
+    this.el.classList.add("signed");
+    this.el.style.setProperty("--who", JSON.stringify(this.task.title));
+  }
+
   // Begin a block for what this one's task prints next, further down; its own last line must have ended.
   next() {
     this.atEnd = false;

@@ -9,7 +9,8 @@ const BACKLOG = 1 << 21; // live bytes waiting to be painted; beyond that only t
 const BEFORE = 20; // lines that are shown of a task which goes on speaking in a merged view
 
 export class LogView extends EventTarget {
-  // `merged`: the logs of a whole run, each with a heading; what is printed from now on is woven together as it comes.
+  // `merged`: the logs of a whole run, each line with its task's name; what is printed from now on is woven together as
+  // it comes.
   constructor(el, run, tasks, merged) {
     super();
     this.el = el;
@@ -123,10 +124,7 @@ export class LogView extends EventTarget {
       if (!wanted) return;
       const answer = await this.#lines(wanted.task, wanted.start, wanted.count);
       if (!answer.lines.length) return;
-      this.#keepPlace(() => {
-        if (wanted.task === first.task) this.#behead(first);
-        this.#insert(new Block(this.run, wanted.task, answer), 0);
-      });
+      this.#keepPlace(() => this.#insert(new Block(this.run, wanted.task, answer), 0));
       this.#trim(false);
     });
   }
@@ -143,15 +141,10 @@ export class LogView extends EventTarget {
     return null;
   }
 
-  #behead(block) {
-    block.head?.remove();
-    block.head = undefined;
-  }
-
   #insert(block, at) {
-    const below = this.blocks[at];
-    const next = below?.head ?? below?.el ?? null;
-    if (this.merged && (block.first === 1 || block.live || (below && below.task !== block.task))) {
+    const next = this.blocks[at]?.head ?? this.blocks[at]?.el ?? null;
+    if (this.merged) block.sign();
+    if (this.merged && block.first === 1) {
       block.head = document.createElement("div");
       block.head.className = "log-head";
       block.head.textContent = block.task.title;
@@ -258,7 +251,7 @@ export class LogView extends EventTarget {
   // A block that grew large gives its beginning to a block of its own, so that it can be dropped.
   #split(block) {
     const half = Math.floor(block.size / 2);
-    const el = block.el.cloneNode(false);
+    const el = block.el.cloneNode(false); // with its signature
     el.append(...[...block.el.children].slice(0, half));
     block.el.before(el);
     const early = Object.assign(Object.create(Block.prototype), {
