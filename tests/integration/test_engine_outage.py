@@ -1,4 +1,5 @@
-"""The Docker engine is killed, restarted, away or deaf in mid-run: nothing is lost, and no branch is blamed for it."""
+"""The Docker engine is killed, restarted, away or deaf in mid-run, or the object store is away: nothing is lost, and no
+branch is blamed for it."""
 
 from __future__ import annotations
 
@@ -10,7 +11,10 @@ from pathlib import Path
 import pytest
 from fixtures_bench import Bench, MemoryRecorder, Outcome
 from fixtures_engine import PrivateEngine, SocketRoad
+from fixtures_postgres import Proxy
+from fixtures_s3 import S3Server
 
+from jobs.adapters.s3_objects import Bucket, S3Objects
 from runner.adapters.docker_engine import DockerEngine
 from runner.errors import InfraError
 from runner.model import Container, Order, UnitState
@@ -263,3 +267,33 @@ def test_b17_a_create_that_is_asked_twice_gives_the_one_container(
     assert [state.id for state in bench.engine.find(installation=bench.installation)] == [first.id]
     bench.engine.remove(one.name)
     road.close()
+
+
+def test_an_object_store_that_is_away_for_a_while(
+    engine: PrivateEngine, bench_on: Callable[..., Bench], s3_server: S3Server, s3_bucket: str
+) -> None:
+    """The container goes on and keeps what it wrote; whoever comes when the store is back takes it, each unit once."""
+    with Proxy(s3_server.port) as proxy:
+        bench = bench_on(engine.url)
+        objects = S3Objects(Bucket(s3_bucket, endpoint_url=f"http://127.0.0.1:{proxy.port}"))
+        bench.runtime = replace(bench.runtime, objects=objects)
+        order = bench.order(SCRIPT, UNITS)
+        recorder = bench.recorder(order)
+        running = bench.begin(order, recorder)
+        running.wait_for("begin c\n")
+        proxy.cut()
+        interrupted(running.end(), recorder, "store_unavailable")
+        assert bench.engine.inspect(bench.container()) is not None
+        again = bench.again(order, recorder)
+        interrupted(bench.run(again, recorder), recorder, "store_unavailable")
+        proxy.mend()
+        again = bench.again(again, recorder)
+        assert bench.run(again, recorder).code == "done"
+        assert begun(recorder) == list(UNITS), "one container, each unit once"
+        assert whole(recorder)
+        for unit in UNITS:
+            output = recorder.results[unit].output
+            assert output is not None
+            with objects.open(output.digest) as file:
+                assert file.read() == f"{unit}\n".encode()
+        assert bench.left_over() == []

@@ -244,6 +244,34 @@ def test_the_executions_of_a_leg_can_share_its_own_database(scripted: Maker) -> 
     assert world.clones() == [leg], "never dropped by an execution"
 
 
+@pytest.mark.parametrize("clone_per", ["execution", "leg"])
+def test_what_may_still_run_on_another_host_is_shut_out_before_a_new_container_starts(
+    scripted: Maker, clone_per: str
+) -> None:
+    seen: list[tuple[list[str], set[str]]] = []
+
+    def script(inside: Inside) -> int:
+        seen.append((world.clones(), set(world.server.roles) - world.server.shut))
+        return listing(inside)
+
+    world = World(scripted, script, clone_per)
+    prepared = world.prepare()
+    assert prepared.template is not None
+    leg = prepared.template.database
+    order, recorder = world.batch(prepared)
+    lost, ours = order.execution_database(1), order.execution_database(2)
+    if clone_per == "execution":
+        world.source.clone(leg, lost)
+    world.source.login(leg if clone_per == "leg" else lost, role=lost, owner="app")
+    recorder.number = 1
+    outcome = world.bench.run(replace(order, attempt=2, elsewhere=(1,)), recorder)
+    assert outcome.code == "done", outcome.why
+    clones, roles = seen[-1]
+    assert lost not in roles, "it comes in no more"
+    assert ours in roles
+    assert clones == ([leg, ours] if clone_per == "execution" else [leg])
+
+
 def test_a_failing_execution_does_not_drop_the_shared_database(scripted: Maker) -> None:
     def script(inside: Inside) -> int:
         return listing(inside) if inside.commands[0] == "set up" else 1
