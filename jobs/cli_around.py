@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from jobs.api_client import ApiClient, part
@@ -65,7 +67,7 @@ def capacity(client: ApiClient, *, as_json: bool) -> None:
     rows = [
         (
             worker["name"],
-            f"task {worker['task']}" if worker["task"] else "drains" if worker["draining"] else "free",
+            _does(worker),
             worker["host"],
             worker["pid"],
             moment(worker["seen_at"]),
@@ -75,3 +77,11 @@ def capacity(client: ApiClient, *, as_json: bool) -> None:
     ]
     if rows:
         say_lines(["", *columns(("WORKER", "DOES", "HOST", "PID", "SEEN (UTC)"), rows)])
+
+
+def _does(worker: dict[str, Any]) -> str:
+    if worker["task"]:
+        return f"task {worker['task']}"
+    if worker["draining"]:
+        return "drains"
+    return f"no new work: {worker['shortage']}" if worker.get("shortage") else "free"

@@ -147,6 +147,7 @@ def worker(config: Path | None, pool: str, slots: int | None, slot: int | None, 
 def _be_slot(settings: Settings, pool: str, instance: int, number: int) -> None:
     from jobs.adapters.sql_store import Store
     from jobs.compose import build_doorbell
+    from jobs.floor import HostRoom
     from jobs.host import build_runtime, host_name, installation, open_network
     from jobs.worker import Place, Slot
     from runner.adapters.docker_engine import DockerEngine
@@ -167,7 +168,9 @@ def _be_slot(settings: Settings, pool: str, instance: int, number: int) -> None:
         lease=settings.server.lease,
     )
     store = Store.open(settings.server.database_url)
-    one = Slot(place, store, build_doorbell(settings), build_runtime(settings, network=network))
+    room = HostRoom(settings, engine.info)
+    runtime = build_runtime(settings, network=network)
+    one = Slot(place, store, build_doorbell(settings), runtime, lacking=room.lacking)
 
     def drain(_number: int, _frame: object) -> None:
         if one.drain.is_set():

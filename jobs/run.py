@@ -326,7 +326,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Worker:
-    """A slot of a pool, alive while `seen_at` is recent."""
+    """A slot of a pool, alive while `seen_at` is recent. `shortage`: why it takes no new work."""
 
     name: str
     host: str
@@ -336,6 +336,7 @@ class Worker:
     seen_at: datetime
     task: int | None
     draining: bool
+    shortage: str | None = None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, WithJsonSchema
 
 from jobs.dsn import check_certificates, check_dsn
+from runner.room import Reserve
 from runner.spec_fields import DurationBetween, Name, Text, Variable
 
 DEFAULT_POOL = "local"
@@ -132,6 +133,11 @@ def _database_url(text: str, info: ValidationInfo) -> str:
 def _redis_url(text: str) -> str:
     if not re.match(r"(redis|rediss|unix)://.", text):
         raise ValueError("must begin with redis://, rediss:// or unix://; leave it out for the embedded Valkey")
+    return text
+
+
+def _reserve(text: str) -> str:
+    Reserve.parse(text)
     return text
 
 
@@ -296,6 +302,12 @@ class ServerSettings(_Table):
     )
     docker_url: Annotated[str, AfterValidator(_docker_url)] = Field(
         "unix:///var/run/docker.sock", description="this machine's Docker engine: unix:///PATH"
+    )
+    disk_reserve: Annotated[str, AfterValidator(_reserve)] = Field(
+        "1g", description="a host with less free disk takes no new work: a size or a share, 1g or 5%; 0: no floor"
+    )
+    inode_reserve: Annotated[str, AfterValidator(_reserve)] = Field(
+        "1%", description="the same of the files that can be made: a number or a share, 20000 or 1%; 0: no floor"
     )
 
     @property

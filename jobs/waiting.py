@@ -79,6 +79,11 @@ def _for_a_slot(queued: Sequence[Task], pool: PoolFacts) -> Waiting:
         behind = f"; {_count(pool.queued, 'task', 'tasks')} in the queue" if pool.queued > 1 else ""
         text = f"{begin}{slots} of pool {pool.name} {verb} busy{_with(busy)}{behind}."
         return Waiting("slots_busy", text)
+    short = {worker.host: worker.shortage for worker in free if worker.task is None and worker.shortage}
+    if short and all(worker.task is not None or worker.shortage for worker in free):
+        hosts = " ".join(f"{host} is below its disk floor: {why}." for host, why in sorted(short.items()))
+        others = " The other slots are busy." if any(worker.task is not None for worker in free) else ""
+        return Waiting("disk_low", f"No host takes new work. {hosts}{others} It begins when there is room again.")
     return Waiting("about_to_start", "A worker is about to take it.")
 
 

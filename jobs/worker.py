@@ -27,6 +27,7 @@ from runner.spec import parse_spec
 LISTEN_SECONDS = 5
 PRESENCE_SECONDS = 5.0
 AGAIN_SECONDS = 0.5
+SHORT_SECONDS = 1.0  # between two looks for room, and for what could be adopted meanwhile
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -58,8 +59,19 @@ class Ending:
 class Slot:
     """Take tasks one after the other until told to drain."""
 
-    def __init__(self, place: Place, store: Store, doorbell: RqDoorbell, runtime: Runtime) -> None:
+    def __init__(
+        self,
+        place: Place,
+        store: Store,
+        doorbell: RqDoorbell,
+        runtime: Runtime,
+        *,
+        lacking: Callable[[], str | None] = lambda: None,
+    ) -> None:
+        """Take the parts; `lacking` tells what this host lacks to take new work, None when it lacks nothing."""
         self._place, self._store, self._doorbell, self._runtime = place, store, doorbell, runtime
+        self._lacking = lacking
+        self._shortage: str | None = None
         self.drain = Flag()  # a signal handler may raise it
 
     def work(self) -> None:
@@ -73,10 +85,16 @@ class Slot:
         log.info("worker.ready", worker=place.name, pool=place.pool)
         while not self.drain.is_set():
             try:
-                claim = self._store.tasks.claim(pool=place.pool, host=place.host, worker=place.name, lease=place.lease)
+                self._look_for_room()
+                short = self._shortage is not None
+                claim = self._store.tasks.claim(
+                    pool=place.pool, host=place.host, worker=place.name, lease=place.lease, adopt_only=short
+                )
                 if claim is not None:
                     self.do(claim)
-                    self._store.workers.seen(place.name, idle=True)
+                    self._store.workers.seen(place.name, idle=True, shortage=self._shortage)
+                elif short:
+                    self.drain.wait(SHORT_SECONDS)  # not by the doorbell: its rings are for those who have room
                 else:
                     self._doorbell.listen(place.pool, seconds=LISTEN_SECONDS, stop=self.drain)
             except StoreUnavailable as error:
@@ -89,12 +107,24 @@ class Slot:
             log.error("worker.store_away", error=error.text)  # it is not listed any more when it was silent for long
         log.info("worker.drained", worker=place.name)
 
+    def _look_for_room(self) -> None:
+        """Tell, once each, that this host is below its floor and that it is above it again."""
+        shortage = self._lacking()
+        if (shortage is None) != (self._shortage is None):
+            self._shortage = shortage
+            if shortage is not None:
+                log.warning("worker.no_room", worker=self._place.name, host=self._place.host, lacking=shortage)
+            else:
+                log.info("worker.room_again", worker=self._place.name, host=self._place.host)
+            self._store.workers.seen(self._place.name, shortage=shortage)
+        self._shortage = shortage
+
     def _show_presence(self) -> None:
         draining = False
         while not draining:
             draining = self.drain.wait(PRESENCE_SECONDS)
             try:
-                self._store.workers.seen(self._place.name, draining=draining)
+                self._store.workers.seen(self._place.name, draining=draining, shortage=self._shortage)
             except StoreUnavailable as error:
                 log.error("worker.store_away", error=error.text)
 

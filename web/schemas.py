@@ -317,6 +317,7 @@ class WorkerOut(Shape):
     seen_at: Time
     task: int | None
     draining: bool
+    shortage: str | None
 
 
 class PoolOut(Shape):

@@ -168,6 +168,7 @@ def worker_of(row: R) -> Worker:
         seen_at=at(row.seen_at),
         task=row.task,
         draining=row.draining,
+        shortage=row.shortage,
     )
 
 

@@ -70,6 +70,8 @@ runs = Table(
     Column("finished_at", Float),
     Column("cleaning_until", Float),  # what is cleaned up now is not claimed before
     Column("cleaned_at", Float),
+    Column("expired_at", Float),  # from here on its outputs are not to be had
+    Column("outputs_removed_at", Float),
     Column("search", Text, nullable=False),
     Index("ix_runs_state_id", "state", "id"),
     Index("ix_runs_project_id", "project", "id"),
@@ -254,6 +256,7 @@ workers = Table(
     Column("draining", Boolean, nullable=False, default=False),
     Column("started_at", Float, nullable=False),
     Column("seen_at", Float, nullable=False),
+    Column("shortage", Text),
 )
 
 installation = Table(

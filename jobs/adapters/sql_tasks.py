@@ -52,14 +52,15 @@ class SqlTasks:
 
     # ---- claim and renew ------------------------------------------------------------------------------
 
-    def claim(self, *, pool: str, host: str, worker: str, lease: float) -> Claim | None:
+    def claim(self, *, pool: str, host: str, worker: str, lease: float, adopt_only: bool = False) -> Claim | None:
         """Take the best task of the pool: one to adopt on this host, then priority, fair share, age.
 
-        A batch is queued only while its leg is prepared, so nothing needs to be asked about the leg.
+        A batch is queued only while its leg is prepared, so nothing needs to be asked about the leg. `adopt_only`: take
+        nothing but what stands on this host already.
         """
         with self._db.write() as connection:
             now = self._db.now(connection)
-            while (row := self._best(connection, pool, host, now)) is not None:
+            while (row := self._best(connection, pool, host, now, adopt_only)) is not None:
                 lock_run(connection, row.run)
                 if is_cancelled(connection, row.run):  # it became claimable while somebody cancelled the run
                     move(connection, row, S.CANCELLED, now, reason=Reason("cancelled", "The run was cancelled."))
@@ -69,7 +70,7 @@ class SqlTasks:
                 return self._read_claim(connection, row.id, lease)
         return None
 
-    def _best(self, connection: Connection, pool: str, host: str, now: float) -> Row[Any] | None:
+    def _best(self, connection: Connection, pool: str, host: str, now: float, adopt_only: bool) -> Row[Any] | None:
         claimable = (tasks.c.state == S.QUEUED.value, tasks.c.pool == pool, tasks.c.due_at <= now)
         adoptable = (
             select(tasks.c.id)
@@ -89,7 +90,7 @@ class SqlTasks:
             .where(*claimable)
             .order_by(tasks.c.priority.desc(), func.coalesce(busy.c.n, 0), tasks.c.run, tasks.c.batch, tasks.c.id)
         )
-        for query in (adoptable, fair):
+        for query in (adoptable,) if adopt_only else (adoptable, fair):
             locked = query.limit(1).with_for_update(of=tasks, skip_locked=True)
             best = connection.execute(locked).scalar_one_or_none()
             if best is not None:

@@ -27,10 +27,10 @@ class SqlWorkers:
                 insert(workers).values(name=name, host=host, pool=pool, pid=pid, started_at=now, seen_at=now)
             )
 
-    def seen(self, name: str, *, draining: bool = False, idle: bool = False) -> None:
-        """Note that a slot lives."""
+    def seen(self, name: str, *, draining: bool = False, idle: bool = False, shortage: str | None = None) -> None:
+        """Note that a slot lives. `shortage`: why it takes no new work."""
         with self._db.write() as connection:
-            values: dict[str, Any] = {"seen_at": self._db.now(connection), "draining": draining}
+            values: dict[str, Any] = {"seen_at": self._db.now(connection), "draining": draining, "shortage": shortage}
             if idle:
                 values["task"] = None
             connection.execute(update(workers).where(workers.c.name == name).values(**values))

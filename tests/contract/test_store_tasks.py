@@ -77,6 +77,29 @@ def test_a_claim_raises_the_attempt_and_gives_all_that_was_recorded(hands: Hands
     assert [event.kind for event in hands.events(run)] == ["submitted", "task", "claim", "run"]
 
 
+def test_a_host_without_room_adopts_what_stands_on_it_and_takes_nothing_new(hands: Hands) -> None:
+    run = hands.submit()
+    hands.worker()
+    assert hands.store.tasks.claim(pool="local", host="h1", worker="w1", lease=60.0, adopt_only=True) is None
+    claim = hands.take()
+    hands.store.ledger.execution(claim.task.id, claim.task.attempt, 1, state="running", container="c1", exit_code=None)
+    hands.interrupt(claim)
+    hands.make_due()
+    hands.submit()
+    assert hands.store.tasks.claim(pool="local", host="h2", worker="w2", lease=60.0, adopt_only=True) is None
+    again = hands.store.tasks.claim(pool="local", host="h1", worker="w1", lease=60.0, adopt_only=True)
+    assert again is not None
+    assert (again.task.run, again.task.attempt) == (run, 2)
+
+
+def test_a_slot_tells_what_it_lacks_until_it_lacks_nothing(hands: Hands) -> None:
+    hands.worker()
+    hands.store.workers.seen("w1", shortage="12 MiB free")
+    assert [worker.shortage for worker in hands.store.workers.workers()] == ["12 MiB free"]
+    hands.store.workers.seen("w1")
+    assert [worker.shortage for worker in hands.store.workers.workers()] == [None]
+
+
 def test_other_pools_are_not_touched(hands: Hands) -> None:
     hands.submit(pool="large")
     assert hands.claim(pool="local") is None

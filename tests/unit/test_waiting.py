@@ -99,6 +99,24 @@ def test_a_queued_run_waits_for_a_slot(workers: PoolFacts, code: str, text: str)
     assert ask(workers) == Waiting(code, text)
 
 
+def test_a_run_waits_for_room_on_the_hosts_that_are_free() -> None:
+    low = replace(slot(1), shortage="200 MiB free for home (/srv/seatrial), the reserve is 1 GiB")
+    found = ask(pool(low, replace(low, name="host-a-2"), slot(3, draining=True)))
+    assert found == Waiting(
+        "disk_low",
+        "No host takes new work. host-a is below its disk floor: 200 MiB free for home (/srv/seatrial), the reserve is "
+        "1 GiB. It begins when there is room again.",
+    )
+    found = ask(pool(low, slot(2, 120)))
+    assert found is not None
+    assert found.text.endswith("the reserve is 1 GiB. The other slots are busy. It begins when there is room again.")
+
+
+def test_a_host_with_room_takes_what_another_cannot() -> None:
+    found = ask(pool(replace(slot(1), shortage="no room"), slot(2)))
+    assert found == Waiting("about_to_start", "A worker is about to take it.")
+
+
 def test_a_slot_whose_task_has_ended_meanwhile_is_not_named() -> None:
     facts = PoolFacts("local", (slot(1, 120),), {}, 1)
     assert ask(facts) == Waiting("slots_busy", "The only slot of pool local is busy.")
