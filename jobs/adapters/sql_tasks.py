@@ -279,6 +279,8 @@ class SqlTasks:
             row = connection.execute(select(tasks).where(tasks.c.id == task).with_for_update()).one_or_none()
             if row is None or (row.state, row.attempt, row.renewals) != (S.RUNNING.value, attempt, renewals):
                 return False
+            if not self._db.is_sqlite and row.lease_until > self._db.now(connection):
+                return False  # its holder's lease is longer than that of the sweeper that asks
             text = f"The worker {row.worker} on {row.host} fell silent."
             self._interrupt(connection, row, Reason(WORKER_LOST, text))
             return True
