@@ -8,6 +8,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 
 from jobs.adapters.sql_store import Store
+from jobs.aside import Aside
 from jobs.cleanup import Cleanup
 from jobs.compose import Mirrors, build_objects
 from jobs.instances import Instance, is_alive, slot_name
@@ -109,6 +110,7 @@ def build_runtime(settings: Settings, *, network: str = "none") -> Runtime:
         executions=executions,
         network=network,
         build_host=build_host(),
+        aside=Aside(),
     )
 
 

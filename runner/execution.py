@@ -38,9 +38,16 @@ LAST_BYTES = 4_096
 _WRAPPER_LINE = re.compile(r"── \w+(?: ended after .*)?")
 
 
+def _at_once(action: Callable[[], None]) -> None:
+    action()
+
+
 @dataclass(frozen=True)
 class Runtime:
-    """The world of one worker slot. `network`: the namespace its containers join (a pause container's, or `none`)."""
+    """The world of one worker slot. `network`: the namespace its containers join (a pause container's, or `none`).
+
+    `aside` does what nobody has to wait for; what it raises, the sweeper makes good.
+    """
 
     engine: Engine
     trees: Trees
@@ -50,6 +57,7 @@ class Runtime:
     executions: Path
     network: str = "none"
     build_host: BuildHost = field(default_factory=BuildHost)
+    aside: Callable[[Callable[[], None]], None] = _at_once
 
 
 @dataclass(frozen=True)
@@ -80,6 +88,7 @@ class Execution:
         self._exit_code: int | None = None
         self.resume_point: tuple[str, Output] | None = None
         self.stands = False
+        self._closed = False
         self.gone = False
 
     def __enter__(self) -> Self:
@@ -281,10 +290,14 @@ class Execution:
 
         What it says of its end comes first: an attempt that is no longer the current one takes nothing away.
         """
+        if self._closed:
+            return
         self._stop_watching()
+        dead = self._follower is not None and self._follower.dead
         if self.workspace.root.exists():
             self.recorder.execution(self.number, state="ended", container=self.name, exit_code=self._exit_code)
-        self.runtime.engine.remove(self.name)
+        if not dead:
+            self.runtime.engine.remove(self.name)
         self._keep_resume_point()
         out = self._way_out
         if out is not None:
@@ -292,6 +305,15 @@ class Execution:
             if out.database != self.order.leg_database():  # that one is the template, or the leg's own
                 out.source.drop(out.database, role=out.role)
             self._way_out = None
+        if dead:
+            self.runtime.aside(self._clear)
+        else:
+            self.workspace.remove()
+        self._closed = True
+
+    def _clear(self) -> None:
+        """Take away what is left of a container that has ended: nobody has to wait for that."""
+        self.runtime.engine.remove(self.name)
         self.workspace.remove()
 
     def _keep_resume_point(self) -> None:

@@ -27,7 +27,7 @@ from runner.files import Tail, open_inside
 from runner.journal import Journal
 from runner.model import Order, UnitResult, UnitState
 from runner.outputs import Outputs
-from runner.ports import Engine, Recorder
+from runner.ports import Engine, Recorder, Watch
 from runner.quantities import format_duration, format_size
 from runner.steps import Ending, StepReader
 from runner.workspace import Workspace
@@ -38,6 +38,7 @@ LOG_READ = 1 << 20
 MARKS_READ = 1 << 16  # some thousand marks: between two reads cancel and limits are looked at
 MARKS_AT_ONCE = 500  # in one transaction, after one round of syncing their outputs
 GRACE_SECONDS = 5.0
+GONE_SECONDS = 1.0  # the wrapper ends within milliseconds after it wrote the exit file
 ENGINE_AWAY_SECONDS = 60.0  # a restart of dockerd takes seconds, and with live-restore the containers run on
 # Without an exit file: killed by a signal, or (255) gone with an engine that does not restore. Nothing inside can do
 # that to the container's first process (see wrapper.sh).
@@ -100,6 +101,9 @@ class Follower:
         self._refused: set[str] = set()
         self._open_line = False
         self._away: float | None = None
+        self._watch: Watch | None = None
+        self._over = False
+        self.dead = False
         self._watched = False
         self._begin()
 
@@ -131,7 +135,7 @@ class Follower:
                 self.recorder.check()
                 self._limits()
                 if not busy:
-                    time.sleep(POLL_SECONDS)
+                    self._pause()
         except Cancelled:
             self._say("cancelled: asking the script to end")
             self._stop()
@@ -140,8 +144,17 @@ class Follower:
     def close(self) -> None:
         """Let go of its files; safe to call twice."""
         self._disk.close()
+        if self._watch is not None:
+            self._watch.close()
         for tail in (self._log, self._marks, self._steps):
             tail.close()
+
+    def _pause(self) -> None:
+        """Wait a moment, or until it has ended."""
+        if self._watch is None or self._over:
+            time.sleep(POLL_SECONDS)
+        else:
+            self._over = self._watch.gone(POLL_SECONDS)
 
     # ---- what it wrote --------------------------------------------------------------------------------
 
@@ -291,6 +304,7 @@ class Follower:
             return None
         self._away = None
         if state is not None and state.running:
+            self._watch = self._watch or self.engine.watch(state)
             return None
         self.outputs.check = lambda: None
         found = self._exit_file()  # it may have been written while we asked
@@ -322,7 +336,9 @@ class Follower:
         at = time.monotonic()
         memory = ending.code != 0 and self._ran_out_of_memory()
         # From here on nothing writes any more: what a background process left is taken, and nothing changes behind it.
-        self.engine.remove(self.name)
+        self.dead = self._has_gone()
+        if not self.dead:
+            self.engine.remove(self.name)
         self._take_rest()
         if memory:
             raise self._out_of_memory()
@@ -332,6 +348,15 @@ class Follower:
         if self._log.left() > 0:
             raise self._log_limit()
         return Ended(ending.code, self.last_mark, at, at - self.started, self._watched)
+
+    def _has_gone(self) -> bool:
+        """Tell whether nothing of it runs any more; its engine says so some 0.1 s after it is true."""
+        if self._watch is None:
+            state = self.engine.inspect(self.name)
+            if state is None or not state.running:
+                return True
+            self._watch = self.engine.watch(state)
+        return self._watch is not None and self._watch.gone(GONE_SECONDS)
 
     def _ran_out_of_memory(self) -> bool:
         """Ask once the container has ended: the kernel's word may come after the exit file."""

@@ -227,7 +227,10 @@ class Container:
 
 @dataclass(frozen=True)
 class ContainerState:
-    """What the engine says of a container. `exit_code` is None while it has not ended."""
+    """What the engine says of a container. `exit_code` is None while it has not ended.
+
+    `pid`: its first process in the engine's process table, None when it has none or it was not asked for.
+    """
 
     name: str
     id: str
@@ -237,6 +240,7 @@ class ContainerState:
     started_at: str
     error: str = ""
     labels: dict[str, str] = field(default_factory=dict)
+    pid: int | None = None
 
     @property
     def running(self) -> bool:

@@ -70,6 +70,18 @@ class Trees(Protocol):
         ...
 
 
+class Watch(Protocol):
+    """The processes of one container, seen without its engine."""
+
+    def gone(self, seconds: float) -> bool:
+        """Wait so long at most; tell whether all of them are gone, so that nothing of the container writes any more."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what it holds; safe to call twice."""
+        ...
+
+
 class Engine(Protocol):
     """A Docker engine. Every method raises EngineUnavailable when it does not answer."""
 
@@ -87,6 +99,10 @@ class Engine(Protocol):
 
     def inspect(self, name: str) -> ContainerState | None:
         """Tell what it is doing, or None when there is none."""
+        ...
+
+    def watch(self, state: ContainerState) -> Watch | None:
+        """Watch the processes of a container that was inspected; None where only the engine can tell of them."""
         ...
 
     def stop(self, name: str, *, grace: float) -> None:

@@ -13,6 +13,7 @@ from docker.types import DriverConfig, LogConfig, Ulimit
 from docker.types import Mount as DockerMount
 
 from runner.adapters.docker_calls import long_call, pack_context, translated
+from runner.adapters.process_watch import Gone, ProcessWatch
 from runner.errors import (
     ContainerForeign,
     ContainerLost,
@@ -40,6 +41,7 @@ class DockerEngine:
 
     def __init__(self, base_url: str | None = None, *, timeout: float = 60.0) -> None:
         self._base_url = base_url
+        self._sees_processes = False
         self._api = self._connect(timeout=timeout)
 
     def _connect(self, *, timeout: float | None) -> docker.APIClient:
@@ -60,9 +62,12 @@ class DockerEngine:
         labels = {LABEL + key: value for key, value in container.labels.items()}
         try:
             with translated(f"create {container.name}"):
-                self._api.create_container_from_config(  # type: ignore[no-untyped-call]  # so in the stubs
+                made = self._api.create_container_from_config(  # type: ignore[no-untyped-call]  # so in the stubs
                     self._config(container, labels), container.name
                 )
+            return ContainerState(
+                container.name, made["Id"], "created", None, oom_killed=False, started_at="", labels=container.labels
+            )
         except EngineUnavailable as error:
             cause = error.__cause__
             # 404 may also be the container whose network namespace it is to join.
@@ -161,7 +166,19 @@ class DockerEngine:
             started_at=state["StartedAt"],
             error=state.get("Error") or "",
             labels=_ours(found["Config"]["Labels"]),
+            pid=state.get("Pid") or None,
         )
+
+    def watch(self, state: ContainerState) -> ProcessWatch | Gone | None:
+        """Watch the processes of a container that was inspected."""
+        if state.pid is None:
+            return None if state.running else Gone()
+        try:
+            found = ProcessWatch.open(state.pid, state.id)
+        except ProcessLookupError:  # it has just ended, if that is to be seen from here at all
+            return Gone() if self._sees_processes else None
+        self._sees_processes = self._sees_processes or found is not None
+        return found
 
     def stop(self, name: str, *, grace: float) -> None:
         """Ask to stop, kill after `grace` seconds."""

@@ -19,6 +19,7 @@ from runner.errors import (
 )
 from runner.files import walk_inside
 from runner.model import Container, ContainerState, Image
+from runner.ports import Watch
 
 SIGTERM_CODE, SIGKILL_CODE = 143, 137
 
@@ -108,6 +109,10 @@ class MemoryEngine:
         with self._answering():
             known = self._containers.get(name)
             return None if known is None else known.state
+
+    def watch(self, state: ContainerState) -> Watch | None:
+        """There are no processes to see."""
+        return None
 
     def stop(self, name: str, *, grace: float) -> None:
         """Ask to stop; one that does not listen is killed at once, as time stands still here."""

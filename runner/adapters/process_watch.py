@@ -1,0 +1,60 @@
+"""See when the processes of a container on this host are gone, some 0.1 s before its engine has cleared up and says so."""
+
+from __future__ import annotations
+
+import os
+import select
+from pathlib import Path
+
+
+class ProcessWatch:
+    """A `Watch` (see runner.ports) of a container's first process.
+
+    When that one ends, the kernel has ended all others of its process namespace before it tells.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._poll = select.poll()
+        self._poll.register(descriptor, select.POLLIN)
+
+    @classmethod
+    def open(cls, pid: int, container: str) -> ProcessWatch | None:
+        """Watch process `pid` of the container with this id; None when this host's process table does not show it so.
+
+        It does not where the engine or the worker has a process table of its own. Raises ProcessLookupError when there
+        is no such process.
+        """
+        try:
+            descriptor = os.pidfd_open(pid)
+            # After it was opened: the number may have been given to another process before, but not since.
+            if container in Path(f"/proc/{pid}/cgroup").read_text():
+                return cls(descriptor)
+        except ProcessLookupError:
+            raise
+        except OSError:  # no /proc, or no such call
+            return None
+        os.close(descriptor)
+        return None
+
+    def gone(self, seconds: float) -> bool:
+        """Wait so long at most; tell whether all of its processes are gone."""
+        return bool(self._poll.poll(seconds * 1000))
+
+    def close(self) -> None:
+        """Let go of it; safe to call twice."""
+        if self._descriptor >= 0:
+            self._poll.unregister(self._descriptor)
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+class Gone:
+    """The `Watch` of a container that has ended."""
+
+    def gone(self, seconds: float) -> bool:
+        """Tell at once that it is gone, whatever the time given."""
+        return seconds >= 0
+
+    def close(self) -> None:
+        """There is nothing to let go of."""
