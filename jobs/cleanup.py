@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +14,7 @@ from runner.errors import InfraError
 from runner.model import execution_database, leg_database
 from runner.ports import Databases, Door, Engine
 from runner.spec import parse_spec
+from runner.workspace import Workspace
 
 log = structlog.get_logger(__name__)
 
@@ -99,7 +99,7 @@ class Cleanup:
     def _remove(self, name: str) -> None:
         self._engine.remove(name)
         self._door.close(name)
-        shutil.rmtree(self._executions / name, ignore_errors=True)
+        Workspace(self._executions / name).remove()
 
     def _left_directories(self, prefix: str) -> list[str]:
         if not self._executions.is_dir():

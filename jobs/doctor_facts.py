@@ -20,6 +20,7 @@ from jobs.doctor import (
     ProjectFacts,
     judge_database,
     judge_disk,
+    judge_disk_limit,
     judge_engine,
     judge_git,
     judge_project,
@@ -29,6 +30,7 @@ from jobs.doctor import (
 )
 from jobs.doctor_objects import judge_objects
 from runner.errors import InfraError, NotFound, SeatrialError, SpecError
+from runner.quota import NoQuota, try_out
 
 if TYPE_CHECKING:
     from jobs.settings import Settings
@@ -65,6 +67,7 @@ def looks_at_installation(settings: Settings) -> list[Look]:
     looks: list[Look] = [
         ("home", lambda: judge_disk("home", disk(server.home, write=True))),
         ("the object store", lambda: _look_at_objects(settings)),
+        ("limits.disk", lambda: [_look_at_disk_limit(server.home)]),
         ("the store", lambda: _look_at_store(settings)),
     ]
     if git_version() is None:
@@ -90,6 +93,16 @@ def disk(directory: Path, *, write: bool) -> DiskFacts:
     except OSError as error:
         return DiskFacts(str(directory), error=error.strerror or str(error))
     return DiskFacts(str(directory), usage.free, usage.total, files.f_favail if files.f_files else None)
+
+
+def _look_at_disk_limit(home: Path) -> Finding:
+    place = next((one for one in (home, *home.parents) if one.is_dir()), Path("/"))
+    try:
+        return judge_disk_limit(try_out(place).kind)
+    except NoQuota as no:
+        return judge_disk_limit(None, str(no))
+    except OSError as error:
+        return judge_disk_limit(None, f"{place}: {error.strerror}")
 
 
 def _look_at_objects(settings: Settings) -> list[Finding]:

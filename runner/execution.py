@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from runner.disk import host_is_full
+from runner.disk import disk_limit_passed, host_is_full
 from runner.errors import (
     DatabaseLost,
     DiskFull,
@@ -162,6 +163,9 @@ class Execution:
             units = self._given_units() if units is not None else None
         else:
             self.workspace.lay_out(commands, units)
+            means = self.workspace.limit_disk(spec.workspace.limits.disk)
+            limit = format_size(spec.workspace.limits.disk)
+            self.recorder.log(f"seatrial: {self.name}; limits.disk, {limit}, is {means}\n".encode())
         self._outputs = Outputs(
             self.workspace.output, self.runtime.objects, units or (), file_limit=spec.workspace.limits.file
         )
@@ -195,8 +199,7 @@ class Execution:
         return ended
 
     def _start(self, image: str, tree: tuple[Path, ...], units: tuple[str, ...] | None) -> None:
-        if self.order.resume_output is not None and self._outputs is not None:
-            self._outputs.restore(self.order.resume_output, workspace_ids())
+        self._restore_output()
         database = self._open_door()
         described = container(
             self.order,
@@ -208,11 +211,24 @@ class Execution:
             database=database,
             units=units is not None,
         )
-        limit = format_size(self.order.spec.workspace.limits.disk)
-        self.recorder.log(f"seatrial: {self.name}; limits.disk, {limit}, is polled every 5 s\n".encode())
         self.recorder.execution(self.number, state="running", container=self.name)
         self.runtime.engine.create(described)
         self.runtime.engine.start(self.name)
+
+    def _restore_output(self) -> None:
+        """Put back what the script had written by its resume point."""
+        kept = self.order.resume_output
+        if kept is None or self._outputs is None:
+            return
+        try:
+            self._outputs.restore(kept, workspace_ids())
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            limit = self.order.spec.workspace.limits.disk
+            if self.workspace.quota() is not None and kept.size > limit:
+                raise disk_limit_passed(kept.size, limit) from error
+            raise DiskFull("The host's disk is full.") from error
 
     def _open_door(self) -> Path | None:
         out = self._way_out

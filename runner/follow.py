@@ -8,12 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from runner.checkpoint import CheckpointParser, Mark
-from runner.disk import DiskWatch, host_is_full
+from runner.disk import DiskLimit
 from runner.errors import (
-    BranchError,
     Cancelled,
     ContainerLost,
-    DiskFull,
     EngineUnavailable,
     InfraError,
     LimitExceeded,
@@ -97,7 +95,7 @@ class Follower:
         self._steps = StepReader(io, self.workspace.commands(), kept.told, kept.position, kept.began)
         known = None if self.units is None else frozenset(self.units)
         self._parser = CheckpointParser(known, mark_offset)
-        self._disk = DiskWatch(self.workspace.root)
+        self._disk = DiskLimit(self.workspace.root, self.order.spec.workspace.limits.disk, self.workspace.quota())
         self._refused: set[str] = set()
         self._open_line = False
         self._away: float | None = None
@@ -315,6 +313,8 @@ class Follower:
             raise ContainerLost("The workspace's container was removed from outside.")
         if state.oom_killed:
             raise self._out_of_memory()
+        if (passed := self._disk.over()) is not None:
+            raise passed  # with no room for an exit file
         code = state.exit_code
         if code is None or code >= KILLED or state.error:
             told = state.error or "nothing in it can do that"
@@ -335,6 +335,7 @@ class Follower:
     def _ended(self, ending: Ending) -> Ended:
         at = time.monotonic()
         memory = ending.code != 0 and self._ran_out_of_memory()
+        passed = self._disk.over()
         # From here on nothing writes any more: what a background process left is taken, and nothing changes behind it.
         self.dead = self._has_gone()
         if not self.dead:
@@ -347,6 +348,8 @@ class Follower:
             raise ContainerLost("The workspace was stopped from outside.")
         if self._log.left() > 0:
             raise self._log_limit()
+        if passed is not None:
+            raise passed  # also when the script did not mind that a write was refused: its outputs may be cut
         return Ended(ending.code, self.last_mark, at, at - self.started, self._watched)
 
     def _has_gone(self) -> bool:
@@ -414,7 +417,7 @@ class Follower:
             raise error
 
     def _passed_limit(self) -> SeatrialError | None:
-        now, limits, timeouts = time.monotonic(), self.order.spec.workspace.limits, self.timeouts
+        now, timeouts = time.monotonic(), self.timeouts
         limit = timeouts.get(self.step, timeouts["run"])
         if now - self._step_started > limit:
             return TimedOut(f"The step {self.step or 'run'} did not end within {format_duration(limit)} (timeouts).")
@@ -423,13 +426,4 @@ class Follower:
             return Stalled(f"Nothing was printed and nothing finished for {stall} (timeouts.stall).")
         if self._log_room() <= 0 and self._log.left() > 0:
             return self._log_limit()
-        used = self._disk.poll()
-        if used is None:
-            return None
-        if used > limits.disk:
-            return self._disk_limit(used)
-        return DiskFull("The host's disk is full.") if host_is_full(self.workspace.root) else None
-
-    def _disk_limit(self, used: int) -> BranchError:
-        limit = self.order.spec.workspace.limits.disk
-        return LimitExceeded(f"The workspace wrote {format_size(used)}; limits.disk is {format_size(limit)}.")
+        return self._disk.passed()

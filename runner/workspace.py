@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from runner.disk import DISK_SECONDS
 from runner.files import remove_tree
 from runner.model import Container, Mount, Order, Overlay
+from runner.quota import NoQuota, Quota, allot
 
 SOURCE = "/seatrial/src"
 CONTROL = "/seatrial/control"
@@ -63,6 +65,11 @@ class Workspace:
     def journal(self) -> Path:
         return self.root / "journal"
 
+    @property
+    def project(self) -> Path:
+        """Give the file that holds the number of its project quota, if it has one; branch code sees nothing of it."""
+        return self.root / "project"
+
     def commands(self) -> tuple[str, ...]:
         """Name the files of its commands, in their order: `00-setup`, `01-units`."""
         return tuple(sorted(os.listdir(self.control / "commands")))
@@ -98,8 +105,28 @@ class Workspace:
             path.chmod(0o755 if path.is_dir() else 0o644)
         self.journal.touch()
 
+    def limit_disk(self, limit: int) -> str:
+        """Limit what the commands can write, right after `lay_out`; tell by what means."""
+        try:
+            quota = allot(self.root, [self.io, self.output, self.upper, self.work, *self.io.iterdir()], limit)
+        except NoQuota as error:
+            return f"polled every {DISK_SECONDS:.0f} s ({error})"
+        self.project.write_text(f"{quota.kind} {quota.project}")
+        return f"a project quota of {quota.kind} (project {quota.project})"
+
+    def quota(self) -> Quota | None:
+        """Give the project quota that it was given, if any."""
+        try:
+            kind, number = self.project.read_text().split()
+        except (FileNotFoundError, ValueError):
+            return None
+        return Quota(self.root, int(number), kind)
+
     def remove(self) -> None:
         """Remove everything; safe to call twice."""
+        quota = self.quota()
+        if quota is not None:
+            quota.release()  # before: while there are files, nobody else can be given the same number
         remove_tree(self.root)
 
 

@@ -18,6 +18,7 @@ from jobs.doctor import (
     healthy,
     judge_database,
     judge_disk,
+    judge_disk_limit,
     judge_engine,
     judge_git,
     judge_project,
@@ -97,6 +98,14 @@ def test_room_on_a_disk(free: int, inodes: int | None, level: Level) -> None:
 def test_a_directory_that_cannot_be_written_to() -> None:
     (found,) = judge_disk("home", DiskFacts("/srv", error="Permission denied"))
     assert (found.level, "/srv" in found.remedy) == (PROBLEM, True)
+
+
+def test_how_the_limit_of_the_disk_is_kept() -> None:
+    kept, polled = judge_disk_limit("xfs"), judge_disk_limit(None, "/srv is xfs mounted without prjquota")
+    assert (kept.level, polled.level) == (OK, OK)
+    assert "a project quota of xfs" in kept.text
+    assert polled.text == "polled every 5 s (/srv is xfs mounted without prjquota)"
+    assert "mounted with prjquota" in polled.remedy
 
 
 def test_a_good_engine() -> None:
