@@ -13,6 +13,7 @@ from jobs.adapters.sql_moves import move
 from jobs.adapters.sql_plan import add_task, count_units
 from jobs.adapters.sql_rows import append_event, legs_of, lock_run, no_run, refresh_run, run_of
 from jobs.adapters.sql_schema import idempotency, legs, runs, tasks, units
+from jobs.adapters.sql_together import Together
 from jobs.run import Page, Run, RunFilter, RunState, TaskState
 from runner.errors import Conflict, RequestError
 from runner.model import Reason, TaskKind, UnitState
@@ -62,6 +63,7 @@ class SqlRuns:
 
     def __init__(self, database: Database) -> None:
         self._db = database
+        self._together = Together(database)
 
     # ---- submit -----------------------------------------------------------------------------------------
 
@@ -84,24 +86,26 @@ class SqlRuns:
 
     def add(self, new: NewRun, *, key: str | None, body: str) -> tuple[Run, bool]:
         """Accept a run with its legs and their preparations; the same key gives the run that it made before."""
-        with self._db.write() as connection:
-            now = self._db.now(connection)
-            if key is not None:
-                self._db.alone(connection, f"idempotency {new.user} {key}")
-                here = (idempotency.c.user == new.user, idempotency.c.key == key)
-                row = connection.execute(select(idempotency).where(*here)).one_or_none()
-                if row is not None and row.created_at >= now - IDEMPOTENCY_SECONDS:
-                    if row.body != body:
-                        raise IdempotencyMismatch(
-                            field="Idempotency-Key", value=key, remedy="Use a new key for a new request."
-                        )
-                    return self._one(connection, row.run), False
-                connection.execute(delete(idempotency).where(*here))
-            run = self._insert(connection, new, now)
-            if key is not None:
-                values = {"user": new.user, "key": key, "body": body, "run": run, "created_at": now}
-                connection.execute(insert(idempotency), values)
-        return self.get(run), True  # read when others may write again
+        run, created = self._together.write(lambda connection: self._add(connection, new, key, body))
+        return self.get(run), created  # read when others may write again
+
+    def _add(self, connection: Connection, new: NewRun, key: str | None, body: str) -> tuple[int, bool]:
+        now = self._db.now(connection)
+        if key is not None:
+            self._db.alone(connection, f"idempotency {new.user} {key}")
+            here = (idempotency.c.user == new.user, idempotency.c.key == key)
+            row = connection.execute(select(idempotency).where(*here)).one_or_none()
+            if row is not None and row.created_at >= now - IDEMPOTENCY_SECONDS:
+                if row.body != body:
+                    remedy = "Use a new key for a new request."
+                    raise IdempotencyMismatch(field="Idempotency-Key", value=key, remedy=remedy)
+                return int(row.run), False
+            connection.execute(delete(idempotency).where(*here))
+        run = self._insert(connection, new, now)
+        if key is not None:
+            values = {"user": new.user, "key": key, "body": body, "run": run, "created_at": now}
+            connection.execute(insert(idempotency), values)
+        return run, True
 
     def _insert(self, connection: Connection, new: NewRun, now: float) -> int:
         by_name = {leg.name: leg for leg in new.legs}
