@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from runner.disk import disk_limit_passed, host_is_full
+from runner.disk import disk_limit_passed
 from runner.errors import (
     DatabaseLost,
     DiskFull,
@@ -26,6 +26,7 @@ from runner.errors import (
 )
 from runner.files import open_inside
 from runner.follow import Ended, Follower
+from runner.fullness import RoomWatch
 from runner.images import BuildHost
 from runner.model import Order, Output, TaskKind, UnitResult, UnitState
 from runner.outputs import Outputs
@@ -82,6 +83,7 @@ class Execution:
         self.finished: dict[str, UnitState] = {}
         self.voided: set[str] = set()
         self._way_out: WayOut | None = None
+        self._room: RoomWatch | None = None
         self._probe_close: Callable[[], None] | None = None
         self._lost_between: Callable[[float, float], bool] | None = None
         self._outputs: Outputs | None = None
@@ -166,6 +168,7 @@ class Execution:
             means = self.workspace.limit_disk(spec.workspace.limits.disk)
             limit = format_size(spec.workspace.limits.disk)
             self.recorder.log(f"seatrial: {self.name}; limits.disk, {limit}, is {means}\n".encode())
+        self._room = RoomWatch(self.workspace.root)
         self._outputs = Outputs(
             self.workspace.output, self.runtime.objects, units or (), file_limit=spec.workspace.limits.file
         )
@@ -264,7 +267,7 @@ class Execution:
         The gateway logs the same line when branch code ends its own session, so its word alone is no evidence. Nobody
         can tell of a container that ended unwatched: it is run again.
         """
-        if host_is_full(self.workspace.root):
+        if self._room is not None and self._room.was_full():
             raise DiskFull("The host's disk is full.")
         if self._way_out is None or self._lost_between is None:
             return
@@ -297,6 +300,8 @@ class Execution:
     # ---- the end --------------------------------------------------------------------------------------
 
     def _stop_watching(self) -> None:
+        if self._room is not None:
+            self._room.close()
         if self._probe_close is not None:
             self._probe_close()
             self._probe_close = None
@@ -318,7 +323,9 @@ class Execution:
         out = self._way_out
         if out is not None:
             self.runtime.door.close(self.name)
-            if out.database != self.order.leg_database():  # that one is the template, or the leg's own
+            if out.database == self.order.leg_database():  # the template, or the leg's own: others use it
+                out.source.shut(out.role)  # what hangs on there would hold its locks against the next execution
+            else:
                 out.source.drop(out.database, role=out.role)
             self._way_out = None
         if dead:

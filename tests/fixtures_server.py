@@ -102,8 +102,12 @@ class Server:
         *,
         slots: int = 2,
         lease: float | None = None,
+        root: Path | None = None,
+        settings: tuple[str, ...] = (),
     ) -> None:
-        self.root = Path(tempfile.mkdtemp(prefix="seatrial-up-"))
+        self.root = root or Path(tempfile.mkdtemp(prefix="seatrial-up-"))
+        self.root.mkdir(exist_ok=True)
+        self._more = settings
         self.home = self.root / "server"
         self.slots, self.lease = slots, lease
         self.url = f"http://127.0.0.1:{free_port()}"
@@ -119,6 +123,7 @@ class Server:
 
     def _settings(self, projects: Mapping[str, Path], databases: Mapping[str, str]) -> str:
         lines = ["[server]", f'listen = "{self.url.removeprefix("http://")}"', 'home = "server"']
+        lines += self._more
         if self.lease is not None:
             lines.append(f'lease = "{self.lease:.0f}s"')
         lines += ["[pools.local]", f"slots = {self.slots}"]

@@ -52,8 +52,8 @@ class Rq:
     def _worker(self) -> subprocess.Popen[bytes]:
         words = [sys.executable, "-m", "rq.cli", "worker", "--url", self.url, *self.options, "plain"]
         with (self.folder / "workers.log").open("ab") as log:
-            one = subprocess.Popen(words, cwd=Path(__file__).parent, stdout=log, stderr=log, start_new_session=True,
-                                   env=os.environ | {"PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parents[1]}"})  # fmt: skip
+            around = os.environ | {"PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parents[1]}"}
+            one = subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True, env=around)
         self._children.append(one)
         return one
 

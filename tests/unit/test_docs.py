@@ -12,6 +12,7 @@ import click
 import pytest
 
 from jobs.cli import SECTIONS, main
+from jobs.run import WORKER_LOST
 from jobs.settings import load_settings
 from runner.spec import parse_spec
 
@@ -115,6 +116,7 @@ def test_marked_examples_parse(document: Path, tmp_path: Path) -> None:
 
 def codes_in_source() -> Iterator[str]:
     """Find the `code` of each class, and those that reasons and the web's refusals name themselves."""
+    yield WORKER_LOST
     for package in ("runner", "jobs", "web"):
         for path in sorted((ROOT / package).rglob("*.py")):
             for node in ast.walk(ast.parse(path.read_text("utf-8"))):
@@ -145,3 +147,13 @@ def test_every_code_is_documented_and_no_other() -> None:
     _, _, tables = (ROOT / "docs" / "run-states.md").read_text("utf-8").partition("## Reasons and codes")
     listed = re.findall(r"^\| `([a-z_]+)` \|", tables, re.MULTILINE)
     assert sorted(listed) == sorted(set(codes_in_source()))
+
+
+def test_each_fault_of_the_catalogue_has_a_test_named_after_it() -> None:
+    page = (ROOT / "docs" / "reliability.md").read_text("utf-8")
+    rows = re.findall(r"^\| ([AB]\d+) \|", page, re.MULTILINE)
+    assert len(rows) == 32
+    tests = "\n".join(path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    named = " ".join(re.findall(r"^def (test_(?:[ab]\d\d_)+)", tests, re.MULTILINE))
+    missing = [row for row in rows if f"_{row[0].lower()}{int(row[1:]):02}_" not in named]
+    assert not missing

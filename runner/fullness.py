@@ -1,0 +1,37 @@
+"""Remember when the host's disk was full: whoever follows a container may himself hang on a write that does not fit."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from runner.disk import host_is_full
+
+LOOK_SECONDS = 0.5
+
+
+class RoomWatch:
+    """Look at the file system of a directory twice a second, until closed."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._full = False
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._look, name="room", daemon=True)
+        self._thread.start()
+
+    def was_full(self) -> bool:
+        """Tell whether it is full, or was seen so since the watch began: what failed since then is tried again."""
+        return self._full or host_is_full(self._path)
+
+    def close(self) -> None:
+        """Look no more; safe to call twice."""
+        self._closed.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._closed.wait(LOOK_SECONDS):
+            try:
+                self._full = self._full or host_is_full(self._path)
+            except OSError:
+                continue  # the directory is on its way out
