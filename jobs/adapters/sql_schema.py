@@ -171,6 +171,7 @@ executions = Table(
     Column("mark_offset", BigInteger, nullable=False, default=0),
     Column("created_at", Float, nullable=False),
     Column("ended_at", Float),
+    Column("kept_until", Float),  # workers of other hosts leave the task alone until then
     Index("ix_executions_host_state", "host", "state"),
 )
 

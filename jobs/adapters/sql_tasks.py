@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, delete, func, insert, or_, select, update
 
 from jobs.adapters.sql_engine import Database
 from jobs.adapters.sql_ledger import has_new_token
@@ -15,12 +15,16 @@ from jobs.adapters.sql_moves import fence, is_cancelled, move
 from jobs.adapters.sql_rows import append_event, lock_run, refresh_run, task_of
 from jobs.adapters.sql_schema import attempts, executions, legs, runs, tasks, units, workers
 from jobs.run import OUTAGES, WORKER_LOST, Task, TaskState, interruption
-from runner.errors import Fenced, Incomplete, UnitsFailed
+from runner.errors import Drained, Fenced, Incomplete, StoreUnavailable, UnitsFailed
 from runner.model import Output, Reason, TaskKind, Template, UnitState
 
 S = TaskState
 
 LONG_WAIT = 0.5
+# A worker is started again within some seconds, a whole server too; then its host goes on with what stands there. Another
+# one would have to begin anew, and waits so long.
+RETURN_SECONDS = 20.0
+COMING_BACK = frozenset({Drained.code, StoreUnavailable.code})
 SILENT_WORKER_SECONDS = 60.0  # a slot shows its presence every few seconds
 
 
@@ -55,6 +59,8 @@ class SqlTasks:
     def claim(self, *, pool: str, host: str, worker: str, lease: float, adopt_only: bool = False) -> Claim | None:
         """Take the best task of the pool: one to adopt on this host, then priority, fair share, age.
 
+        One that another host is about to adopt is left to it for a while.
+
         A batch is queued only while its leg is prepared, so nothing needs to be asked about the leg. `adopt_only`: take
         nothing but what stands on this host already.
         """
@@ -87,7 +93,7 @@ class SqlTasks:
         fair = (
             select(tasks.c.id)
             .outerjoin(busy, busy.c.user == tasks.c.user)
-            .where(*claimable)
+            .where(*claimable, ~_kept_for_another(host, now))
             .order_by(tasks.c.priority.desc(), func.coalesce(busy.c.n, 0), tasks.c.run, tasks.c.batch, tasks.c.id)
         )
         for query in (adoptable,) if adopt_only else (adoptable, fair):
@@ -198,9 +204,12 @@ class SqlTasks:
         """
         with self._db.write() as connection:
             row = fence(connection, task, attempt)
-            return self._interrupt(connection, row, reason, free=free)
+            return self._interrupt(connection, row, reason, free=free, back=reason.code in COMING_BACK)
 
-    def _interrupt(self, connection: Connection, row: Row[Any], reason: Reason, *, free: bool = False) -> TaskState:
+    def _interrupt(
+        self, connection: Connection, row: Row[Any], reason: Reason, *, free: bool = False, back: bool = False
+    ) -> TaskState:
+        """Interrupt; `back`: its host says so itself, and a worker there is about to go on with the container."""
         lock_run(connection, row.run)
         now = self._db.now(connection)
         decided = interruption(
@@ -222,6 +231,9 @@ class SqlTasks:
         else:
             due = now + decided.delay
             move(connection, row, S.INTERRUPTED, now, reason=reason, fruitless=decided.fruitless, due_at=due)
+            standing = (executions.c.task == row.id, executions.c.state == "running", executions.c.host == row.host)
+            kept = due + RETURN_SECONDS if back else None
+            connection.execute(update(executions).where(*standing).values(kept_until=kept))
             new = S.INTERRUPTED
         refresh_run(connection, row.run, now)
         return new
@@ -255,7 +267,7 @@ class SqlTasks:
                 .with_for_update()
             ).all()
             for row in rows:
-                self._interrupt(connection, row, reason)
+                self._interrupt(connection, row, reason, back=True)
             connection.execute(delete(workers).where(workers.c.name == worker))
             return [row.id for row in rows]
 
@@ -345,3 +357,17 @@ def _unfinished(connection: Connection, row: Row[Any]) -> Reason | None:
     if failed := counts.get(UnitState.FAILED.value, 0):
         return Reason(UnitsFailed.code, f"{failed:,} unit{'s' if failed != 1 else ''} failed.")
     return None
+
+
+def _kept_for_another(host: str, now: float) -> ColumnElement[bool]:
+    """Tell whether a container of the task stands on another host that is expected to go on with it."""
+    return (
+        select(executions.c.task)
+        .where(
+            executions.c.task == tasks.c.id,
+            executions.c.state == "running",
+            executions.c.host != host,
+            executions.c.kept_until > now,
+        )
+        .exists()
+    )

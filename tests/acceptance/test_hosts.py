@@ -148,6 +148,25 @@ def test_a_host_whose_workers_fell_silent_while_its_containers_run_on(pair: Pair
     ended_on_the_second(pair, run)
 
 
+def test_workers_that_died_or_drained_on_a_host_that_lives(pair: Pair, lab: Repository) -> None:
+    """Its containers go on, and its own next workers adopt them, though another host has nothing to do."""
+    run = submit(pair, lab)
+    first = pair.first
+    containers = {container.id for container in first.workspaces(run)}
+    kill(*first.processes("slot"))
+    until(lambda: len(first.hosts(run)) == 4, "both batches are adopted")
+    code, _ = first.terminate()
+    assert code == 0
+    first.start()
+    until(lambda: len(first.hosts(run)) == 6, "both batches are adopted again")
+    assert {container.id for container in first.workspaces(run)} == containers
+    first.finish(run)
+    first.passes(run)
+    assert first.begun(run) == pair.units
+    assert first.hosts(run) == [("first", "interrupted")] * 4 + [("first", "done")] * 2
+    assert sorted(first.interruptions(run)) == ["drained"] * 2 + ["worker_lost"] * 2
+
+
 OPAQUE = """\
 version: 1
 workspace: {build: {dockerfile: Dockerfile}, limits: {cpus: 1, memory: 128m, pids: 64}}

@@ -395,6 +395,46 @@ def test_an_interrupted_task_comes_back_when_its_time_has_come(hands: Hands) -> 
     assert hands.take().task.attempt == 2
 
 
+STANDS = {"state": "running", "container": "c1", "exit_code": None}
+
+
+@pytest.mark.parametrize("how", ["drained", "store_unavailable", "died"])
+def test_what_stands_on_a_host_that_is_about_to_come_back_is_left_to_it_for_a_while(hands: Hands, how: str) -> None:
+    _, claim = hands.verifying(["a"])
+    task, store = claim.task.id, hands.store
+    store.ledger.execution(task, 1, store.ledger.next_execution(task, 1), **STANDS)
+    if how == "died":
+        assert store.tasks.revoke("w1", Reason("worker_lost", "It died.")) == [task]
+    else:
+        hands.interrupt(claim, Reason(how, "…"), free=how == "drained")
+    hands.make_due()
+    assert hands.claim("w2", host="h2") is None
+    again = hands.take("w3", host="h1")
+    assert again.task.attempt == 2
+    hands.interrupt(again, Reason("drained", "…"), free=True)
+    hands.make_due()
+    with store.database.write() as connection:
+        connection.execute(text("UPDATE executions SET kept_until = kept_until - 30"))
+    assert hands.take("w2", host="h2").task.attempt == 3
+
+
+@pytest.mark.parametrize("how", ["engine_unavailable", "silent", "nothing stands"])
+def test_what_nobody_is_about_to_go_on_with_is_taken_by_any_host_at_once(hands: Hands, how: str) -> None:
+    _, claim = hands.verifying(["a"])
+    task, store = claim.task.id, hands.store
+    if how == "silent":
+        store.ledger.execution(task, 1, store.ledger.next_execution(task, 1), **STANDS)
+        store.tasks.renew(task, 1, 0.0)
+        assert store.tasks.expire(task, 1, 1)
+    elif how == "engine_unavailable":
+        store.ledger.execution(task, 1, store.ledger.next_execution(task, 1), **STANDS)
+        hands.interrupt(claim, Reason(how, "…"))
+    else:
+        hands.interrupt(claim, Reason("drained", "…"), free=True)
+    hands.make_due()
+    assert hands.take("w2", host="h2").task.attempt == 2
+
+
 # ---- leases ----
 
 
