@@ -196,14 +196,16 @@ def sweeper(config: Path | None) -> None:
     """
     from jobs.adapters.sql_store import Store
     from jobs.compose import build_doorbell
-    from jobs.host import build_cleanup, build_runtime
+    from jobs.host import build_cleanup, build_runtime, host_name
+    from jobs.housekeeping import build_housekeeping
     from jobs.sweeper import Sweeper
 
     settings = current_settings(config)
     configure_logging()
     store = Store.open(settings.server.database_url)
     cleanup = build_cleanup(settings, store, build_runtime(settings))
-    one = Sweeper(store, build_doorbell(settings), cleanup, lease=settings.server.lease)
+    house = build_housekeeping(settings, store, host=host_name(settings))
+    one = Sweeper(store, build_doorbell(settings), cleanup, lease=settings.server.lease, housekeeping=house.tidy)
     signal.signal(signal.SIGTERM, lambda *_: one.stop.set())
     signal.signal(signal.SIGINT, lambda *_: one.stop.set())
     one.work()

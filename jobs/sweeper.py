@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import structlog
@@ -13,11 +13,13 @@ from jobs.adapters.rq_doorbell import RqDoorbell
 from jobs.adapters.sql_store import Store
 from jobs.cleanup import Cleanup
 from jobs.flag import Flag
+from jobs.keeping import Done
 from runner.errors import InfraError, StoreUnavailable
 
 PASS_SECONDS = 1.0
 RING_AGAIN_SECONDS = 5.0
 CLEANUP_SECONDS = 10.0
+HOUSEKEEPING_SECONDS = 120.0
 
 log = structlog.get_logger(__name__)
 
@@ -49,8 +51,18 @@ def expired(seen: dict[int, Sighting], now: float, lease: float) -> list[tuple[i
 class Sweeper:
     """Expired leases → interrupted; due → queued; queued but not ringing → ring; what is over → cleaned up."""
 
-    def __init__(self, store: Store, doorbell: RqDoorbell, cleanup: Cleanup, *, lease: float) -> None:
+    def __init__(
+        self,
+        store: Store,
+        doorbell: RqDoorbell,
+        cleanup: Cleanup,
+        *,
+        lease: float,
+        housekeeping: Callable[[], Iterator[Done]] = lambda: iter(()),
+    ) -> None:
+        """Take the parts; `housekeeping` parts with what this host and the records need no more, and tells of it."""
         self._store, self._doorbell, self._cleanup, self._lease = store, doorbell, cleanup, lease
+        self._housekeeping = housekeeping
         self._seen: dict[int, Sighting] = {}
         self._postponed: dict[int, float] = {}
         self._next_look = 0.0
@@ -62,19 +74,32 @@ class Sweeper:
         # A thread of its own: a Docker engine or a database that hangs must not hold up the leases.
         cleaner = threading.Thread(target=self._clean_on, name="cleaner", daemon=True)
         cleaner.start()
+        # And another one: an image takes its time to be removed, and a mirror to be packed anew.
+        housekeeper = threading.Thread(target=self._keep_house, name="housekeeper", daemon=True)
+        housekeeper.start()
         while not self.stop.wait(PASS_SECONDS):
             try:
                 self.sweep()
             except StoreUnavailable as error:
                 self._seen = {}  # nobody could renew meanwhile: everyone gets a whole lease again
                 log.error("sweeper.store_away", error=error.text)
-            if not cleaner.is_alive() and not self.stop.is_set():
-                raise RuntimeError("the cleaner ended")  # a bug: its trace is in the log, the supervisor starts anew
+            for thread in (cleaner, housekeeper):
+                if not thread.is_alive() and not self.stop.is_set():
+                    # a bug: its trace is in the log, the supervisor starts anew
+                    raise RuntimeError(f"the {thread.name} ended")
 
     def _clean_on(self) -> None:
         while not self.stop.wait(PASS_SECONDS):
             try:
                 self.clean()
+            except StoreUnavailable as error:
+                log.error("sweeper.store_away", error=error.text)
+
+    def _keep_house(self) -> None:
+        while not self.stop.wait(HOUSEKEEPING_SECONDS):
+            try:
+                for done in self._housekeeping():
+                    log.info("housekeeping.removed", what=done.what, name=done.name, why=done.why)
             except StoreUnavailable as error:
                 log.error("sweeper.store_away", error=error.text)
 

@@ -9,6 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from jobs.adapters.sql_engine import Database, open_engine
 from jobs.adapters.sql_inside import SqlInside
+from jobs.adapters.sql_keeping import SqlKeeping
 from jobs.adapters.sql_ledger import SqlLedger
 from jobs.adapters.sql_plan import SqlPlan
 from jobs.adapters.sql_runs import SqlRuns
@@ -31,6 +32,7 @@ class Store:
         self.ledger = SqlLedger(database)
         self.inside = SqlInside(database)
         self.workers = SqlWorkers(database)
+        self.keeping = SqlKeeping(database)
 
     @classmethod
     def open(cls, url: str) -> Store:

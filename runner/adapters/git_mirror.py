@@ -119,6 +119,16 @@ class GitMirror:
         if commit is None:
             raise RepositoryUnavailable(f"Commit {sha[:12]} is gone from {self._remote.shown}.")
 
+    def tend(self, *, older_than: float, repack: bool) -> int:
+        """Remove what killed gits left, and with `repack` what nothing has held for two weeks; gives the bytes.
+
+        Does nothing while somebody fetches. Raises RepositoryUnavailable when the mirror is damaged.
+        """
+        try:
+            return self._store.tend(older_than=older_than, repack=repack)
+        except GitFailed as error:
+            raise self._damaged(error.reason) from None
+
     def read_file(self, sha: str, path: str, *, limit: int = 262_144) -> bytes | None:
         """Give a regular file of the commit (see Mirror.read_file)."""
         sha = _full(sha)

@@ -8,7 +8,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -29,6 +29,8 @@ _LOCAL: Final = 60.0
 """Seconds for a command that reads the mirror only: a listing of a million files takes 10."""
 _PACKS: Final = 50
 """Packs before they, and refs, are rolled up: above that each look-up of an object costs noticeably more."""
+_UNHELD: Final = "2.weeks.ago"
+_UNPACK: Final = f"--unpack-unreachable={_UNHELD}"
 _KNOWN: Final = 10_000
 """Descriptions of commits kept in memory, about 5 MB."""
 
@@ -140,6 +142,37 @@ class GitStore:
                 for roll_up in (["pack-refs", "--all"], ["repack", "-d", "-n", "-q", "--geometric=2"]):
                     self.git.run(roll_up, timeout=self._fetch_timeout, keep_open=lock)
 
+    def tend(self, *, older_than: float, repack: bool) -> int:
+        """Remove what killed gits left in the object directory for longer than so many seconds; gives the bytes.
+
+        `repack`: drop, too, what no ref and no pin has held for two weeks; that takes minutes where the repository is
+        large, and the room of another copy of it. Does nothing while somebody fetches.
+        """
+        if not self.exists():
+            return 0
+        before = self._size()
+        try:
+            with disk_full_told(), self._locked(wait=False) as lock:
+                end = time.time() - older_than
+                for pattern in ("pack/tmp_*", "??/tmp_obj_*", "pack/.tmp-*"):
+                    for left in (self.path / "objects").glob(pattern):
+                        with suppress(FileNotFoundError):
+                            if left.stat().st_mtime < end:
+                                left.unlink()
+                if repack:
+                    for command in (["repack", "-A", "-d", "-n", "-q", _UNPACK], ["prune", f"--expire={_UNHELD}"]):
+                        self.git.run(command, timeout=self._fetch_timeout, keep_open=lock)
+        except GitTimedOut:
+            return 0
+        return max(0, before - self._size())
+
+    def _size(self) -> int:
+        size = 0
+        for path in (self.path / "objects").rglob("*"):
+            with suppress(FileNotFoundError):
+                size += path.stat().st_size
+        return size
+
     def _create(self) -> None:
         making = self.path.with_name(f".{self.path.name}.new")
         shutil.rmtree(making, ignore_errors=True)
@@ -156,12 +189,12 @@ class GitStore:
                 stale.unlink(missing_ok=True)
 
     @contextmanager
-    def _locked(self) -> Iterator[int]:
+    def _locked(self, *, wait: bool = True) -> Iterator[int]:
         """Hold the mirror's lock; it belongs to the open file, so it keeps threads apart as well as processes."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         lock = os.open(self.path.with_name(f".{self.path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            deadline = time.monotonic() + self._fetch_timeout
+            deadline = time.monotonic() + (self._fetch_timeout if wait else 0.0)
             while True:
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,0 +1,63 @@
+"""What the records say of things that are kept: which images and commits are needed, which outputs are referred to."""
+
+from __future__ import annotations
+
+import re
+
+from sqlalchemy import func, select
+
+from jobs.adapters.sql_engine import Database
+from jobs.adapters.sql_schema import attempts, legs, runs, steps
+
+_BUILT = re.compile(r"seatrial/build:[0-9a-f]{40}")
+
+
+class SqlKeeping:
+    """Read what is needed by whom, and record what was removed."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    def now(self) -> float:
+        """Give the store's time."""
+        with self._db.read() as connection:
+            return self._db.now(connection)
+
+    def images(self) -> dict[str, tuple[bool, float]]:
+        """Give the built images that our runs used: name → (needed by a living run, last use)."""
+        used: dict[str, tuple[bool, float]] = {}
+        end = func.coalesce(runs.c.finished_at, runs.c.created_at)
+        of_legs = select(legs.c.image.label("text"), end.label("at"), runs.c.cleaned_at).join(
+            runs, runs.c.id == legs.c.run
+        )
+        # A preparation that failed has used its image too, and only its step tells.
+        of_steps = select(steps.c.detail.label("text"), end.label("at"), runs.c.cleaned_at).join(
+            runs, runs.c.id == steps.c.run
+        )
+        queries = (
+            of_legs.where(legs.c.image.startswith("seatrial/build:")),
+            of_steps.where(steps.c.name == "image", steps.c.detail.contains("seatrial/build:")),
+        )
+        with self._db.read() as connection:
+            for query in queries:
+                for row in connection.execute(query):
+                    if (match := _BUILT.search(row.text)) is None:
+                        continue
+                    needed, at = used.get(match[0], (False, 0.0))
+                    used[match[0]] = (needed or row.cleaned_at is None, max(at, row.at))
+        return used
+
+    def living_commits(self) -> set[tuple[str, str]]:
+        """Give (project, commit) of all legs of runs that have not ended or not been cleaned up."""
+        with self._db.read() as connection:
+            query = select(runs.c.project, legs.c.commit).join(legs, legs.c.run == runs.c.id)
+            return {(row[0], row[1]) for row in connection.execute(query.where(runs.c.cleaned_at.is_(None)))}
+
+    def oldest_claim(self, host: str) -> float | None:
+        """Tell when the attempt began that has gone on for longest on a host; None when there is none."""
+        with self._db.read() as connection:
+            query = select(func.min(attempts.c.started_at)).where(
+                attempts.c.host == host, attempts.c.ended_at.is_(None)
+            )
+            found: float | None = connection.execute(query).scalar_one()
+            return found
