@@ -73,6 +73,7 @@ def looks_at_installation(settings: Settings) -> list[Look]:
     if git_version() is None:
         return looks
     looks += [("the Docker engine", lambda: _look_at_docker(settings)), ("Redis", lambda: _look_at_redis(settings))]
+    looks.append(("the disk floor", lambda: _look_at_room(settings)))
     looks += [(f"database {name}", partial(_look_at_database, settings, name)) for name in sorted(settings.databases)]
     looks += [(f"project {name}", partial(_look_at_project, settings, name)) for name in sorted(settings.projects)]
     return looks
@@ -135,6 +136,14 @@ def _look_at_docker(settings: Settings) -> list[Finding]:
     if root.is_absolute() and root.exists():
         found += judge_disk("docker, disk", disk(root, write=False))
     return found
+
+
+def _look_at_room(settings: Settings) -> list[Finding]:
+    from jobs.doctor_room import look_at_room
+    from jobs.floor import HostRoom
+    from runner.adapters.docker_engine import DockerEngine
+
+    return look_at_room(HostRoom(settings, lambda: DockerEngine(settings.server.docker_url, timeout=10.0).info()))
 
 
 def _look_at_store(settings: Settings) -> list[Finding]:

@@ -70,8 +70,6 @@ runs = Table(
     Column("finished_at", Float),
     Column("cleaning_until", Float),  # what is cleaned up now is not claimed before
     Column("cleaned_at", Float),
-    Column("expired_at", Float),  # from here on its outputs are not to be had
-    Column("outputs_removed_at", Float),
     Column("search", Text, nullable=False),
     Index("ix_runs_state_id", "state", "id"),
     Index("ix_runs_project_id", "project", "id"),
