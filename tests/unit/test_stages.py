@@ -110,7 +110,7 @@ def test_resume_uses_its_own_command_and_token(scripted: Maker) -> None:
 
 def test_a_full_disk_is_the_worlds_fault(scripted: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = scripted(fails_at("a"))
-    monkeypatch.setattr("runner.execution.host_is_full", lambda path: True)
+    monkeypatch.setattr("runner.fullness.host_is_full", lambda path: True)
     code, recorder = run(bench)
     assert code == "disk_full"
     assert recorder.units["a"] is UnitState.TODO
