@@ -91,6 +91,7 @@ def test_a_pass_expires_the_silent_queues_the_due_and_rings(twin: Hands) -> None
     assert twin.run(run).state is RunState.INTERRUPTED
     with twin.store.database.write() as connection:
         connection.exec_driver_sql("UPDATE tasks SET due_at = 0")
+    twin.worker()
     one.sweep()
     assert len(bell.rung) == 2
     one.sweep()
