@@ -36,6 +36,8 @@ from runner.adapters.postgres_rights import carry, drop_mappings, settings_of
 from runner.errors import DatabaseRefused, DatabaseUnavailable, SourceInUse
 from runner.model import Base
 
+LEAVING_SECONDS = 1.0  # a session that was just closed is listed for a moment
+
 BASES = """
 SELECT datname, shobj_description(oid, 'pg_database'), datallowconn, pg_database_size(oid) FROM pg_database
 WHERE datname LIKE 'seatrial\\_base\\_%%' AND pg_has_role(datdba, 'USAGE')
@@ -110,9 +112,11 @@ def bless(server: Server, *, owner: str | None, installation: str) -> Base:
         comment = value(connection, COMMENTS, database)
         if marker(comment) == PRODUCTION:
             require_marker(server, connection)
-        busy = sessions(connection, database)
-        if busy:
-            raise SourceInUse(in_use(connection, database))
+        until = time.monotonic() + LEAVING_SECONDS
+        while sessions(connection, database):
+            if time.monotonic() >= until:
+                raise SourceInUse(in_use(connection, database))
+            time.sleep(0.1)
         chosen, problems = judge(server, connection, owner)
         refusing = [problem for problem in problems if problem.refuses]
         if refusing:
