@@ -7,6 +7,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeVar
 
 import structlog
@@ -22,7 +23,7 @@ from runner import pipeline
 from runner.errors import BranchError, Cancelled, Drained, Fenced, InfraError, StoreUnavailable
 from runner.execution import Runtime
 from runner.model import Order, Prepared, Reason, TaskKind
-from runner.spec import parse_spec
+from runner.spec import Spec, parse_spec
 
 LISTEN_SECONDS = 5
 PRESENCE_SECONDS = 5.0
@@ -31,6 +32,11 @@ SHORT_SECONDS = 1.0  # between two looks for room, and for what could be adopted
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
+
+
+@lru_cache(64)  # a batch follows its preparation, and a run others of its branch
+def _parsed(text: str, source: str) -> Spec:
+    return parse_spec(text, source=source)
 
 
 @dataclass(frozen=True)
@@ -229,7 +235,7 @@ class Slot:
     def _order(self, claim: Claim) -> Order:
         task = claim.task
         live = self._steadily(lambda: self._store.ledger.live_execution(task.id))
-        spec = parse_spec(claim.spec_text, source=claim.spec_source)
+        spec = _parsed(claim.spec_text, claim.spec_source)
         if claim.database is not None and spec.database is not None:
             spec = spec.model_copy(update={"database": spec.database.model_copy(update={"source": claim.database})})
         return Order(

@@ -190,7 +190,7 @@ class Execution:
             on_step=self._on_step,
             on_failure=self._blame_the_world,
         )
-        self.finished, self.voided = follower.finished, follower.voided
+        self.finished, self.voided = follower.traces.finished, follower.traces.voided
         try:
             if not self.stands:
                 self._start(image, tree, units)
@@ -341,8 +341,8 @@ class Execution:
 
     def _keep_resume_point(self) -> None:
         """Keep what a script without units has written so far, with the last token that it gave."""
-        follower = self._follower
-        if follower is None or follower.units is not None or follower.last_token is None or self.finished:
+        traces = None if self._follower is None else self._follower.traces
+        if traces is None or traces.units is not None or traces.last_token is None or self.finished:
             return
         assert self._outputs is not None
         try:
@@ -350,5 +350,5 @@ class Execution:
         except (OutputRefused, LimitExceeded) as error:
             self.recorder.log(f"seatrial: the resume point cannot be kept: {error.text}\n".encode())
             return
-        self.recorder.resume_point(follower.last_token, output)
-        self.resume_point = (follower.last_token, output)
+        self.recorder.resume_point(traces.last_token, output)
+        self.resume_point = (traces.last_token, output)
