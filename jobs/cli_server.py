@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 import click
@@ -148,14 +149,15 @@ def _be_slot(settings: Settings, pool: str, instance: int, number: int) -> None:
     from jobs.adapters.sql_store import Store
     from jobs.compose import build_doorbell
     from jobs.floor import HostRoom
-    from jobs.host import build_runtime, host_name, installation, open_network
+    from jobs.host import SlotEngine, build_runtime, host_name, installation, open_network
     from jobs.worker import Place, Slot
     from runner.adapters.docker_engine import DockerEngine
 
     name = f"{host_name(settings)}-{slot_name(pool, instance, number)}"
     engine = DockerEngine(settings.server.docker_url)
+    reopen = partial(open_network, engine, settings, pool, instance, number)
     try:
-        network = open_network(engine, settings, pool, instance, number)
+        network = reopen()
     except ImageMissing:
         network = "none"  # the gateway image is not made yet: starts take longer, nothing else changes
     place = Place(
@@ -168,9 +170,9 @@ def _be_slot(settings: Settings, pool: str, instance: int, number: int) -> None:
         lease=settings.server.lease,
     )
     store = Store.open(settings.server.database_url)
-    room = HostRoom(settings, engine.info)
+    room, ready = HostRoom(settings, engine.info), SlotEngine(engine, network, reopen)
     runtime = build_runtime(settings, network=network)
-    one = Slot(place, store, build_doorbell(settings), runtime, lacking=room.lacking)
+    one = Slot(place, store, build_doorbell(settings), runtime, lacking=lambda: ready.lacking() or room.lacking())
 
     def drain(_number: int, _frame: object) -> None:
         if one.drain.is_set():

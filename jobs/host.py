@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import socket
+from collections.abc import Callable
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -12,11 +13,13 @@ from jobs.aside import Aside
 from jobs.cleanup import Cleanup
 from jobs.compose import Mirrors, build_objects
 from jobs.instances import Instance, is_alive, slot_name
+from jobs.run import NO_ENGINE
 from jobs.settings import Settings, host_environment
 from runner.adapters.docker_engine import DockerEngine
 from runner.adapters.postgres_clone import PostgresSource
 from runner.adapters.tree_cache import TreeCache
 from runner.door import GatewayDoor
+from runner.errors import EngineUnavailable, ImageMissing
 from runner.execution import Runtime
 from runner.images import BuildHost
 from runner.model import Container
@@ -136,6 +139,27 @@ def open_network(engine: DockerEngine, settings: Settings, pool: str, instance: 
     )
     engine.start(name)
     return f"container:{name}"
+
+
+class SlotEngine:
+    """A slot's engine as it is before each task. Its pause container may have ended with it, or been removed from outside.
+
+    `network`: what `reopen` gave at the start; `none` where there is no pause container.
+    """
+
+    def __init__(self, engine: DockerEngine, network: str, reopen: Callable[[], str]) -> None:
+        self._engine, self._reopen = engine, reopen
+        self._pause = network.removeprefix("container:")
+
+    def lacking(self) -> str | None:
+        """Tell why no container could start; None when one can, with the pause container made anew where it is gone."""
+        try:
+            state = self._engine.inspect(self._pause)
+            if self._pause != "none" and (state is None or state.status != "running"):
+                self._reopen()
+        except (EngineUnavailable, ImageMissing) as error:
+            return f"{NO_ENGINE}: {error.text.rstrip('.')}"
+        return None
 
 
 def close_dead_networks(engine: DockerEngine, settings: Settings, ours: Instance) -> None:

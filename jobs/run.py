@@ -75,6 +75,8 @@ OUTAGES = frozenset(
 OUTAGE_SECONDS = 6 * 3600.0
 # The process or the host that had the task is gone, or silent for longer than its lease.
 WORKER_LOST = "worker_lost"
+# How the shortage of a slot begins that could start no container; what it lacks otherwise is room on a disk.
+NO_ENGINE = "its Docker engine is not ready"
 
 
 class IllegalTransition(Exception):

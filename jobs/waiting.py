@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from jobs.run import Run, RunState, Task, TaskState, Worker
+from jobs.run import NO_ENGINE, Run, RunState, Task, TaskState, Worker
 from runner.model import TaskKind
 
 NAMED = 3  # runs that are told by their numbers
@@ -81,10 +81,16 @@ def _for_a_slot(queued: Sequence[Task], pool: PoolFacts) -> Waiting:
         return Waiting("slots_busy", text)
     short = {worker.host: worker.shortage for worker in free if worker.task is None and worker.shortage}
     if short and all(worker.task is not None or worker.shortage for worker in free):
-        hosts = " ".join(f"{host} is below its disk floor: {why}." for host, why in sorted(short.items()))
+        hosts = " ".join(_lacks(host, why) for host, why in sorted(short.items()))
         others = " The other slots are busy." if any(worker.task is not None for worker in free) else ""
+        if any(why.startswith(NO_ENGINE) for why in short.values()):
+            return Waiting("no_engine", f"No host takes new work. {hosts}{others} It begins when that is mended.")
         return Waiting("disk_low", f"No host takes new work. {hosts}{others} It begins when there is room again.")
     return Waiting("about_to_start", "A worker is about to take it.")
+
+
+def _lacks(host: str, why: str) -> str:
+    return f"{host}: {why}." if why.startswith(NO_ENGINE) else f"{host} is below its disk floor: {why}."
 
 
 def _with(runs: Sequence[int]) -> str:

@@ -86,7 +86,8 @@ class Host(Server):
     def installation(self) -> str:
         return installation(load_settings(self.config, {}))
 
-    def _workers(self) -> list[Json]:
+    def workers(self) -> list[Json]:
+        """List the slots of this host."""
         [pool] = self.get("/capacity")["pools"]
         return [worker for worker in pool["workers"] if worker["host"] == self.name]
 
@@ -94,7 +95,7 @@ class Host(Server):
         if self.up is not None and self.up.poll() is not None:
             raise AssertionError(f"`up` ended with exit code {self.up.returncode}:\n{self.tail()}")
         try:
-            found = {worker["pid"] for worker in self._workers()}
+            found = {worker["pid"] for worker in self.workers()}
         except httpx.TransportError:
             return False
         return len(found) == self.slots and found == {process.pid for process in self.processes("slot")}

@@ -94,14 +94,15 @@ def pair(pair_of_hosts: Pair, request: pytest.FixtureRequest) -> Iterator[Pair]:
         host.wait_clean(pair_of_hosts.sample)
 
 
-def submit(pair: Pair, lab: Repository) -> int:
+def submit(pair: Pair, lab: Repository, *, alone: bool = False) -> int:
     """Start a run on the first host, and the second host when both of its batches wait in their second unit."""
     lab.branch("halves", branch_files(SCRIPT, units=pair.units, more=DATABASE))
     run: int = pair.first.submit("lab", "halves")["id"]
     for unit in pair.units[1::2]:
         pair.first.wait_log(run, f"{unit} 002000\n")
     assert len(pair.first.workspaces(run)) == 2
-    pair.second.start()
+    if not alone:
+        pair.second.start()
     return run
 
 
@@ -165,6 +166,37 @@ def test_workers_that_died_or_drained_on_a_host_that_lives(pair: Pair, lab: Repo
     assert first.begun(run) == pair.units
     assert first.hosts(run) == [("first", "interrupted")] * 4 + [("first", "done")] * 2
     assert sorted(first.interruptions(run)) == ["drained"] * 2 + ["worker_lost"] * 2
+
+
+def test_b15_an_engine_that_is_restarted_under_its_workers(pair: Pair, lab: Repository) -> None:
+    """Without live-restore all containers end with it, those that the slots keep ready too: an interruption, no verdict."""
+    run = submit(pair, lab, alone=True)
+    first = pair.first
+    slots = {process.pid for process in first.processes("slot")}
+    first.docker_engine.kill()
+    first.docker_engine.start()
+    until(lambda: len(first.workspaces(run)) == 2, "both batches have new containers")
+    first.finish(run)
+    first.passes(run)
+    assert first.begun(run) == sorted([*pair.units, *pair.units[1::2]])
+    assert {code for code in first.interruptions(run) if code != "engine_unavailable"} == {"container_lost"}
+    assert "failed" not in first.states(run)
+    assert {process.pid for process in first.processes("slot")} == slots
+
+
+def test_a_host_without_its_engine_takes_no_new_work_and_says_so(pair: Pair, lab: Repository) -> None:
+    first = pair.first
+    lab.branch("short", branch_files("work() { :; }\neach\n", units=pair.units))
+    first.docker_engine.kill()
+    until(
+        lambda: all(str(worker["shortage"]).startswith("its Docker engine is not ready") for worker in first.workers()),
+        "the slots know that there is no engine",
+    )
+    run = first.submit("lab", "short")["id"]
+    assert first.run(run)["waiting"]["code"] == "no_engine"
+    first.docker_engine.start()
+    first.passes(run)
+    assert first.interruptions(run) == []
 
 
 OPAQUE = """\

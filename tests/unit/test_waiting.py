@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from jobs.run import Leg, Run, RunState, Task, TaskState, UnitCounts, Worker
+from jobs.run import NO_ENGINE, Leg, Run, RunState, Task, TaskState, UnitCounts, Worker
 from jobs.waiting import PoolFacts, Waiting, why_not_running
 from runner.model import Reason, TaskKind
 
@@ -110,6 +110,20 @@ def test_a_run_waits_for_room_on_the_hosts_that_are_free() -> None:
     found = ask(pool(low, slot(2, 120)))
     assert found is not None
     assert found.text.endswith("the reserve is 1 GiB. The other slots are busy. It begins when there is room again.")
+
+
+def test_a_run_waits_for_an_engine() -> None:
+    away = replace(slot(1), shortage=f"{NO_ENGINE}: It does not answer")
+    found = ask(pool(away))
+    assert found == Waiting(
+        "no_engine",
+        "No host takes new work. host-a: its Docker engine is not ready: It does not answer. It begins when that is "
+        "mended.",
+    )
+    low = replace(slot(2), host="host-b", shortage="200 MiB free")
+    found = ask(pool(away, low))
+    assert found is not None
+    assert (found.code, "host-b is below its disk floor: 200 MiB free." in found.text) == ("no_engine", True)
 
 
 def test_a_host_with_room_takes_what_another_cannot() -> None:
