@@ -6,6 +6,7 @@ host's engine, loaded once a session into a template whose layers the engines sh
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 import shutil
@@ -31,6 +32,7 @@ CGROUPS = Path("/sys/fs/cgroup")
 SHIM_SOCKETS = Path("/run/containerd/s")
 NAMESPACE = "moby"
 START_SECONDS = 60.0
+_LIBC = ctypes.CDLL(None)
 
 CONTAINERD = """\
 version = 2
@@ -83,7 +85,7 @@ class PrivateEngine:
         with (self.root / f"{words[0]}.log").open("ab") as log:
             return subprocess.Popen(
                 words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=os.environ | {"PATH": path},
-                start_new_session=True,
+                start_new_session=True, preexec_fn=_end_with_parent,
             )  # fmt: skip
 
     def runs(self) -> bool:
@@ -172,6 +174,11 @@ class PrivateEngine:
         return found
 
 
+def _end_with_parent() -> None:
+    """Let the kernel end this process when the tests were killed."""
+    _LIBC.prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
+
+
 def _is_zombie(pid: int) -> bool:
     """Tell whether a process has ended, though nobody has asked how."""
     try:
@@ -206,6 +213,7 @@ def engine_template(docker_engine: DockerEngine) -> Iterator[Path]:
         subprocess.run(load, stdin=save.stdout, check=True, capture_output=True)
     assert save.returncode == 0
     engine.stop()
+    engine.lose_power()
     yield engine.root / "data"
     engine.remove()
 
