@@ -119,6 +119,7 @@ class Sweeper:
 
     def clean(self) -> None:
         """Do one pass over what is over."""
+        self._store.database.write_back()
         now = time.monotonic()
         runs = self._store.runs.to_clean()
         self._postponed = {run: until for run, until in self._postponed.items() if until > now}

@@ -17,12 +17,12 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from hands import WORLD, Hands
-from sqlalchemy import inspect, text
+from sqlalchemy import inspect, select, text
 
 from jobs.adapters.embedded_postgres import EmbeddedPostgres
 from jobs.adapters.sql_engine import Database, open_engine
 from jobs.adapters.sql_look import known_revisions
-from jobs.adapters.sql_schema import metadata
+from jobs.adapters.sql_schema import metadata, runs
 from jobs.adapters.sql_store import MIGRATIONS, Store
 from jobs.run import RunFilter, RunState, Verdict
 from runner.errors import Conflict, Fenced, StoreUnavailable
@@ -244,6 +244,24 @@ def test_migrations_make_what_the_tables_say(empty_url: str) -> None:
             made = connection.execute(text("SELECT sql FROM sqlite_master WHERE name IN ('runs', 'tasks', 'events')"))
             assert all("AUTOINCREMENT" in sql for (sql,) in made)
             assert connection.execute(text("PRAGMA journal_mode")).scalar_one() == "wal"
+    store.close()
+
+
+def test_the_journal_is_written_back_beside_readers_and_writers(empty_url: str) -> None:
+    store = Store.open(empty_url)
+    with store.database.read() as reader:
+        reader.execute(select(runs.c.id)).all()
+        store.mark("a1b2c3")
+        store.database.write_back()
+        assert reader.execute(select(runs.c.id)).all() == []
+    store.database.write_back()
+    if store.database.is_sqlite:
+        path = Path(empty_url.removeprefix("sqlite:///"))
+        alone = path.with_name("alone.db")
+        alone.write_bytes(path.read_bytes())  # without its journal
+        found = Store.open(f"sqlite:///{alone}")
+        assert found.mark("other") == "a1b2c3"
+        found.close()
     store.close()
 
 
