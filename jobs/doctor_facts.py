@@ -28,7 +28,7 @@ from jobs.doctor import (
     judge_redis,
     judge_store,
 )
-from jobs.doctor_objects import judge_objects
+from jobs.doctor_objects import judge_directory, judge_objects
 from runner.errors import InfraError, NotFound, SeatrialError, SpecError
 from runner.quota import NoQuota, try_out
 
@@ -107,8 +107,14 @@ def _look_at_disk_limit(home: Path) -> Finding:
 
 
 def _look_at_objects(settings: Settings) -> list[Finding]:
+    directory, url = settings.server.object_store, settings.server.database_url
     if settings.objects is None:
-        return judge_disk("object store", disk(settings.server.object_store, write=True))
+        found = judge_disk("object store", disk(directory, write=True))
+        if not url.startswith("sqlite:"):
+            from jobs.adapters.sql_look import hosts
+
+            found += judge_directory(str(directory), hosts(url))
+        return found
     from jobs.adapters.s3_look import look
     from jobs.adapters.s3_objects import S3Objects
     from jobs.compose import build_objects

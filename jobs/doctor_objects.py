@@ -52,3 +52,12 @@ def judge_objects(facts: ObjectsFacts) -> list[Finding]:
         remedy = f"Allow s3:DeleteObject below doctor/, or remove {facts.place}/doctor/ now and then."
         found.append(Finding(f"{WHAT}, deletion", Level.WARNING, text, remedy))
     return found
+
+
+def judge_directory(path: str, hosts: tuple[str, ...]) -> list[Finding]:
+    """Judge a directory that several hosts keep their outputs in: each has its own, unless they mount one."""
+    if len(hosts) < 2:
+        return []
+    text = f"{', '.join(hosts)} share the records, and keep outputs and logs in a directory each ({path})"
+    remedy = "Name one bucket on all of them: [objects] url. A network file system that all have there works too."
+    return [Finding(f"{WHAT}, hosts", Level.WARNING, text, remedy)]

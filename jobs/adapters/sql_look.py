@@ -81,3 +81,20 @@ def _look_server(url: URL) -> StoreFacts:
     finally:
         engine.dispose()
     return StoreFacts(shown, f"PostgreSQL {version}", None if revision is None else str(revision), known_revisions())
+
+
+def hosts(url: str) -> tuple[str, ...]:
+    """Name the hosts whose workers the store knows; empty when it cannot be asked. Changes nothing."""
+    try:
+        engine = open_engine(url)
+    except ArgumentError:
+        return ()
+    try:
+        with engine.connect() as connection:
+            if not inspect(connection).has_table("workers"):
+                return ()
+            return tuple(connection.scalars(text("SELECT DISTINCT host FROM workers ORDER BY host")))
+    except SQLAlchemyError:
+        return ()  # what is wrong with it, the look at the store tells
+    finally:
+        engine.dispose()

@@ -25,6 +25,8 @@ from fixtures_s3 import UNSET, S3Server
 
 from jobs.adapters.s3_look import look
 from jobs.adapters.s3_objects import Bucket, S3Objects
+from jobs.adapters.sql_schema import workers
+from jobs.adapters.sql_store import Store
 from jobs.doctor import Level
 from jobs.doctor_facts import looks_at_installation
 from jobs.doctor_objects import judge_objects
@@ -352,6 +354,20 @@ def test_the_doctor_looks_where_the_settings_say(
     settings = load_settings(config, {"HOME": str(tmp_path)})
     [finding] = next(look() for what, look in looks_at_installation(settings) if what == "the object store")
     assert (finding.level, f"s3://{s3_bucket}" in finding.text) == (Level.OK, True)
+
+
+def test_the_doctor_names_hosts_that_share_records_and_no_objects(tmp_path: Path, postgres_store: Store) -> None:
+    url = postgres_store.database.engine.url.render_as_string(hide_password=False)
+    settings = load_settings(None, {"HOME": str(tmp_path), "SEATRIAL_DATABASE_URL": url})
+    look = next(look for what, look in looks_at_installation(settings) if what == "the object store")
+    with postgres_store.database.write() as connection:
+        connection.execute(workers.delete())
+    for number, host in enumerate(("one", "one", "two")):
+        assert [finding.what for finding in look() if finding.what == "object store, hosts"] == []
+        postgres_store.workers.register(name=f"w{number}", host=host, pool="local", pid=1)
+    [finding] = [finding for finding in look() if finding.what == "object store, hosts"]
+    assert finding.level is Level.WARNING
+    assert finding.text.startswith("one, two share the records")
 
 
 # ---- the process ----
