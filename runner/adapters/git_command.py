@@ -175,7 +175,7 @@ class GitRunner:
                 while selector.get_map():
                     ready = selector.select(max(0.0, deadline - time.monotonic()))
                     if not ready or time.monotonic() > deadline:
-                        raise GitTimedOut(f"it did not answer within {timeout:.2g} s", name)
+                        raise GitTimedOut(f"it did not answer within {round(timeout, 1):g} s", name)
                     for key, _ in ready:
                         chunk = os.read(key.fd, 1 << 16)
                         if not chunk:
@@ -192,7 +192,7 @@ class GitRunner:
             try:
                 process.wait(max(0.1, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
-                raise GitTimedOut(f"it did not answer within {timeout:.2g} s", name) from None
+                raise GitTimedOut(f"it did not answer within {round(timeout, 1):g} s", name) from None
             ended = True
         finally:
             if not ended:
