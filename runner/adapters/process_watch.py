@@ -23,18 +23,26 @@ class ProcessWatch:
         """Watch process `pid` of the container with this id; None when this host's process table does not show it so.
 
         It does not where the engine or the worker has a process table of its own. Raises ProcessLookupError when there
-        is no such process.
+        is no such process, or one that has ended and that nobody has waited for yet.
         """
         try:
-            descriptor = os.pidfd_open(pid)
-            # After it was opened: the number may have been given to another process before, but not since.
-            if container in Path(f"/proc/{pid}/cgroup").read_text():
-                return cls(descriptor)
+            watch = cls(os.pidfd_open(pid))
         except ProcessLookupError:
             raise
-        except OSError:  # no /proc, or no such call
+        except OSError:  # no such call
             return None
-        os.close(descriptor)
+        try:
+            # After it was opened: the number may have been given to another process before, but not since.
+            found = container in Path(f"/proc/{pid}/cgroup").read_text()
+        except OSError:  # no /proc, or it ends at this moment
+            found = False
+        # Asked last: what ends loses its control group before it is waited for.
+        if watch.gone(0):
+            watch.close()
+            raise ProcessLookupError(f"process {pid} has ended")
+        if found:
+            return watch
+        watch.close()
         return None
 
     def gone(self, seconds: float) -> bool:

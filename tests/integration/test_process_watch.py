@@ -71,3 +71,13 @@ def test_a_process_that_is_not_the_containers_proves_nothing(docker_engine: Dock
     other = DockerEngine()
     assert other.watch(replace(running, pid=gone.pid)) is None, "it may have a process table of its own"
     other.close()
+
+
+def test_an_ended_process_that_nobody_waited_for_is_none() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    ended = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+    with pytest.raises(ProcessLookupError):
+        ProcessWatch.open(ended.pid, "any")
+    assert len(os.listdir("/proc/self/fd")) == before
+    ended.wait()
