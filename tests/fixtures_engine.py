@@ -238,16 +238,17 @@ def engines(engine_template: Path) -> Iterator[Engines]:
 
 
 class SocketRoad:
-    """A Unix socket that leads to an engine; it can be cut, hang, or lose the answer to one request."""
+    """A Unix socket that leads to an engine; it can be cut, hang, break at one request, or lose the answer to it."""
 
     def __init__(self, target: Path, at: Path) -> None:
         self.url = f"unix://{at}"
-        self.lost = threading.Event()
+        self.lost, self.broke = threading.Event(), threading.Event()
         self._target = str(target)
         self._open = threading.Event()
         self._open.set()
         self._up = True
         self._lose: bytes | None = None
+        self._break: bytes | None = None
         self._pairs: set[socket.socket] = set()
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(at))
@@ -275,6 +276,11 @@ class SocketRoad:
         """Bring the next request that begins so to the engine, and its answer to nobody."""
         self._lose = request
         self.lost.clear()
+
+    def break_at(self, request: bytes) -> None:
+        """End the connection at the next request that begins so, before it reaches the engine."""
+        self.broke.clear()
+        self._break = request
 
     def close(self) -> None:
         self._up = False
@@ -313,6 +319,12 @@ class SocketRoad:
         try:
             while data := one.recv(65536):
                 self._open.wait()
+                if asking and self._break is not None and data.startswith(self._break):
+                    self._break = None
+                    self.broke.set()
+                    with suppress(OSError):
+                        one.shutdown(socket.SHUT_RDWR)
+                    return
                 if asking and self._lose is not None and data.startswith(self._lose):
                     self._lose = None
                     deaf.set()

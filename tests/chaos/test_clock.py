@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -48,7 +47,7 @@ def test_b22_clock_of_a_worker_is_an_hour_off(server: Server, off: int, tmp_path
     log = (tmp_path / "worker.log").open("wb")
     words = [sys.executable, "-m", "jobs.cli", "--config", str(server.config), "worker"]
     (tmp_path / "sitecustomize.py").write_text(SHIFT.format(off=off))
-    around = os.environ | {"PYTHONPATH": str(tmp_path)}
+    around = server._environment() | {"PYTHONPATH": str(tmp_path)}
     worker = subprocess.Popen([*words, "--slots", "1"], stdout=log, stderr=log, env=around, start_new_session=True)
     try:
         run = server.submit("lab", "turns")["id"]

@@ -13,11 +13,12 @@ import docker
 import httpx
 import psutil
 from fixtures_git import Repository
-from fixtures_server import Server, branch_files, kill, until
+from fixtures_server import PATIENCE, Server, branch_files, kill, until
 
 LONG = bool(os.environ.get("SEATRIAL_CHAOS_LONG"))
 TRIVIAL = branch_files("work() { :; }\neach\n", units=["u1"])
 CLIENTS = 20
+WAIT = 600.0 if LONG else PATIENCE
 
 
 def submit(server: Server, note: str, count: int, *, priority: bool = False) -> list[int]:
@@ -75,7 +76,7 @@ def test_a01_a08_many_runs_from_many_clients(server: Server, lab: Repository) ->
             for slot in slots:
                 slot.resume()
         for run in runs:
-            server.passes(run, timeout=600.0)
+            server.passes(run, timeout=WAIT)
     assert len(set(runs)) == count
     listed: list[int] = []
     answer = server.get("/runs", text="many at once", limit=100)
@@ -133,7 +134,7 @@ def test_a07_many_short_runs_with_kills(server: Server, lab: Repository) -> None
     for number, run in enumerate(submit(server, "soak", 200 if LONG else 16)):
         if number % 4 == 1 and (slots := server.processes("slot")):
             kill(chance.choice(slots))
-        server.passes(run, timeout=600.0)
+        server.passes(run, timeout=WAIT)
     server.wait_ready()
     server.wait_clean()
     until(lambda: grown(steady, before) is None, lambda: f"files are given back: {grown(steady, before)}", timeout=30.0)

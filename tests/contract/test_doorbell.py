@@ -193,7 +193,7 @@ def test_nobody_there_is_told_by_the_answer(tmp_path: Path) -> None:
     assert bell.ping() is None
 
 
-def test_a_killed_redis_is_heard_again_when_it_is_back(valkey: Valkey) -> None:
+def test_b09_a_killed_redis_is_heard_again_when_it_is_back(valkey: Valkey) -> None:
     bell = valkey.bell()
     bell.ring("local")
     assert bell.listen("local", seconds=1) is True

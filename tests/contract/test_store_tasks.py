@@ -176,7 +176,7 @@ def everything(hands: Hands) -> dict[str, list[Any]]:
 
 @pytest.mark.parametrize("write", WRITES)
 @pytest.mark.parametrize("world", ["taken over", "waiting", "ended"])
-def test_a_stale_attempt_can_write_nothing(hands: Hands, write: str, world: str) -> None:
+def test_b07_a_stale_attempt_can_write_nothing(hands: Hands, write: str, world: str) -> None:
     _, stale = hands.verifying(["a", "b"])
     hands.store.ledger.execution(stale.task.id, 1, 1, state="running", container="c", exit_code=None)
     hands.mark(stale, "b")

@@ -18,6 +18,7 @@ from jobs.adapters.s3_objects import Bucket, S3Objects
 from runner.adapters.docker_engine import DockerEngine
 from runner.errors import InfraError
 from runner.model import Container, Order, UnitState
+from runner.workspace import Workspace
 
 # The SDK forgets to close a socket that it could not connect.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
@@ -71,6 +72,16 @@ def bench_on(tmp_path: Path) -> Iterator[Callable[..., Bench]]:
     gc.collect()
 
 
+# The last unit waits for the test.
+GATED = SCRIPT.replace(
+    'echo "begin $u"', '[ $u != f ] || until [ -e /seatrial/io/go ]; do sleep 0.02; done; echo "begin $u"'
+)
+
+
+def open_gate(bench: Bench) -> None:
+    (Workspace(bench.runtime.executions / bench.container()).io / "go").touch()
+
+
 def begun(recorder: MemoryRecorder) -> list[str]:
     return [line.removeprefix("begin ") for line in recorder.said().splitlines() if line.startswith("begin ")]
 
@@ -96,13 +107,15 @@ def test_b14_dockerd_killed_with_live_restore(engine: PrivateEngine, bench_on: C
     engine.live_restore = True
     engine.start()
     bench = bench_on(engine.url)
-    order = bench.order(SCRIPT, UNITS)
+    order = bench.order(GATED, UNITS)
     recorder = bench.recorder(order)
     running = bench.begin(order, recorder)
     running.wait_for("line b 5\n")
     engine.kill()
+    running.wait_for("the Docker engine does not answer")
     running.wait_for("line c 5\n")  # while there is no engine
     engine.start()
+    open_gate(bench)
     outcome = running.end()
     assert outcome.code == "done", outcome.why
     assert begun(recorder) == list(UNITS)
@@ -211,12 +224,15 @@ def test_b16_connections_that_are_cut_again_and_again(
     """Nothing is read from a connection that stays: the log is whole, and no end is taken for one that was not."""
     road = SocketRoad(engine.socket, tmp_path / "road.sock")
     bench = bench_on(road.url, timeout=1.5)
-    order = bench.order(SCRIPT, UNITS)
+    order = bench.order(GATED, UNITS)
     recorder = bench.recorder(order)
     running = bench.begin(order, recorder)
-    for unit in UNITS[1:]:
+    for unit in UNITS[1:-1]:
         running.wait_for(f"line {unit} 1\n")
         road.blink()
+    road.break_at(b"GET /v1.41/containers/")  # and in the middle of a question
+    assert road.broke.wait(30)
+    open_gate(bench)
     outcome = running.end()
     assert outcome.code == "done", outcome.why
     assert begun(recorder) == list(UNITS)

@@ -11,6 +11,7 @@ import psutil
 from fixtures_bench import BASE, Bench, MemoryRecorder
 
 from runner.model import UnitState
+from runner.traces import LOG_READ
 
 
 def printed(recorder: MemoryRecorder) -> bytes:
@@ -36,12 +37,13 @@ class Counting(MemoryRecorder):
 
     def __init__(self, units: dict[str, UnitState]) -> None:
         super().__init__(units)
-        self.size, self.digest = 0, hashlib.sha256()
+        self.size, self.digest, self.largest = 0, hashlib.sha256(), 0
 
     def log(self, data: bytes, *, source: tuple[int, int] | None = None) -> None:
         if source is not None:
             data = re.sub("── run.*\n".encode(), b"", data)
             self.size += len(data)
+            self.largest = max(self.largest, len(data))
             self.digest.update(data)
 
 
@@ -63,6 +65,7 @@ def test_a05_a_line_of_50_mb_costs_no_memory(bench: Bench) -> None:
     assert running.end().code == "done"
     assert recorder.size == 50_000_001
     assert recorder.digest.hexdigest() == hashlib.sha256(b"x" * 50_000_000 + b"\n").hexdigest()
+    assert recorder.largest <= LOG_READ, "it is read in pieces, however long it is"
     assert highest - before < 50 << 20, f"{(highest - before) >> 20} MiB"
 
 

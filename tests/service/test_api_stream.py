@@ -194,7 +194,7 @@ def test_too_many_viewers_are_told(site: Site, app: Flask) -> None:
         stream.close()
 
 
-def test_one_reader_serves_all_viewers(site: Site, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a06_one_reader_serves_all_viewers(site: Site, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     run = site.submit()
     claim = site.claim()
     other = site.submit()
