@@ -16,6 +16,7 @@ SECTIONS = {
         "logs": ("jobs.cli_files:logs", "Write a run's log, byte by byte as the branch wrote it."),
         "units": ("jobs.cli_runs:units", "List a run's units."),
         "output": ("jobs.cli_files:output", "Fetch a unit's output, or all of a run as an archive."),
+        "diff": ("jobs.cli_diff:diff", "Compare two local files or directories, as a compare run does."),
         "resume": ("jobs.cli_runs:resume", "Go on with a run at its first unfinished unit."),
         "cancel": ("jobs.cli_runs:cancel", "End a run."),
         "rerun": ("jobs.cli_runs:rerun", "Run the same commit again from its beginning, as a new run."),

@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 
 from jobs.cli_client import json_option
-from jobs.cli_common import EXIT_USAGE, Failure, current_settings, pass_config
-from jobs.cli_show import columns, plain, say_json, say_lines
+from jobs.cli_common import EXIT_USAGE, Failure, current_settings, pass_config, problem_line
+from jobs.cli_show import columns, say_json, say_lines
 from jobs.settings import find_settings_file, host_environment, settings_json_schema
 from runner.errors import Problem, SpecError
 from runner.spec import parse_spec, spec_json_schema
@@ -48,13 +48,6 @@ def spec_check(file: str, *, as_json: bool) -> None:
         click.get_current_context().exit(EXIT_USAGE)
     if not as_json:
         click.echo(f"{file} is valid.")
-
-
-def problem_line(file: str, problem: Problem) -> str:
-    """Write a problem as compilers do, so that editors find the place."""
-    place = file if problem.line is None else f"{file}:{problem.line}"
-    given = "" if problem.value is None else f" (given: {problem.value})"
-    return plain(f"{place}: {problem.key}: {problem.message}{given}")
 
 
 @spec.command("schema")

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jobs.cli_show import plain
+from runner.errors import Problem
+
 if TYPE_CHECKING:
     from jobs.settings import Settings
 
@@ -45,3 +48,10 @@ def current_settings(config: Path | None) -> Settings:
         return settings_from_process(config)
     except SettingsError as error:
         raise Failure(error.text, EXIT_USAGE) from None
+
+
+def problem_line(file: str, problem: Problem) -> str:
+    """Write a problem as compilers do, so that editors find the place."""
+    place = file if problem.line is None else f"{file}:{problem.line}"
+    given = "" if problem.value is None else f" (given: {problem.value})"
+    return plain(f"{place}: {problem.key}: {problem.message}{given}")

@@ -93,11 +93,25 @@ class Timeouts(_Table):
     stall: Annotated[float, _TIMEOUT] = Field(1_200.0, description="no output and no finished unit (default 20m)")
 
 
-class Tolerance(_Table):
-    """How far two numbers may be apart and still be called equal."""
+class ColumnTolerance(_Table):
+    """How far the numbers of one column may be apart; it holds in place of the general one."""
 
     absolute: float = Field(0.0, ge=0, description="largest difference, 0 or more")
     relative: float = Field(0.0, ge=0, description="largest difference as a part of the larger number, 0 or more")
+
+
+class Tolerance(_Table):
+    """How far two numbers may be apart and still be called equal: it is enough when one of both limits is kept."""
+
+    absolute: float = Field(0.0, ge=0, description="largest difference, 0 or more")
+    relative: float = Field(0.0, ge=0, description="largest difference as a part of the larger number, 0 or more")
+    columns: dict[Text, ColumnTolerance] = Field({}, description="columns with limits of their own")
+
+
+def _delimiter(text: str) -> str:
+    if len(text) != 1 or not text.isascii() or text in '"\r\n\0':
+        raise ValueError("must be one ASCII character, and neither a quote nor a line end")
+    return text
 
 
 class Rule(_Table):
@@ -108,6 +122,16 @@ class Rule(_Table):
     tolerance: Tolerance = Field(Tolerance(), description="how far numbers may be apart")
     ignore: Texts = Field((), description="columns that are left out")
     order: bool = Field(False, description="whether the order of rows matters")
+    lenient: tuple[Literal["numbers", "dates", "nulls", "text"], ...] = Field(
+        (), description="what may be written otherwise (1.0 and 1.00): numbers, dates, nulls, text"
+    )
+    header: bool = Field(True, description="whether the first record names the columns (default true)")
+    delimiter: Annotated[str, AfterValidator(_delimiter)] | None = Field(
+        None, description="one character between cells (default: a tab in .tsv, else found)"
+    )
+    encoding: Literal["utf-8", "cp932"] | None = Field(
+        None, description="utf-8 or cp932 (default: UTF-8, and CP932 where that cannot be)"
+    )
 
 
 class Latency(_Table):
@@ -206,12 +230,12 @@ def parse_spec(text: str | bytes, *, source: str) -> Spec:
     try:
         document = Document(text)
     except YamlRefused as error:
-        raise _invalid(source, [error.problem]) from error
+        raise refusal(source, [error.problem]) from error
     data = {} if document.data is None else document.data
     if not isinstance(data, dict):
         message = "must be a table of keys and values: begin with `version: 1`"
-        raise _invalid(source, [Problem("(file)", message, shown(data), 1, 1)])
-    problems = [*document.problems, *_empty(document, data)]
+        raise refusal(source, [Problem("(file)", message, shown(data), 1, 1)])
+    problems = [*document.problems, *emptied(document, data)]
     spec = None
     try:
         spec = Spec.model_validate(data)
@@ -223,7 +247,7 @@ def parse_spec(text: str | bytes, *, source: str) -> Spec:
         message = f"lists more than the {allowed} that are allowed: raise the limit or list fewer"
         problems.append(Problem("units", message, f"{len(spec.units):,} units", *document.place(("units",))))
     if spec is None or problems:
-        raise _invalid(source, problems)
+        raise refusal(source, problems)
     return spec
 
 
@@ -253,13 +277,14 @@ def _conflicts(document: Document, data: dict[str, Any]) -> Iterator[Problem]:
         yield Problem("resume", message, None, *document.place(("resume",)))
 
 
-def _empty(document: Document, data: dict[str, Any]) -> Iterator[Problem]:
+def emptied(document: Document, data: Any) -> Iterator[Problem]:
+    """Find the keys without a value."""
     for path in empty_values(data):
         yield Problem(dotted(path), "is empty: give it a value or leave the key out", None, *document.place(path))
 
 
-def _invalid(source: str, problems: list[Problem]) -> SpecError:
-    """Make the error, with one problem a key: the first that was found tells most."""
+def refusal(source: str, problems: list[Problem]) -> SpecError:
+    """Make the error of a text that is refused, with one problem a key: the first that was found tells most."""
     first: dict[tuple[str, int | None], Problem] = {}
     for problem in problems:
         first.setdefault((problem.key, problem.line), problem)

@@ -1,0 +1,113 @@
+"""`seatrial diff` on files and directories."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from jobs.cli import main
+
+A = "account,amount\n1,10.00\n2,20.00\n3,5.00\n"
+B = "account,amount\n1,10.001\n2,21.50\n4,5.00\n"
+RULES = '- match: "*"\n  key: [account]\n  tolerance: {absolute: 0.005}\n'
+
+
+@pytest.fixture(autouse=True)
+def _own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for side, content in (("a", A), ("b", B)):
+        (tmp_path / side / "t1").mkdir(parents=True)
+        (tmp_path / side / "t1" / "pl.csv").write_text(content)
+        (tmp_path / side / "same.csv").write_text(A)
+    (tmp_path / "rules.yml").write_text(RULES)
+
+
+def diff(*words: str) -> Result:
+    return CliRunner().invoke(main, ["diff", *words])
+
+
+def test_two_files_as_text() -> None:
+    found = diff("a/t1/pl.csv", "b/t1/pl.csv", "--rules", "rules.yml")
+    assert found.exit_code == 1
+    lines = found.stdout.splitlines()
+    assert lines[:2] == ["different: a/t1/pl.csv and b/t1/pl.csv", "  rows      1 changed, 1 added, 1 removed, 1 same"]
+    assert "  value    2    amount  20.00   21.50     1.5    6.977%" in lines
+    assert "\x1b" not in found.stdout
+
+
+def test_two_files_as_json() -> None:
+    found = diff("a/t1/pl.csv", "b/t1/pl.csv", "--rules", "rules.yml", "--format", "json")
+    told = json.loads(found.stdout)
+    assert (found.exit_code, told["class"]) == (1, "different")
+    assert told["rows"] == {"changed": 1, "added": 1, "removed": 1, "same": 1}
+    assert told["differences"][0]["delta"] == 1.5
+    few = json.loads(diff("a/t1/pl.csv", "b/t1/pl.csv", "--format", "json", "--limit", "1").stdout)
+    assert (len(few["differences"]), few["truncated"]) == (1, "the 1 largest of 4 differences are kept")
+
+
+def test_exit_codes() -> None:
+    same = diff("a/same.csv", "b/same.csv")
+    assert (same.exit_code, same.stdout.splitlines()[1]) == (0, "  rows      0 changed, 0 added, 0 removed, 3 same")
+    Path("c.csv").write_text(A.replace("5.00", "5.001"))
+    assert diff("a/same.csv", "c.csv", "--rules", "rules.yml").exit_code == 0
+    assert diff("a/same.csv", "c.csv").exit_code == 1
+    assert diff("a/same.csv").exit_code == 2
+
+
+def test_two_directories() -> None:
+    Path("b/new.txt").write_text("x")
+    Path("a/gone").mkdir()
+    Path("a/gone/x.csv").write_text("x")
+    Path("a/link").symlink_to("/etc/passwd")
+    Path("b/link").symlink_to("/etc/shadow")
+    found = diff("a", "b", "--rules", "rules.yml", "--format", "json")
+    told = json.loads(found.stdout)
+    assert found.exit_code == 1
+    assert told["files"] == {"same": 1, "equivalent": 0, "different": 2, "missing": ["gone/x.csv"], "new": ["new.txt"]}
+    assert told["rows"] == {"changed": 1, "added": 1, "removed": 1, "same": 1}
+    assert [(one["file"], one["rule"]) for one in told["results"]] == [("link", None), ("t1/pl.csv", "*")]
+    text = diff("a", "b", "--rules", "rules.yml")
+    assert "  files     1 same, 0 equivalent, 2 different, 1 missing, 1 new" in text.stdout
+    assert diff("a", "a").exit_code == 0
+
+
+def test_a_rule_that_matches_nothing_is_a_warning() -> None:
+    Path("rules.yml").write_text(RULES + "- match: none\n")
+    found = diff("a/same.csv", "b/same.csv", "--rules", "rules.yml")
+    assert (found.exit_code, found.stderr) == (0, "Warning: the rule 'none' of rules.yml matches nothing.\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("a", "none"), "none cannot be read: No such file or directory"),
+        (("a", "a/same.csv"), "one is a directory and the other is not"),
+        (("a", "b", "--rules", "none.yml"), "none.yml cannot be read"),
+        (("a", "b", "--rules", "a"), "a cannot be read"),
+        (("a", "b", "--format", "xml"), "'xml' is not one of"),
+        (("a", "b", "--seconds", "0"), "0.0 is not in the range"),
+        (("/dev/null", "a/same.csv"), "it is no regular file"),
+    ],
+)
+def test_what_cannot_be_done(words: tuple[str, ...], message: str) -> None:
+    found = diff(*words)
+    assert (found.exit_code, message in found.output) == (2, True)
+
+
+def test_problems_of_rules_are_those_of_a_spec() -> None:
+    Path("rules.yml").write_text("- match: x\n  tolerance: {absolute: -1}\n")
+    found = diff("a", "b", "--rules", "rules.yml")
+    assert found.exit_code == 2
+    assert "rules.yml:2: rules[0].tolerance.absolute: must be 0 or more (given: -1)" in found.stderr
+
+
+def test_what_a_branch_wrote_moves_no_cursor() -> None:
+    Path("c.csv").write_text("id,v\n1,\x1b[2J\n")
+    Path("d.csv").write_text("id,v\n1,[red]x\n")
+    found = diff("c.csv", "d.csv")
+    assert "\x1b" not in found.stdout
+    assert "\\x1b[2J" in found.stdout
+    assert "[red]x" in found.stdout
