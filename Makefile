@@ -62,6 +62,10 @@ chaos: venv engine images testdeps ## Kill anything, with the times that people 
 	SEATRIAL_CHAOS_LONG=1 SEATRIAL_CHAOS_SEEDS=$(SEEDS) $(BIN)/python -m pytest --timeout=3600 tests/chaos
 	PYTHONPATH=.:tests $(BIN)/python tests/chaos/scoreboard.py
 
+.PHONY: defences
+defences: venv engine images testdeps ## Take out what guards each row of docs/reliability.md, and see its test fail (ROWS="A1 B7")
+	$(BIN)/python tests/chaos/defences.py $(ROWS)
+
 .PHONY: audit
 audit: venv ## Look the pinned requirements up in the advisory database
 	$(BIN)/pip-audit --disable-pip --require-hashes -r requirements-dev.txt
