@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import structlog
 
 from jobs.cli_common import current_settings, pass_config
 from jobs.instances import slot_name, take_instance
+from jobs.keeping import Done
 from jobs.logs import configure_logging
 from jobs.run import WORKER_LOST
 from jobs.settings import Settings, host_environment
@@ -190,24 +192,43 @@ def _be_slot(settings: Settings, pool: str, instance: int, number: int) -> None:
 
 
 @click.command()
+@click.option("--dry-run", is_flag=True, help="Only tell which old runs, logs and outputs would go now.")
 @pass_config
-def sweeper(config: Path | None) -> None:
+def sweeper(config: Path | None, *, dry_run: bool) -> None:
     """Watch leases, ring for what waits, clean up what is over. Safe to run twice.
 
-    Example: seatrial sweeper
+    With --dry-run it changes nothing: it tells which runs' outputs and which runs are past their time, and how much room
+    the objects take that nothing refers to.
+
+    Example: seatrial sweeper --dry-run
     """
     from jobs.adapters.sql_store import Store
     from jobs.compose import build_doorbell
     from jobs.host import build_cleanup, build_runtime, host_name
     from jobs.housekeeping import build_housekeeping
+    from jobs.pruning import build_pruning
     from jobs.sweeper import Sweeper
 
     settings = current_settings(config)
-    configure_logging()
+    if not dry_run:
+        configure_logging()
     store = Store.open(settings.server.database_url)
+    pruning = build_pruning(settings, store)
+    if dry_run:
+        over = list(pruning.preview())
+        for done in over:
+            click.echo(f"{done.what:<8} {done.name:>12}  {done.why}")
+        if not over:
+            click.echo("Nothing is past its time.")
+        return
     cleanup = build_cleanup(settings, store, build_runtime(settings))
     house = build_housekeeping(settings, store, host=host_name(settings))
-    one = Sweeper(store, build_doorbell(settings), cleanup, lease=settings.server.lease, housekeeping=house.tidy)
+
+    def tidy() -> Iterator[Done]:
+        yield from house.tidy()
+        yield from pruning.tidy()
+
+    one = Sweeper(store, build_doorbell(settings), cleanup, lease=settings.server.lease, housekeeping=tidy)
     signal.signal(signal.SIGTERM, lambda *_: one.stop.set())
     signal.signal(signal.SIGINT, lambda *_: one.stop.set())
     one.work()

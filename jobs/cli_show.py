@@ -121,6 +121,7 @@ def run_lines(run: Mapping[str, Any], url: str) -> list[str]:
         "created": moment(run["created_at"]),
         "started": moment(run["started_at"]),
         "finished": moment(run["finished_at"]),
+        "removed": None if run["outputs_removed"] is None else run["outputs_removed"]["text"],
         "waits": None if run["waiting"] is None else run["waiting"]["text"],
         "left": _left(run["estimate"]),
         "page": url + run["links"]["page"],

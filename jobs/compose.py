@@ -14,7 +14,7 @@ from jobs.settings import Settings, host_environment
 from runner.adapters.git_mirror import GitCredentials, GitMirror
 
 if TYPE_CHECKING:
-    from runner.ports import Objects
+    from jobs.shelf import Shelf
 
 
 def redis_url(settings: Settings) -> str:
@@ -48,7 +48,7 @@ def build_doorbell(settings: Settings) -> RqDoorbell:
     return RqDoorbell(connect(redis_url(settings)))
 
 
-def build_objects(settings: Settings) -> Objects:
+def build_objects(settings: Settings) -> Shelf:
     """Open the object store: a directory, or S3. Connections are made when they are used."""
     if settings.objects is None:
         return FileObjects(settings.server.object_store)

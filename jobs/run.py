@@ -210,6 +210,18 @@ class Leg:
 
 
 @dataclass(frozen=True)
+class Removed:
+    """When outputs and log of a run were removed, and by which rule."""
+
+    at: datetime
+    why: str
+
+    @property
+    def text(self) -> str:
+        return f"Outputs and log were removed on {self.at:%Y-%m-%d}, {self.why}."
+
+
+@dataclass(frozen=True)
 class Run:
     """One submission."""
 
@@ -233,6 +245,7 @@ class Run:
     finished_at: datetime | None
     parent: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    removed: Removed | None = None
 
     @property
     def candidate(self) -> Leg:

@@ -13,7 +13,7 @@ from jobs.run import Page, Run, RunFilter
 from jobs.settings import ProjectSettings, Settings
 from jobs.submission import Submission, SubmissionRefused
 from jobs.views import Views
-from runner.errors import Conflict, Problem
+from runner.errors import Conflict, Gone, Problem
 from runner.ports import Mirror, Objects
 from runner.spec import Spec
 
@@ -109,6 +109,14 @@ class Service(Projects, Views, Outlook):
     def run(self, run: int) -> Run:
         """Give a run; raises NotFound."""
         return self._runs.get(run)
+
+    def run_with_outputs(self, run: int) -> Run:
+        """Give a run whose outputs and log are there; raises NotFound, and Gone when they were removed."""
+        found = self._runs.get(run)
+        if found.removed is not None:
+            again = f"To have them again, run the same commit from its beginning: seatrial rerun {run}"
+            raise Gone(found.removed.text, field="run", value=str(run), remedy=again)
+        return found
 
     def runs(
         self,

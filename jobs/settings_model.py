@@ -7,10 +7,21 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import unquote, urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    ValidationInfo,
+    WithJsonSchema,
+)
+from pydantic_core import CoreSchema, core_schema
 
 from jobs.dsn import check_certificates, check_dsn
 from runner.room import Reserve
@@ -263,6 +274,34 @@ def _source(text: str) -> str:
     return text
 
 
+@dataclass(frozen=True)
+class KeptFrom:
+    """For how long something is kept, in seconds: a duration of at least `low`, or `forever`, which is None."""
+
+    low: str
+
+    def read(self, value: Any) -> float | None:
+        if value == "forever":
+            return None
+        try:
+            return DurationBetween(self.low, "3650d").read(value)
+        except ValueError as error:
+            raise ValueError(f"{error}, or forever") from None
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        written = core_schema.plain_serializer_function_ser_schema(
+            lambda seconds: "forever" if seconds is None else f"{seconds:.0f}s"
+        )
+        return core_schema.no_info_plain_validator_function(self.read, serialization=written)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        written = DurationBetween(self.low, "3650d").__get_pydantic_json_schema__(schema, handler)
+        return written | {"pattern": f"^forever$|{written['pattern']}"}
+
+
+# Longer than an image stays that nobody uses (jobs.keeping): without its runs it would not be known as ours.
+KeptRuns = Annotated[float | None, KeptFrom("35d")]
+KeptOutputs = Annotated[float | None, KeptFrom("1h")]
 SourceName = Annotated[
     str, AfterValidator(_source), WithJsonSchema({"type": "string", "pattern": f"^{_SOURCE.pattern}$"})
 ]
@@ -308,6 +347,14 @@ class ServerSettings(_Table):
     )
     inode_reserve: Annotated[str, AfterValidator(_reserve)] = Field(
         "1%", description="the same of the files that can be made: a number or a share, 20000 or 1%; 0: no floor"
+    )
+    keep_outputs: KeptOutputs = Field(
+        90 * 86_400.0,
+        description="how long outputs and log of a run stay after its end, 1h to 3650d, or forever",
+        json_schema_extra={"default": "90d"},
+    )
+    keep_runs: KeptRuns = Field(
+        None, description="how long a run itself stays after its end, 35d to 3650d; left out: forever"
     )
 
     @property
@@ -385,6 +432,8 @@ class ProjectSettings(_Table):
     pool: Name = Field(DEFAULT_POOL, description="the pool that does its work")
     database: Name | None = Field(None, description="takes the place of the spec's database.source")
     submodules: bool = Field(False, description="whether submodules are checked out")
+    keep_outputs: KeptOutputs = Field(None, description="takes the place of server.keep_outputs")
+    keep_runs: KeptRuns = Field(None, description="takes the place of server.keep_runs")
     credentials: CredentialSettings | None = Field(None, description="ssh_key_file, token_file or token_env")
 
 

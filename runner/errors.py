@@ -64,6 +64,13 @@ class NotFound(RequestError):
     status = 404
 
 
+class Gone(NotFound):
+    """It was removed when its time was over."""
+
+    code = "removed"
+    status = 410
+
+
 class Conflict(RequestError):
     """The state that it is in does not allow that."""
 

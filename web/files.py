@@ -45,9 +45,9 @@ def download(pieces: Iterator[bytes], name: str, mimetype: str, size: int | None
 
 
 def task_of(run: int, task: int) -> Task:
-    """Find a task of a run; raises NotFound."""
+    """Find a task of a run whose log is there; raises NotFound."""
     service = asking.service()
-    service.run(run)
+    service.run_with_outputs(run)
     for found in service.tasks(run):
         if found.id == task:
             return found
@@ -62,7 +62,7 @@ def run_log(run: int) -> Response:
     """Send all logs of a run in the order of its tasks, with a header line before each."""
     asking.query(q.NoQuery)
     service = asking.service()
-    service.run(run)
+    service.run_with_outputs(run)
     tasks = service.tasks(run)
 
     def pieces() -> Iterator[bytes]:
@@ -129,7 +129,7 @@ def output(run: int, unit: str) -> Response:
     """Send a unit's output; one of several files with `path`, all of them as a zip without."""
     asked = asking.query(q.OutputQuery)
     service = asking.service()
-    service.run(run)
+    service.run_with_outputs(run)
     found, source = service.open_output(run, asked.leg, unit)
     name = PurePosixPath(found.name).name
     if asked.path is None and not found.tree:
@@ -180,7 +180,7 @@ def outputs(run: int, kind: str) -> Response:
     """Send all outputs of a run as an archive."""
     asking.query(q.NoQuery)
     service = asking.service()
-    service.run(run)
+    service.run_with_outputs(run)
 
     def entries() -> Iterator[archive.Entry]:
         for unit in outputs_of(service, run):

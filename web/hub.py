@@ -79,7 +79,8 @@ class Channel:
         self._made_at = 0.0
         self._dirty = True
         self._seen: Pulse | None = None
-        self.heads: dict[int, int] = {task.id: task.log_size for task in service.tasks(run)}
+        self._removed = service.run(run).removed is not None
+        self.heads: dict[int, int] = {} if self._removed else {task.id: task.log_size for task in service.tasks(run)}
         self.snapshot = self._snapshot()
 
     @property
@@ -126,6 +127,8 @@ class Channel:
 
     def _read_logs(self, sizes: Mapping[int, int]) -> tuple[bool, bool]:
         """Read up to a MiB of what the logs have grown by; tell whether anything came, and whether that was all."""
+        if self._removed:
+            return False, True
         left, news = READ_AT_ONCE, False
         for task, size in sizes.items():
             head = self.heads.get(task, 0)
@@ -165,6 +168,7 @@ class Channel:
         self._dirty = False
         service = self._service
         run = service.run(self.run)
+        self._removed = run.removed is not None
         tasks, steps = service.tasks(self.run), service.steps(self.run)
         for task in tasks:
             self.heads.setdefault(task.id, 0)

@@ -197,7 +197,7 @@ def _log(found: Run, tasks: list[Task], asked: RunPageQuery) -> dict[str, object
     shown = chosen or next((task for task in reversed(tasks) if task.log_size), tasks[0] if tasks else None)
     lines: list[tuple[int, str]] = []
     total = 0
-    if shown is not None:
+    if shown is not None and found.removed is None:
         start = asked.line if asked.line is not None else -LINES_A_PAGE
         window = asking.indexes().of(shown.id).window(start, LINES_A_PAGE)
         lines, total = [(line.n, plain(line.text)) for line in window.lines], window.total
@@ -239,7 +239,7 @@ def unit(run: int, leg: str, unit: str) -> str:
     service = asking.service()
     found, one = service.run(run), service.unit(run, leg, unit)
     look, tree = None, None
-    if one.output is not None:
+    if one.output is not None and found.removed is None:
         output, source = service.open_output(run, leg, unit)
         with source:
             if output.tree:

@@ -115,7 +115,7 @@ def buttons(run: Run) -> list[Button]:
     todo = plural(left, "unit") + " left" if run.units.total is not None else "begins with the preparation"
     if run.state is RunState.INTERRUPTED:
         found.append(Button("resume", f"Resume now — {todo}", primary=True))
-    elif run.state in (RunState.FAILED, RunState.ERRORED, RunState.CANCELLED):
+    elif run.state in (RunState.FAILED, RunState.ERRORED, RunState.CANCELLED) and run.removed is None:
         found.append(Button("resume", f"Resume — {todo}", primary=True))
     if not run.state.final and not run.cancel_requested:
         safe = plural(run.units.done, "finished unit")

@@ -81,7 +81,7 @@ class RunPages:
 
     def _of(self, run: Run, task: Task | None, unit: Unit | None, text: str, more: int) -> Failure:
         lines: list[tuple[int, str]] = []
-        if task is not None and task.log_size and task.finished_at is not None:
+        if task is not None and task.log_size and task.finished_at is not None and run.removed is None:
             window = self._indexes.of(task.id).window(-EXCERPT, EXCERPT)
             lines = [(line.n, plain(line.text)) for line in window.lines]
         where = task_title(task).capitalize() if task is not None else "Its task"

@@ -76,6 +76,13 @@ class LinksOut(Shape):
     outputs: str
 
 
+class RemovedOut(Shape):
+    """When outputs and log were removed, and in words by which rule."""
+
+    at: Time
+    text: str
+
+
 class RunOut(Shape):
     """A run."""
 
@@ -102,6 +109,7 @@ class RunOut(Shape):
     cancel_requested: bool
     parent: int | None
     options: dict[str, Any]
+    outputs_removed: RemovedOut | None
     links: LinksOut
 
 

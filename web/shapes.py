@@ -60,6 +60,9 @@ def _run(found: Run) -> dict[str, Any]:
         "cancel_requested": found.cancel_requested,
         "parent": found.parent,
         "options": dict(found.options),
+        "outputs_removed": None
+        if found.removed is None
+        else s.RemovedOut(at=found.removed.at, text=found.removed.text),
         "links": s.LinksOut(
             self=links.api_run(found.id),
             page=links.run(found.id),

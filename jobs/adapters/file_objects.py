@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import re
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
+
+from jobs.shelf import TOUCH_SECONDS, Shelved
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _BLOCK = 1 << 20
@@ -21,10 +24,13 @@ _ABANDONED_SECONDS = 24 * 3600.0  # far longer than the slowest output takes bet
 
 
 class FileObjects:
-    """Objects as files named by their SHA-256, two levels deep; written beside and renamed into place."""
+    """Objects as files named by their SHA-256, two levels deep; written beside and renamed into place.
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    `touch`: one that was touched longer ago than so many seconds is touched when it is stored again.
+    """
+
+    def __init__(self, root: Path, *, touch: float = TOUCH_SECONDS) -> None:
+        self._root, self._touch = root, touch
         self._swept = False
 
     def _path(self, digest: str) -> Path:
@@ -50,14 +56,15 @@ class FileObjects:
                     file.write(block)
                 file.flush()
                 path = self._path(digest.hexdigest())
-                if self._whole(path, size):
+                if self._is_here(path, size):
                     if durable:
                         self.settle([digest.hexdigest()])
                     return digest.hexdigest(), size
                 if durable:
                     os.fdatasync(file.fileno())
             path.parent.mkdir(exist_ok=True)
-            temporary.replace(path)
+            with _held(path, fcntl.LOCK_SH):  # one that a power cut left short may be about to be removed
+                temporary.replace(path)
         finally:
             with contextlib.suppress(FileNotFoundError):
                 temporary.unlink()
@@ -73,13 +80,14 @@ class FileObjects:
                 if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
                     path.unlink()
 
-    @staticmethod
-    def _whole(path: Path, size: int) -> bool:
-        """Tell whether an object is there; a power cut can leave one that was not settled shorter than it was."""
-        try:
-            return path.stat().st_size == size
-        except FileNotFoundError:
-            return False
+    def _is_here(self, path: Path, size: int) -> bool:
+        """Tell whether an object is there, and touch it; a power cut can leave one that was not settled shorter."""
+        with _held(path, fcntl.LOCK_SH) as about:
+            if about is None or about.st_size != size:
+                return False
+            if abs(time.time() - about.st_mtime) >= self._touch:
+                os.utime(path)
+            return True
 
     def settle(self, digests: Sequence[str]) -> None:
         """Make objects survive a power cut; those that have stood for a minute have been written back already.
@@ -109,6 +117,46 @@ class FileObjects:
     def has(self, digest: str) -> bool:
         """Tell whether it is there."""
         return self._path(digest).exists()
+
+    # ---- what goes ------------------------------------------------------------------------------------------
+
+    def walk(self) -> Iterator[Shelved]:
+        """Give all objects, by their digests."""
+        for directory in sorted(self._root.glob("[0-9a-f][0-9a-f]")):
+            for path in sorted(directory.iterdir()):
+                with contextlib.suppress(FileNotFoundError):
+                    about = path.stat()
+                    if _DIGEST.fullmatch(path.name):
+                        yield Shelved(path.name, about.st_size, about.st_mtime)
+
+    def remove(self, digests: Sequence[str], *, untouched_since: float) -> list[str]:
+        """Remove those that nobody has touched since a time; gives which those were."""
+        gone = []
+        for digest in digests:
+            path = self._path(digest)
+            # Who stores the same bytes at this moment holds the file: he is waited for, and it has been touched; or he
+            # comes later, and sees that it is gone.
+            with _held(path, fcntl.LOCK_EX) as about:
+                if about is not None and about.st_mtime < untouched_since and os.path.samestat(about, path.stat()):
+                    path.unlink()
+                    gone.append(digest)
+        return gone
+
+
+@contextlib.contextmanager
+def _held(path: Path, kind: int) -> Iterator[os.stat_result | None]:
+    """Hold an object, so that nobody else removes it; gives what it is, None when there is none (any more)."""
+    try:
+        file = os.open(path, (os.O_RDWR if kind == fcntl.LOCK_EX else os.O_RDONLY) | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield None
+        return
+    try:
+        fcntl.flock(file, kind)
+        about = os.fstat(file)
+        yield about if about.st_nlink else None
+    finally:
+        os.close(file)
 
 
 def _sync(path: Path) -> None:

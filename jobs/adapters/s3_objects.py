@@ -18,6 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from enum import Enum
 from pathlib import Path
 from typing import IO, Any, BinaryIO, NoReturn, cast
 
@@ -27,6 +28,8 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
 from urllib3.exceptions import HTTPError
 
+from jobs.adapters import s3_removal
+from jobs.shelf import TOUCH_SECONDS, Shelved
 from runner.errors import DiskFull, StoreUnavailable
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -78,15 +81,26 @@ def connect(bucket: Bucket, *, tries: int = 4) -> Any:
     )
 
 
+class _Written(Enum):
+    """What became of a write: done, something is there already (which is as good), somebody else is at it."""
+
+    YES = "yes"
+    THERE = "there"
+    CONFLICT = "conflict"
+
+
 class S3Objects:
     """Objects as keys named by their SHA-256, written once, on condition that they are not there.
 
     `spool`: directory for what is on its way and larger than a part; default: the system's. `part`: bytes of a part.
+    `touch`: one that was touched longer ago than so many seconds is touched when it is stored again.
     Every method raises StoreUnavailable when the store does not answer, or does not let us in.
     """
 
-    def __init__(self, bucket: Bucket, *, spool: Path | None = None, part: int = PART) -> None:
-        self.bucket, self._spool, self._part = bucket, spool, part
+    def __init__(
+        self, bucket: Bucket, *, spool: Path | None = None, part: int = PART, touch: float = TOUCH_SECONDS
+    ) -> None:
+        self.bucket, self._spool, self._part, self._touch = bucket, spool, part, touch
         self._lock = threading.Lock()
         self._client: Any = None
         self._sent: dict[str, Future[None]] = {}
@@ -120,7 +134,7 @@ class S3Objects:
         with self._spooled(data) as (file, digest, size):
             if later and size <= _ASK_FIRST:
                 self._send_later(file, digest, size)
-            elif size <= _ASK_FIRST or not self.has(digest):
+            elif size <= _ASK_FIRST or not self._touched(digest):
                 self._put(file, digest, size)
         return digest, size
 
@@ -148,7 +162,18 @@ class S3Objects:
                 raise
         return True
 
+    def walk(self) -> Iterator[Shelved]:
+        """Give all objects, by their digests."""
+        return s3_removal.walk(self)
+
+    def remove(self, digests: Sequence[str], *, untouched_since: float) -> list[str]:
+        """Remove those that nobody has touched since a time; gives which those were."""
+        return s3_removal.remove(self, digests, untouched_since=untouched_since)
+
     # ---- writing --------------------------------------------------------------------------------------------
+
+    def _touched(self, digest: str) -> bool:
+        return s3_removal.touch(self, digest, self._touch)
 
     @contextmanager
     def _spooled(self, data: BinaryIO) -> Iterator[tuple[IO[bytes], str, int]]:
@@ -173,10 +198,12 @@ class S3Objects:
         if not small:
             self._sweep()
         for _ in range(_CONFLICTS):
-            if self._put_whole(file, digest, size) if small else self._put_parts(file, digest, size):
+            written = self._put_whole(file, digest, size) if small else self._put_parts(file, digest, size)
+            if written is _Written.YES:
                 return
-            time.sleep(0.2)  # somebody else writes or removes it at this moment
-            if self.has(digest):
+            if written is _Written.CONFLICT:
+                time.sleep(0.2)  # somebody else writes or removes it at this moment
+            if self._touched(digest):
                 return
         raise StoreUnavailable(
             f"The object store {self.bucket} refuses {digest[:12]}… as being written, again and again."
@@ -197,14 +224,14 @@ class S3Objects:
         with self._lock:
             self._sent[digest] = sent
 
-    def _put_whole(self, file: IO[bytes], digest: str, size: int) -> bool:
+    def _put_whole(self, file: IO[bytes], digest: str, size: int) -> _Written:
         file.seek(0)
         checksum = base64.b64encode(bytes.fromhex(digest)).decode()
         words = {"Body": file, "ContentLength": size, "ChecksumSHA256": checksum, "IfNoneMatch": "*"}
         with self.translated():
             return _written(lambda: self.client.put_object(**self.place(digest), **words))
 
-    def _put_parts(self, file: IO[bytes], digest: str, size: int) -> bool:
+    def _put_parts(self, file: IO[bytes], digest: str, size: int) -> _Written:
         with self.translated():
             return _written(lambda: self._send(file, self.place(digest), size))
 
@@ -257,12 +284,13 @@ class S3Objects:
         with self.translated():
             for page in pages.paginate(Bucket=self.bucket.name, Prefix=self.bucket.prefix):
                 for upload in page.get("Uploads", ()):
-                    if upload["Initiated"] < before and self._ours(upload["Key"]):
+                    if upload["Initiated"] < before and self.is_ours(upload["Key"]):
                         place = {"Bucket": self.bucket.name, "Key": upload["Key"]}
                         given_up += self._abort(place | {"UploadId": upload["UploadId"]})
         return given_up
 
-    def _ours(self, key: str) -> bool:
+    def is_ours(self, key: str) -> bool:
+        """Tell whether a key is that of an object of ours."""
         name = key.removeprefix(self.bucket.prefix)
         return _DIGEST.fullmatch(name[3:]) is not None and name[:3] == f"{name[3:5]}/"
 
@@ -374,13 +402,14 @@ def code_of(error: BaseException | None) -> str:
     return str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, ClientError) else ""
 
 
-def _written(write: Callable[[], object]) -> bool:
-    """Write on condition that nothing is there; what is there already is as good. False: somebody else is at it."""
+def _written(write: Callable[[], object]) -> _Written:
+    """Write on condition that nothing is there."""
     try:
         write()
     except ClientError as error:
         if code_of(error) in ("ConditionalRequestConflict", "OperationAborted", "409"):
-            return False
+            return _Written.CONFLICT
         if code_of(error) not in ("PreconditionFailed", "412"):
             raise
-    return True
+        return _Written.THERE
+    return _Written.YES

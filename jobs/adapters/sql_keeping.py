@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from sqlalchemy import func, select
 
 from jobs.adapters.sql_engine import Database
-from jobs.adapters.sql_schema import attempts, legs, runs, steps
+from jobs.adapters.sql_schema import attempts, legs, log_chunks, runs, steps, tasks, units
 
+UNITS_AT_ONCE = 5_000  # read in one transaction: about 0.1 s
 _BUILT = re.compile(r"seatrial/build:[0-9a-f]{40}")
 
 
@@ -61,3 +63,42 @@ class SqlKeeping:
             )
             found: float | None = connection.execute(query).scalar_one()
             return found
+
+    def references(self) -> Iterator[tuple[str, bool]]:
+        """Give the objects that the records refer to: digest, and whether it is a manifest, whose entries count too.
+
+        Some come several times. What is recorded while this is read may be missing.
+        """
+        with self._db.read() as connection:
+            query = select(runs.c.id).where(runs.c.outputs_removed_at.is_(None)).order_by(runs.c.id)
+            known = list(connection.scalars(query))
+        for run in known:
+            yield from self._of_units(run)
+            yield from self._of_tasks(run)
+
+    def _of_units(self, run: int) -> Iterator[tuple[str, bool]]:
+        after = -1
+        while True:
+            with self._db.read() as connection:
+                here = (units.c.run == run, units.c.position > after, units.c.position <= after + UNITS_AT_ONCE)
+                query = select(units.c.output_digest, units.c.output_tree).where(*here)
+                found = connection.execute(query.where(units.c.output_digest.is_not(None))).all()
+                last = connection.execute(select(func.max(units.c.position)).where(units.c.run == run)).scalar_one()
+            for row in found:
+                yield row.output_digest, bool(row.output_tree)
+            after += UNITS_AT_ONCE
+            if last is None or after >= last:
+                return
+
+    def _of_tasks(self, run: int) -> Iterator[tuple[str, bool]]:
+        with self._db.read() as connection:
+            query = select(tasks.c.id, tasks.c.resume_output).where(tasks.c.run == run).order_by(tasks.c.id)
+            known = connection.execute(query).all()
+        for row in known:
+            if row.resume_output:
+                yield row.resume_output["digest"], bool(row.resume_output["tree"])
+            with self._db.read() as connection:
+                here = (log_chunks.c.task == row.id, log_chunks.c.object.is_not(None))
+                pieces = list(connection.scalars(select(log_chunks.c.object).where(*here)))
+            for digest in pieces:
+                yield digest, False

@@ -14,6 +14,7 @@ from jobs.run import (
     Derived,
     Event,
     Leg,
+    Removed,
     Run,
     RunState,
     StepRecord,
@@ -82,6 +83,9 @@ def run_of(row: R, leg_rows: tuple[Leg, ...]) -> Run:
         finished_at=moment(row.finished_at),
         parent=row.parent,
         options=row.options,
+        removed=None
+        if row.outputs_removed_at is None
+        else Removed(at(row.outputs_removed_at), row.outputs_removed_why or ""),
     )
 
 

@@ -11,11 +11,11 @@ from sqlalchemy import Connection, Select, delete, insert, or_, select, update
 from jobs.adapters.sql_engine import Database
 from jobs.adapters.sql_moves import move
 from jobs.adapters.sql_plan import add_task, count_units
-from jobs.adapters.sql_rows import append_event, legs_of, lock_run, no_run, refresh_run, run_of
-from jobs.adapters.sql_schema import idempotency, legs, runs, tasks, units
+from jobs.adapters.sql_rows import append_event, at, legs_of, lock_run, no_run, refresh_run, run_of
+from jobs.adapters.sql_schema import idempotency, legs, removals, runs, tasks, units
 from jobs.adapters.sql_together import Together
 from jobs.run import Page, Run, RunFilter, RunState, TaskState
-from runner.errors import Conflict, RequestError
+from runner.errors import Conflict, Gone, RequestError
 from runner.model import Reason, TaskKind, UnitState
 
 IDEMPOTENCY_SECONDS = 24 * 3600.0
@@ -159,7 +159,7 @@ class SqlRuns:
     def _one(self, connection: Connection, run: int) -> Run:
         row = connection.execute(select(runs).where(runs.c.id == run)).one_or_none()
         if row is None:
-            raise no_run(run)
+            raise _gone(connection, run) or no_run(run)
         return run_of(row, legs_of(connection, [run])[run])
 
     def page(self, wanted: RunFilter, *, before: int | None, after: int | None, limit: int) -> Page:
@@ -292,6 +292,13 @@ class SqlRuns:
             rows = connection.execute(query.with_for_update()).all()
             lock_run(connection, run)
             before = self._one(connection, run)
+            if before.removed is not None:
+                raise Conflict(
+                    f"{before.removed.text} Run {run} cannot go on without them.",
+                    field="run",
+                    value=str(run),
+                    remedy=f"Run the same commit again from its beginning: seatrial rerun {run}",
+                )
             if before.state is RunState.INTERRUPTED:
                 for row in rows:
                     if row.state == TaskState.INTERRUPTED:
@@ -343,6 +350,19 @@ class _Like:
     pool: str
     user: str
     priority: int
+
+
+def _gone(connection: Connection, run: int) -> Gone | None:
+    """Give the error for a run that was removed; None when there never was one."""
+    row = connection.execute(select(removals).where(removals.c.run == run, removals.c.what == "run")).one_or_none()
+    if row is None:
+        return None
+    return Gone(
+        f"Run {run} was removed on {at(row.at):%Y-%m-%d}, {row.why}.",
+        field="run",
+        value=str(run),
+        remedy="Submit its branch or commit again.",
+    )
 
 
 def _narrow(query: Select[Any], wanted: RunFilter) -> Select[Any]:

@@ -71,6 +71,8 @@ runs = Table(
     Column("cleaning_until", Float),  # what is cleaned up now is not claimed before
     Column("cleaned_at", Float),
     Column("search", Text, nullable=False),
+    Column("outputs_removed_at", Float),  # from then on its outputs and its log are nobody's
+    Column("outputs_removed_why", Text),
     Index("ix_runs_state_id", "state", "id"),
     Index("ix_runs_project_id", "project", "id"),
     Index("ix_runs_user_id", "user", "id"),
@@ -256,6 +258,16 @@ workers = Table(
     Column("started_at", Float, nullable=False),
     Column("seen_at", Float, nullable=False),
     Column("shortage", Text),
+)
+
+removals = Table(  # what was removed of whom; of a whole run this is all that is left
+    "removals",
+    metadata,
+    Column("run", Id, primary_key=True, autoincrement=False),
+    Column("what", String(8), nullable=False),  # outputs or run
+    Column("at", Float, nullable=False),
+    Column("why", Text, nullable=False),
+    Column("left", Boolean, nullable=False),  # rows of it that still have to be deleted
 )
 
 installation = Table(

@@ -12,7 +12,8 @@ from jobs.adapters.sql_inside import SqlInside
 from jobs.adapters.sql_keeping import SqlKeeping
 from jobs.adapters.sql_ledger import SqlLedger
 from jobs.adapters.sql_plan import SqlPlan
-from jobs.adapters.sql_runs import SqlRuns
+from jobs.adapters.sql_retention import SqlRetention
+from jobs.adapters.sql_runs import IDEMPOTENCY_SECONDS, SqlRuns
 from jobs.adapters.sql_schema import installation, metadata
 from jobs.adapters.sql_tasks import SqlTasks
 from jobs.adapters.sql_workers import SqlWorkers
@@ -33,6 +34,7 @@ class Store:
         self.inside = SqlInside(database)
         self.workers = SqlWorkers(database)
         self.keeping = SqlKeeping(database)
+        self.retention = SqlRetention(database, key_seconds=IDEMPOTENCY_SECONDS)
 
     @classmethod
     def open(cls, url: str) -> Store:

@@ -38,6 +38,7 @@ def a_run(
         "steps": [],
         "estimate": None,
         "waiting": None,
+        "outputs_removed": None,
         "tasks": list(tasks),
     }
 
