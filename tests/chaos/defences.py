@@ -146,14 +146,14 @@ class Copy:
 
 
 def _outcomes(report: Path) -> Iterator[tuple[str, Seen]]:
-    """Read how each test ended, and the first line of what it said. One that failed may also have broken afterwards."""
+    """Read how each test ended, and what it said. One that failed may also have broken afterwards."""
     kinds: dict[str, dict[str, str]] = {}
     for case in ElementTree.parse(report).iter("testcase"):  # noqa: S314 - our own pytest wrote it
         node = f"{case.get('classname', '').replace('.', '/')}.py::{case.get('name')}"
         found = kinds.setdefault(node, {})
         for child in case:
             if child.tag in ("failure", "error", "skipped"):
-                found[child.tag] = (child.get("message") or "").strip().partition("\n")[0]
+                found[child.tag] = " ".join((child.get("message") or "").split())
     for node, found in kinds.items():
         if "failure" in found:
             yield node, Seen(FAILED, found["failure"])

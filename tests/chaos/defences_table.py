@@ -270,8 +270,16 @@ DEFENCES: tuple[Defence, ...] = (
     ),
     guard(
         "B15",
-        "an end without an exit file is the world's",
+        "who was asked to end, and not by us, is no failing branch",
         f"{OUTAGE}::test_b15_dockerd_restarted_without_live_restore[kill]",
+        "runner/follow.py",
+        "        if ending.stopped:\n",
+        "        if False:\n",
+    ),
+    guard(
+        "B15",
+        "an end without an exit file is the world's",
+        f"{OUTAGE}::test_b15_the_host_of_engine_and_container_came_back",
         "runner/follow.py",
         "        if code is None or code >= KILLED or state.error:\n",
         "        if code is None:\n",

@@ -58,8 +58,7 @@ def kinds(server: Server, run: int) -> set[str]:
 
 def goes_on(server: Server, run: int, container: Container) -> None:
     """See that the run still has the one container from before, and that its log grows."""
-    [workspace] = server.workspaces(run)
-    assert workspace.id == container.id
+    assert [workspace.id for workspace in server.workspaces(run)] == [container.id]
     size = len(server.http.get(f"/runs/{run}/log").content)
     until(lambda: len(server.http.get(f"/runs/{run}/log").content) > size + 1_000, "the log grows")
 
