@@ -53,7 +53,7 @@ format: venv ## Let ruff put the code into shape
 	$(BIN)/ruff format .
 
 .PHONY: bench
-bench: venv engine images ## Measure against the floors and print the table
+bench: venv engine images benchtools ## Measure against the floors and print the table
 	$(BIN)/python -m benchmarks
 
 SEEDS ?= 50
@@ -74,6 +74,7 @@ audit: venv ## Look the pinned requirements up in the advisory database
 lock: venv ## Pin the requirements anew from pyproject.toml (UPGRADE=1: to their newest versions)
 	$(BIN)/uv pip compile --quiet $(LOCK) pyproject.toml -o requirements.txt
 	$(BIN)/uv pip compile --quiet $(LOCK) --extra dev -c requirements.txt pyproject.toml -o requirements-dev.txt
+	$(BIN)/uv pip compile --quiet $(LOCK) --group pyproject.toml:bench -o requirements-bench.txt
 # No index and no command line in the files: they name hosts and paths of the machine that made them.
 LOCK := --universal --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
         $(if $(UPGRADE),--upgrade)
@@ -103,6 +104,10 @@ browser: ## Install Debian's Chromium and a font for the browser tests
 .PHONY: testdeps
 testdeps: ## Install what else the tests use: xfsprogs (reflink clones), procps, iproute2, openssl
 	@docker/apt.sh "the tests" mkfs.xfs=xfsprogs pgrep=procps ip=iproute2 openssl=openssl
+
+.PHONY: benchtools
+benchtools: venv ## Install datacompy, csv-diff and daff into .venv/bench, for `make bench` alone
+	@docker/bench-tools.sh $(BIN)/uv $(VENV)/bench
 
 .PHONY: app-image
 app-image: engine ## Build seatrial/app:1 for docker/compose.yml

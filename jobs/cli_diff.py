@@ -57,10 +57,10 @@ def diff(a: Path, b: Path, rules: str | None, form: str, limit: int | None, seco
     budget = Budget(seconds, max(shown, KEPT) if form == "text" else shown)
     found: Comparison | OutputsComparison
     if inside[0]:
-        found = compare_trees(a, b, book, budget=budget)
+        found = compare_trees(a, b, book, budget=budget, parquet=_Parquet())
     else:
         rule = _rule_of(book, (a, b))
-        found = compare(Output.of(a), Output.of(b), rule, budget=budget)
+        found = compare(Output.of(a), Output.of(b), rule, budget=budget, parquet=_Parquet())
         if found.outcome is Outcome.SAME:
             found = replace(found, rows=Rows(same=count_rows(Output.of(a), rule)))
     for match in book.idle():
@@ -70,6 +70,15 @@ def diff(a: Path, b: Path, rules: str | None, form: str, limit: int | None, seco
     else:
         _say_text(found, (str(a), str(b)), shown)
     click.get_current_context().exit(EXIT_FAILED if found.outcome is Outcome.DIFFERENT else EXIT_PASSED)
+
+
+class _Parquet:
+    """Imports the reader when there is Parquet to be read."""
+
+    def to_csv(self, source: Path, target: Path, *, seconds: float | None) -> tuple[tuple[str, str], ...]:
+        from runner.adapters.table_duckdb import DuckdbParquet
+
+        return DuckdbParquet().to_csv(source, target, seconds=seconds)
 
 
 def _rule_of(book: RuleBook, paths: Iterable[Path]) -> Rule | None:

@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from runner.compare_match import match_records
+from runner.compare_parquet import ParquetReader, ParquetUnreadable
 from runner.compare_records import SMALL, Left, Listed, Source, Whole, anti_join_large, anti_join_small
 from runner.compare_table import Budget, BudgetSpent, Clock, Layout, Row, Sink, Tally, find_key, lay_out, text_columns
-from runner.compare_tables import CsvTable, JsonTable, Table, first_record
-from runner.compare_text import HEAD, Dialect, Malformed, TooLong, canonical_csv, format_of, look
+from runner.compare_tables import CsvTable, JsonTable, Table
+from runner.compare_text import HEAD, Dialect, Malformed, TooLong, canonical_csv, first_record, format_of, look
+from runner.compare_walk import first_difference
 from runner.comparison import SAME, Columns, Comparison, Leniency, Note, Outcome
 from runner.errors import RequestError
 from runner.spec import Rule
@@ -57,16 +59,19 @@ def compare(
     budget: Budget | None = None,
     sink: Sink | None = None,
     spool: Path | None = None,
+    parquet: ParquetReader | None = None,
 ) -> Comparison:
     """Compare two files under a rule.
 
     With equal digests no file is read. `sink` is handed each difference as it is found, in no order. `spool`: the
-    directory for temporary files (default: the system's). Raises OutputUnreadable.
+    directory for temporary files (default: the system's). Without a reader of Parquet its bytes are compared.
+    Raises OutputUnreadable.
     """
     if a.digest is not None and a.digest == b.digest:
         return SAME
     with ExitStack() as stack:
-        return _Pair(_open(a, stack), _open(b, stack), rule, budget or Budget(), sink, spool, stack).compare()
+        files = _open(a, stack), _open(b, stack)
+        return _Pair(*files, rule, budget or Budget(), sink, spool, stack, parquet).compare()
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,7 @@ class _File:
     name: str
     file: BinaryIO
     size: int
+    path: Path
 
 
 def _open(output: Output, stack: ExitStack) -> _File:
@@ -88,17 +94,17 @@ def _open(output: Output, stack: ExitStack) -> _File:
         raise OutputUnreadable(f"{output.path} cannot be read: {error.strerror}") from error
     if not stat.S_ISREG(status.st_mode):
         raise OutputUnreadable(f"{output.path} cannot be read: it is no regular file")
-    return _File(output.name, file, status.st_size)
+    return _File(output.name, file, status.st_size, output.path)
 
 
 @dataclass(frozen=True)
 class _Side:
     """A file of records, with what its bytes mean."""
 
-    file: BinaryIO
     dialect: Dialect
     table: Table
     source: Source
+    ended: bool  # whether the last record has a line end
 
 
 class _Pair:
@@ -113,8 +119,10 @@ class _Pair:
         sink: Sink | None,
         spool: Path | None,
         stack: ExitStack,
+        parquet: ParquetReader | None = None,
     ) -> None:
         self._a, self._b = a, b
+        self._parquet = parquet
         self._rule = rule or _DEFAULT
         self._match = rule.match if rule else None
         self._budget, self._sink = budget, sink
@@ -133,17 +141,23 @@ class _Pair:
             bytes_a, bytes_b = a.file.read(), b.file.read()
             if bytes_a == bytes_b:
                 return SAME
-            self._a = a = _File(a.name, BytesIO(bytes_a), len(bytes_a))
-            self._b = b = _File(b.name, BytesIO(bytes_b), len(bytes_b))
+            self._a = a = replace(a, file=BytesIO(bytes_a), size=len(bytes_a))
+            self._b = b = replace(b, file=BytesIO(bytes_b), size=len(bytes_b))
         elif a.size == b.size and mismatch(a.file, b.file) is None:
             return SAME
         format = format_of(a.name)  # noqa: A001 - it is the word
         if format != format_of(b.name):
             self._tell("other_format", f"{a.name} and {b.name} are of different formats, so their bytes are compared")
             return self._by_bytes()
-        if format == "bytes":
+        if format == "bytes" or (format == "parquet" and self._parquet is None):
             return self._by_bytes()
         sizes = (a.size, b.size)
+        if format == "parquet":
+            try:
+                self._types = self._unpacked()
+            except TimeoutError:
+                return replace(self._by_bytes(), truncated=self._truncated(0, 0, spent=True))
+            return replace(self._by_records("csv"), format=format, sizes=sizes)
         try:
             return replace(self._by_records(format), sizes=sizes)
         except Malformed:
@@ -185,6 +199,32 @@ class _Pair:
             canonical_csv(file.file, self._dialect(file, format) or Dialect(format), out)
         return _open(Output(path, file.name), self._stack)
 
+    def _unpacked(self) -> tuple[tuple[str, str, str], ...]:
+        """Go on with both Parquet files as CSV; give the columns whose types differ. Raises TimeoutError."""
+        assert self._parquet is not None
+        types: list[dict[str, str]] = []
+        for side in ("a", "b"):
+            file = self._a if side == "a" else self._b
+            target = self._directory() / f"{side}.csv"
+            try:
+                types.append(dict(self._parquet.to_csv(file.path, target, seconds=self._clock.left())))
+            except ParquetUnreadable as error:
+                raise OutputUnreadable(f"{file.path} cannot be read: {error}") from error
+            unpacked = _open(Output(target, file.name), self._stack)
+            if side == "a":
+                self._a = unpacked
+            else:
+                self._b = unpacked
+        before, after = types
+        ignored = self._rule.ignore
+        # DuckDB writes commas, whatever a name of a column may hold.
+        self._rule = self._rule.model_copy(update={"delimiter": ",", "encoding": "utf-8", "header": True})
+        return tuple(
+            (name, kind, after[name])
+            for name, kind in before.items()
+            if after.get(name, kind) != kind and name not in ignored
+        )
+
     def _directory(self) -> Path:
         if self._spool is None:
             made = tempfile.TemporaryDirectory(prefix="seatrial-compare-", dir=self._spool_in)
@@ -205,13 +245,16 @@ class _Pair:
     def _side(self, file: _File, dialect: Dialect) -> _Side:
         named = self._rule.header and dialect.format != "jsonl"
         table: Table
+        start = dialect.skip
         if dialect.format == "jsonl":
             table, keep_blank = JsonTable(dialect), False
         else:
-            first = first_record(file.file, dialect)
+            first, behind = first_record(file.file, dialect, file.size)
             table = CsvTable(first, dialect, named=named, tell=self._tell)
             keep_blank = len(table.header) == 1
-        return _Side(file.file, dialect, table, Source(file.file, dialect, header=named, keep_blank=keep_blank))
+            start = behind if named else start
+        source = Source(file.file, dialect, start, file.size, keep_blank=keep_blank)
+        return _Side(dialect, table, source, ended(file))
 
     def _by_records(self, format: str) -> Comparison:  # noqa: A002
         dialects = self._dialect(self._a, format), self._dialect(self._b, format)
@@ -243,15 +286,15 @@ class _Pair:
         # Equal records are equal rows only where columns stand at the same places.
         alike = a.dialect.format == "jsonl" or (layout.identical and a.dialect.delimiter == b.dialect.delimiter)
         if self._a.size + self._b.size <= SMALL:
-            all_a = [record for _, _, records in a.source.batches() for record in records]
-            all_b = [record for _, _, records in b.source.batches() for record in records]
+            all_a = [record for piece in a.source.pieces() for record in piece.records]
+            all_b = [record for piece in b.source.pieces() for record in piece.records]
             samples = all_a[:_SAMPLE], all_b[:_SAMPLE]
             if alike:
                 return anti_join_small(all_a, all_b), samples
             return Left(Listed(all_a, bytes(len(all_a))), Listed(all_b, bytes(len(all_b))), 0, False), samples
         samples = a.source.first(_SAMPLE), b.source.first(_SAMPLE)
         if alike:
-            return anti_join_large(a.source, b.source, self._directory(), self._clock.check), samples
+            return anti_join_large(a.source, b.source, self._directory, self._clock.check), samples
         check = self._clock.check
         return Left(Whole(a.source, check), Whole(b.source, check), 0, False), samples
 
@@ -339,7 +382,7 @@ class _Pair:
             (Leniency.BOM, a.dialect.bom != b.dialect.bom),
             (Leniency.LINE_ENDS, a.dialect.newline != b.dialect.newline),
             (Leniency.BLANK_LINES, a.source.blank != b.source.blank),
-            (Leniency.FINAL_NEWLINE, a.source.ended != b.source.ended),
+            (Leniency.FINAL_NEWLINE, a.ended != b.ended),
             (Leniency.DELIMITER, a.dialect.delimiter != b.dialect.delimiter),
             (Leniency.ROW_ORDER, tally.reordered and not self._rule.order),
             (Leniency.COLUMN_ORDER, columns.reordered),
@@ -367,6 +410,14 @@ def _head(records: object) -> list[bytes]:
     return []
 
 
+def ended(file: _File) -> bool:
+    """Tell whether a file's last byte ends a line; an empty one has none to end."""
+    if not file.size:
+        return True
+    file.file.seek(file.size - 1)
+    return file.file.read(1) in (b"\n", b"\r")
+
+
 def mismatch(a: BinaryIO, b: BinaryIO) -> int | None:
     """Give the place of the first byte that differs, None when all are the same."""
     a.seek(0)
@@ -376,7 +427,9 @@ def mismatch(a: BinaryIO, b: BinaryIO) -> int | None:
         block_a, block_b = a.read(_BLOCK), b.read(_BLOCK)
         if block_a != block_b:
             shorter = min(len(block_a), len(block_b))
-            return at + next((n for n in range(shorter) if block_a[n] != block_b[n]), shorter)
+            if block_a[:shorter] == block_b[:shorter]:
+                return at + shorter
+            return at + first_difference(block_a[:shorter], block_b[:shorter])
         if not block_a:
             return None
         at += len(block_a)

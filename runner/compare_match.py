@@ -16,7 +16,8 @@ from runner.compare_tables import Table
 # Raw records of both sides that are parsed and matched at once: parsed, they take about ten times as much.
 AT_ONCE = 24 << 20
 _MOST_PARTS = 400
-_NOTHING = b""
+# Of one key, or of few, there may be more; this much of a share is matched at once.
+_BLOCK = 32 << 20
 
 
 def match_records(
@@ -117,7 +118,7 @@ class _Shares:
         file, ranks, places = self._files[number], self._ranks[number], self._places[number]
         file.seek(0)
         at = 0
-        while records := file.readlines(AT_ONCE):
+        while records := file.readlines(_BLOCK):
             upto = at + len(records)
             yield [record[:-1] for record in records], ranks[at:upto], places[at:upto]
             at = upto

@@ -10,11 +10,12 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 
 from runner.compare_text import Dialect, Pieces
+from runner.compare_walk import Range, Walk
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,43 +69,57 @@ class Listed:
             yield self._records, self._ranks
 
 
+class Piece(NamedTuple):
+    """Some records and where they stand; `rank` common records stand before all of them."""
+
+    offset: int
+    length: int
+    rank: int
+    records: list[bytes]
+
+
 class Source:
-    """The records of a file without its header and, where a row has several cells, without blank lines."""
+    """The records of a file between two places; blank lines are left out, where a row has several cells."""
 
-    def __init__(self, file: BinaryIO, dialect: Dialect, *, header: bool, keep_blank: bool) -> None:
-        self._pieces = Pieces(file, dialect)
-        self._header = header
-        self._keep_blank = keep_blank
+    def __init__(self, file: BinaryIO, dialect: Dialect, start: int, end: int, *, keep_blank: bool) -> None:
+        self.file, self.dialect = file, dialect
+        self.start, self.end = start, end
+        self.keep_blank = keep_blank
+        self.blank = 0
+        self._ranges = [Range(start, end - start, 0)]
+
+    def narrow(self, ranges: list[Range]) -> None:
+        """Go on with these parts alone."""
+        self._ranges = ranges
 
     @property
-    def blank(self) -> int:
-        """How many blank lines were seen."""
-        return self._pieces.blank
+    def size(self) -> int:
+        """How many bytes of it are left."""
+        return sum(part.length for part in self._ranges)
 
-    @property
-    def ended(self) -> bool:
-        """Whether the last record had a line end."""
-        return self._pieces.ended
-
-    def batches(self) -> Iterator[tuple[int, int, list[bytes]]]:
-        """Give records with where they stand (offset, length), some thousands at a time."""
-        first = True
-        for records in self._pieces:
-            yield self._pieces.offset, self._pieces.length, self._clean(records, first)
-            first = False
+    def pieces(self) -> Iterator[Piece]:
+        """Give the records, some thousands at a time."""
+        self.blank = 0
+        for offset, length, rank in self._ranges:
+            pieces = Pieces(self.file, self.dialect, offset, offset + length)
+            for records in pieces:
+                yield Piece(pieces.offset, pieces.length, rank, self._clean(records))
+            self.blank += pieces.blank
 
     def first(self, count: int) -> list[bytes]:
         """Give the first records, at most so many."""
-        return next((records[:count] for _, _, records in self.batches()), [])
+        head = Pieces(self.file, self.dialect, self.start, self.end, 1 << 18)
+        return next((self._clean(records)[:count] for records in head), [])
 
-    def again(self, offset: int, length: int, *, first: bool) -> list[bytes]:
-        """Give a batch once more."""
-        return self._clean(self._pieces.again(offset, length), first)
+    def again(self, offset: int, length: int) -> list[bytes]:
+        """Give the records of a piece once more."""
+        found: list[bytes] = []
+        for records in Pieces(self.file, self.dialect, offset, offset + length, length):
+            found += records
+        return self._clean(found)
 
-    def _clean(self, records: list[bytes], first: bool) -> list[bytes]:
-        if first and self._header:
-            del records[:1]
-        if not self._keep_blank and b"" in records:
+    def _clean(self, records: list[bytes]) -> list[bytes]:
+        if not self.keep_blank and b"" in records:
             return [record for record in records if record]
         return records
 
@@ -115,33 +130,46 @@ class Whole:
     def __init__(self, source: Source, check: Callable[[], None]) -> None:
         self._source = source
         self.count = self.size = 0
-        for _, length, records in source.batches():
+        for piece in source.pieces():
             check()
-            self.count += len(records)
-            self.size += length
+            self.count += len(piece.records)
+            self.size += piece.length
 
     def batches(self) -> Iterator[Batch]:
         """Give them; each has rank 0."""
-        for _, _, records in self._source.batches():
-            yield records, bytes(len(records))
+        for piece in self._source.pieces():
+            yield piece.records, bytes(len(piece.records))
 
 
-def anti_join_small(a: list[bytes], b: list[bytes]) -> Left:
-    """Cancel equal records of two lists."""
+def anti_join_small(a: list[bytes], b: list[bytes], ranks: tuple[Sequence[int], Sequence[int]] | None = None) -> Left:
+    """Cancel equal records of two lists; `ranks`: the number of common records that stand before each already."""
     if len(a) == len(b):
         at_a = at_b = [at for at, (x, y) in enumerate(zip(a, b, strict=True)) if x != y]
     else:
         start, end = _common_ends(a, b)
         at_a = list(range(start, len(a) - end))
         at_b = list(range(start, len(b) - end))
-    reordered = False
+    crossed = False
     if at_a and at_b:
-        reordered, at_a, at_b = _cancel(a, b, at_a, at_b)
-    return Left(_listed(a, at_a), _listed(b, at_b), len(a) - len(at_a), reordered)
+        crossed, at_a, at_b = _cancel(a, b, at_a, at_b)
+    kept = len(a) - len(at_a)
+    if ranks is None:
+        return Left(_listed(a, at_a), _listed(b, at_b), kept, crossed)
+    if kept:
+        crossed = _kept(a, at_a, ranks[0]) != _kept(b, at_b, ranks[1])
+    return Left(_listed(a, at_a, ranks[0]), _listed(b, at_b, ranks[1]), kept, crossed)
 
 
-def _listed(records: list[bytes], places: list[int]) -> Listed:
-    return Listed([records[at] for at in places], [at - before for before, at in enumerate(places)])
+def _listed(records: list[bytes], places: list[int], ranks: Sequence[int] | None = None) -> Listed:
+    own = [at - before for before, at in enumerate(places)]
+    if ranks is not None:
+        own = [rank + ranks[at] for rank, at in zip(own, places, strict=True)]
+    return Listed([records[at] for at in places], own)
+
+
+def _kept(records: list[bytes], gone: list[int], ranks: Sequence[int]) -> list[tuple[int, bytes]]:
+    left = set(gone)
+    return [(ranks[at], record) for at, record in enumerate(records) if at not in left]
 
 
 def _common_ends(a: list[bytes], b: list[bytes]) -> tuple[int, int]:
@@ -183,24 +211,24 @@ class Hashed:
         import numpy as np
 
         self.source = source
-        self.table: list[tuple[int, int, int]] = []
+        self.table: list[tuple[int, int, int, int]] = []
         self.count = 0
         self._path = path
         with path.open("wb") as file:
-            for offset, length, records in source.batches():
+            for offset, length, rank, records in source.pieces():
                 check()
                 # Python's own hash of bytes: SipHash, keyed anew in each process.
                 hashes = np.fromiter(map(hash, records), np.int64, len(records))
                 file.write(hashes.tobytes())
-                self.table.append((offset, length, len(records)))
+                self.table.append((offset, length, rank, len(records)))
                 self.count += len(records)
 
     def each(self) -> Iterator[Hashes]:
-        """Give the hashes batch by batch."""
+        """Give the hashes piece by piece."""
         import numpy as np
 
         with self._path.open("rb") as file:
-            for _, _, count in self.table:
+            for _, _, _, count in self.table:
                 yield np.frombuffer(file.read(8 * count), np.int64)
 
     def part(self, number: int, parts: int) -> Hashes:
@@ -224,13 +252,14 @@ class Chosen:
         self.count = self.size = 0
         kept = 0
         digest = hashlib.blake2b()
-        for hashes, (_, length, count) in zip(hashed.each(), hashed.table, strict=True):
+        for hashes, (_, length, rank, count) in zip(hashed.each(), hashed.table, strict=True):
             check()
             mask = _among(hashes, wanted)
             chosen = np.flatnonzero(mask)
-            digest.update(hashes[~mask].tobytes() if len(chosen) else hashes.tobytes())
-            self._chosen.append(chosen.astype(np.int32))
-            self._before.append(kept)
+            # The order of what cancels, among itself and among what both sides had before.
+            digest.update(((hashes[~mask] if len(chosen) else hashes) ^ (rank << 20)).tobytes())
+            self._chosen.append(chosen)
+            self._before.append(rank + kept)
             kept += count - len(chosen)
             self.count += len(chosen)
             self.size += length * len(chosen) // max(count, 1)
@@ -241,19 +270,33 @@ class Chosen:
         """Read them once more."""
         import numpy as np
 
-        for number, (offset, length, count) in enumerate(self._hashed.table):
+        for number, (offset, length, _, count) in enumerate(self._hashed.table):
             chosen = self._chosen[number]
             if not len(chosen):
                 continue
-            records = self._hashed.source.again(offset, length, first=number == 0)
+            records = self._hashed.source.again(offset, length)
             ranks = (self._before[number] + chosen - np.arange(len(chosen))).tolist()
             if len(chosen) < count:
                 records = [records[at] for at in chosen.tolist()]
             yield records, ranks
 
 
-def anti_join_large(a: Source, b: Source, spool: Path, check: Callable[[], None]) -> Left:
-    """Cancel equal records of two files of any size; keeps two files in `spool`."""
+def anti_join_large(a: Source, b: Source, spool: Callable[[], Path], check: Callable[[], None]) -> Left:
+    """Cancel equal records of two files of any size; keeps two files in the directory `spool`."""
+    passed = 0
+    if a.dialect.newline == b.dialect.newline != b"\r":
+        walk = Walk((a.file, a.start, a.end), (b.file, b.start, b.end), a.dialect, check, keep_blank=a.keep_blank)
+        a.narrow(walk.left_a)
+        b.narrow(walk.left_b)
+        passed = walk.kept
+    if a.size + b.size <= SMALL:
+        (all_a, ranks_a), (all_b, ranks_b) = _all(a), _all(b)
+        left = anti_join_small(all_a, all_b, (ranks_a, ranks_b))
+        return replace(left, kept=left.kept + passed)
+    return _by_hashes(a, b, spool(), check, passed)
+
+
+def _by_hashes(a: Source, b: Source, spool: Path, check: Callable[[], None], passed: int) -> Left:
     import numpy as np
 
     first, second = Hashed(a, spool / "a.hashes", check), Hashed(b, spool / "b.hashes", check)
@@ -264,7 +307,16 @@ def anti_join_large(a: Source, b: Source, spool: Path, check: Callable[[], None]
         found.append(_unequal(first.part(number, parts), second.part(number, parts)))
     wanted = np.sort(np.concatenate(found))
     rest_a, rest_b = Chosen(first, wanted, check), Chosen(second, wanted, check)
-    return Left(rest_a, rest_b, rest_a.kept, rest_a.order != rest_b.order)
+    return Left(rest_a, rest_b, rest_a.kept + passed, rest_a.order != rest_b.order)
+
+
+def _all(source: Source) -> tuple[list[bytes], list[int]]:
+    records: list[bytes] = []
+    ranks: list[int] = []
+    for piece in source.pieces():
+        records += piece.records
+        ranks += [piece.rank] * len(piece.records)
+    return records, ranks
 
 
 def _unequal(a: Hashes, b: Hashes) -> Hashes:

@@ -43,6 +43,10 @@ class Clock:
     def __init__(self, seconds: float | None) -> None:
         self._end = None if seconds is None else time.monotonic() + seconds
 
+    def left(self) -> float | None:
+        """Give the seconds that are left, None when nobody counts."""
+        return None if self._end is None else max(0.001, self._end - time.monotonic())
+
     def check(self) -> None:
         """Raise BudgetSpent when the time is over."""
         if self._end is not None and time.monotonic() > self._end:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 from runner.compare_table import Row
-from runner.compare_text import Decoder, Dialect, Pieces, rows_of
+from runner.compare_text import Decoder, Dialect, rows_of
 
 Tell = Callable[[str, str, int], None]
 # A column of JSON lines for what is no object.
@@ -136,11 +136,3 @@ def distinct(names: list[str]) -> list[str]:
             unique = f"{name} ({number})"
         found[unique] = None
     return list(found)
-
-
-def first_record(file: BinaryIO, dialect: Dialect) -> bytes | None:
-    """Give a file's first record, None when it is empty."""
-    for records in Pieces(file, dialect, 1 << 16):
-        for record in records:
-            return record
-    return None

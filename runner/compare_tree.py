@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from runner.compare import Budget, Output, OutputUnreadable, compare, unit_of
+from runner.compare_parquet import ParquetReader
 from runner.compare_rules import RuleBook
 from runner.comparison import Comparison, Note, Outcome, OutputsComparison
 from runner.spec import Rule
@@ -28,6 +29,7 @@ def compare_outputs(
     *,
     budget: Budget | None = None,
     spool: Path | None = None,
+    parquet: ParquetReader | None = None,
     tell: Tell | None = None,
 ) -> OutputsComparison:
     """Compare outputs by their paths; those with equal digests are not read.
@@ -42,7 +44,7 @@ def compare_outputs(
         if one.digest is not None and one.digest == other.digest:
             same += 1
             continue
-        comparison = compare(one, other, choose(name), budget=purse.budget, spool=spool)
+        comparison = compare(one, other, choose(name), budget=purse.budget, spool=spool, parquet=parquet)
         if comparison.outcome is Outcome.SAME:
             same += 1
             continue
@@ -60,6 +62,7 @@ def compare_trees(
     *,
     budget: Budget | None = None,
     spool: Path | None = None,
+    parquet: ParquetReader | None = None,
     tell: Tell | None = None,
 ) -> OutputsComparison:
     """Compare the files of two directories by their paths; links are compared by where they lead, never followed."""
@@ -76,7 +79,12 @@ def compare_trees(
         elif in_a == in_b == _FILE and _identical(f"{a}/{name}", f"{b}/{name}"):
             same += 1
         else:
-            comparison = _one(a / name, b / name, name, (in_a, in_b), book, purse.budget, spool)
+            if in_a == in_b == _FILE:
+                rule = book.choose(unit_of(name), name)
+                one, other = Output(a / name, name), Output(b / name, name)
+                comparison = compare(one, other, rule, budget=purse.budget, spool=spool, parquet=parquet)
+            else:
+                comparison = _no_files(a / name, b / name, in_a, in_b)
             if comparison.outcome is Outcome.SAME:
                 same += 1
                 continue
@@ -100,17 +108,17 @@ class _Purse:
             self.budget = replace(self.budget, differences=max(0, self._left))
 
 
-_FILE, _LINK, _OTHER = "file", "link", "other"
+_FILE, _LINK, _OTHER = "file", "link", "special file"
 
 
-def _one(
-    a: Path, b: Path, name: str, kinds: tuple[str, str], book: RuleBook, budget: Budget, spool: Path | None
-) -> Comparison:
-    if kinds == (_FILE, _FILE):
-        return compare(Output(a, name), Output(b, name), book.choose(unit_of(name), name), budget=budget, spool=spool)
-    if kinds == (_LINK, _LINK) and a.readlink() == b.readlink():
-        return Comparison(Outcome.SAME)
-    text = "links lead to different places" if kinds == (_LINK, _LINK) else f"not files: {kinds[0]} and {kinds[1]}"
+def _no_files(a: Path, b: Path, kind_a: str, kind_b: str) -> Comparison:
+    """Compare what is not a file on both sides."""
+    if kind_a == kind_b == _LINK:
+        if a.readlink() == b.readlink():
+            return Comparison(Outcome.SAME)
+        text = "links lead to different places"
+    else:
+        text = f"a {kind_a} on the first side, a {kind_b} on the second; only files are compared"
     return Comparison(Outcome.DIFFERENT, "bytes", notes=(Note("no_file", text),))
 
 

@@ -162,9 +162,13 @@ def plain_form(text: str | None) -> str | None:
     """Give a cell in one form for all that mean the same, by which keys find each other."""
     if text is None or text in NULLS:
         return None
+    if text.isascii() and (text.isalpha() or (text.isdigit() and (text[0] != "0" or text == "0"))):
+        return text
     number = read_number(text)
     if number is not None and number.value.is_finite():
-        return "0" if not number.value else str(number.value.normalize(_MATHS))
+        value = number.value
+        whole = abs(value.adjusted()) < _LONGEST and value == value.to_integral_value()
+        return str(int(value)) if whole else str(value.normalize(_MATHS))
     date = read_date(text)
     return date[1].isoformat() if date is not None else _tidy(text)
 

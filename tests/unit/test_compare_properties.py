@@ -11,9 +11,13 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import runner.compare
+import runner.compare_match
+import runner.compare_records
 from runner.compare import Output, compare
 from runner.compare_records import anti_join_small
 from runner.comparison import Comparison, Outcome, Rows
@@ -171,3 +175,25 @@ def test_any_bytes_end_in_a_class(a: bytes, b: bytes) -> None:
     found = compared(a, b)
     assert (found.outcome is Outcome.SAME) is (a == b)
     found.as_json()
+
+
+@given(tables(), writings(), writings(), st.booleans())
+def test_the_roads_of_large_files_lead_to_the_same(
+    both: tuple[Table, Table], how_a: dict[str, Any], how_b: dict[str, Any], ordered: bool
+) -> None:
+    first, second = written(both[0], how_a), written(both[1], how_b)
+    rule: dict[str, Any] = {"key": ("id",), "order": ordered, "tolerance": {"absolute": 0.005}}
+    found = compared(first, second, **rule)
+    if found.outcome is Outcome.SAME:
+        return
+    told = {**found.as_json(), "differences": None}
+    for hashed in (False, True):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(runner.compare, "SMALL", 0)
+            patch.setattr(runner.compare_match, "AT_ONCE", 64)
+            if hashed:
+                patch.setattr(runner.compare_records, "SMALL", 0)
+                patch.setattr(runner.compare_records, "AT_ONCE", 4)
+            other = compared(first, second, **rule)
+        assert {**other.as_json(), "differences": None} == told
+        assert set(other.differences) == set(found.differences)
