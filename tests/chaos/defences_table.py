@@ -81,6 +81,14 @@ DEFENCES: tuple[Defence, ...] = (
         "            rows = list(connection.execute(query.order_by(runs.c.id.desc()).limit(limit + 1)))\n",
     ),
     guard(
+        "A3",
+        "each way to narrow the list has its index",
+        "tests/contract/test_store_lists.py::test_a03_the_few_of_one_user_among_them",
+        "jobs/adapters/sql_schema.py",
+        '    Index("ix_runs_user_id", "user", "id"),\n',
+        "",
+    ),
+    guard(
         "A4",
         "what was printed last is taken when the container has ended",
         f"{LOAD}::test_a04_million_lines",
