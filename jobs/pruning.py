@@ -20,7 +20,7 @@ from jobs.floor import HostRoom
 from jobs.keeping import DAY, MARK, Done
 from jobs.retention import Over, Rules, over, rules_of
 from jobs.settings import Settings
-from jobs.shelf import GRACE_SECONDS, Shelf
+from jobs.shelf import GRACE_SECONDS, OWNER, Shelf
 from runner.adapters.docker_engine import DockerEngine
 from runner.errors import InfraError
 from runner.quantities import format_duration, format_size
@@ -95,6 +95,9 @@ class Pruning:
         """Tell what would go now, and change nothing."""
         for _, one in self._over():
             yield Done(one.what, str(one.run), one.rule.why)
+        if (problem := self._not_ours(claim=False)) is not None:
+            yield Done("objects", "stay", problem)
+            return
         count = size = 0
         for found in self._garbage(time.time() - self._grace):
             count, size = count + len(found), size + sum(found.values())
@@ -137,6 +140,9 @@ class Pruning:
         steady = self._steady.seconds() >= self._steady_seconds
         if not steady or not self._is_due(PRESSED_SECONDS if self._lacking() is not None else OBJECTS_SECONDS):
             return
+        if (problem := self._not_ours(claim=True)) is not None:
+            log.error("pruning.not_ours", error=problem)
+            return
         count = size = 0
         before = time.time() - self._grace
         for found in self._garbage(before):
@@ -149,6 +155,13 @@ class Pruning:
         self._stamp.touch()
         if count:
             yield Done("objects", f"{count:,}, {format_size(size)}", self._why())
+
+    def _not_ours(self, *, claim: bool) -> str | None:
+        """Tell why no object may go: new or other records know nothing of them, and would take all for garbage."""
+        ours = self._store.retention.archive()
+        if (owner := self._objects.owner(ours, claim=claim)) == ours:
+            return None
+        return f"they belong to other records ({OWNER}: {owner}, ours are {ours}); see docs/troubleshooting.md"
 
     def _why(self) -> str:
         return f"nothing refers to them, and nobody stored them for {format_duration(self._grace)}"

@@ -15,6 +15,9 @@ GRACE_SECONDS = 24 * 3600.0
 # the same outputs night after night cost one touch each and no more.
 TOUCH_SECONDS = GRACE_SECONDS / 2
 
+# Where the owner is written: beside the directories of objects, or below the prefix of a bucket.
+OWNER = ".records"
+
 
 @dataclass(frozen=True)
 class Shelved:
@@ -27,6 +30,10 @@ class Shelved:
 
 class Shelf(Objects, Protocol):
     """An object store that can be cleared out. `put` touches what it finds there when that was touched long ago."""
+
+    def owner(self, name: str, *, claim: bool) -> str:
+        """Tell to which records the objects belong; `name` when they are nobody's, and from then on with `claim`."""
+        ...
 
     def walk(self) -> Iterator[Shelved]:
         """Give all objects, by their digests. What is stored or removed meanwhile may be missing or not."""

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
-from jobs.shelf import TOUCH_SECONDS, Shelved
+from jobs.shelf import OWNER, TOUCH_SECONDS, Shelved
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _BLOCK = 1 << 20
@@ -119,6 +119,21 @@ class FileObjects:
         return self._path(digest).exists()
 
     # ---- what goes ------------------------------------------------------------------------------------------
+
+    def owner(self, name: str, *, claim: bool) -> str:
+        """Tell to which records the objects belong; `name` when they are nobody's."""
+        path = self._root / OWNER
+        if not path.exists():
+            if not claim:
+                return name
+            self._root.mkdir(parents=True, exist_ok=True)
+            mine = self._root / f"{OWNER}-{name}"
+            mine.write_text(f"{name}\n", "utf-8")
+            _sync(mine)
+            with contextlib.suppress(FileExistsError):  # whole, or not at all
+                os.link(mine, path)
+            mine.unlink(missing_ok=True)
+        return path.read_text("utf-8").strip()
 
     def walk(self) -> Iterator[Shelved]:
         """Give all objects, by their digests."""

@@ -162,6 +162,10 @@ class S3Objects:
                 raise
         return True
 
+    def owner(self, name: str, *, claim: bool) -> str:
+        """Tell to which records the objects belong; `name` when they are nobody's."""
+        return s3_removal.owner(self, name, claim=claim)
+
     def walk(self) -> Iterator[Shelved]:
         """Give all objects, by their digests."""
         return s3_removal.walk(self)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError
 
-from jobs.shelf import Shelved
+from jobs.shelf import OWNER, Shelved
 from runner.errors import StoreUnavailable
 
 if TYPE_CHECKING:
@@ -32,6 +32,24 @@ NOTICE_SECONDS = 300.0
 _THREADS = 16
 _COPY = TransferConfig(multipart_threshold=4 << 30, multipart_chunksize=512 << 20)  # a single copy takes 5 GiB
 _ABSENT = ("404", "NoSuchKey", "NotFound")
+
+
+def owner(objects: S3Objects, name: str, *, claim: bool) -> str:
+    """Tell to which records the objects belong; `name` when they are nobody's."""
+    place = {"Bucket": objects.bucket.name, "Key": f"{objects.bucket.prefix}{OWNER}"}
+    with objects.translated():
+        try:
+            if claim:
+                objects.client.put_object(**place, Body=f"{name}\n".encode(), IfNoneMatch="*")
+        except ClientError as error:
+            if error.response.get("Error", {}).get("Code") not in ("PreconditionFailed", "412"):
+                raise
+        try:
+            return str(objects.client.get_object(**place)["Body"].read().decode("utf-8", "replace")).strip()
+        except ClientError as error:
+            if claim or error.response.get("Error", {}).get("Code") not in _ABSENT:
+                raise
+            return name
 
 
 def walk(objects: S3Objects) -> Iterator[Shelved]:

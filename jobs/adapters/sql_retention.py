@@ -6,6 +6,7 @@ killed leaves rows which the next one takes.
 
 from __future__ import annotations
 
+import secrets
 from typing import Any
 
 from sqlalchemy import Column, Connection, Table, and_, delete, exists, false, func, insert, select, update
@@ -13,6 +14,7 @@ from sqlalchemy import Column, Connection, Table, and_, delete, exists, false, f
 from jobs.adapters.sql_engine import Database
 from jobs.adapters.sql_rows import append_event
 from jobs.adapters.sql_schema import (
+    archive,
     attempts,
     events,
     executions,
@@ -43,6 +45,16 @@ class SqlRetention:
         """Give the store's time."""
         with self._db.read() as connection:
             return self._db.now(connection)
+
+    def archive(self) -> str:
+        """Give the name of these records, by which their objects are told from those of others."""
+        with self._db.write() as connection:
+            self._db.alone(connection, "archive")
+            found = connection.execute(select(archive.c.name)).scalar_one_or_none()
+            if found is None:
+                found = secrets.token_hex(16)
+                connection.execute(insert(archive).values(id=1, name=found))
+            return str(found)
 
     def projects(self) -> list[str]:
         """Name the projects that have runs, those that are in no settings any more too."""

@@ -270,6 +270,13 @@ removals = Table(  # what was removed of whom; of a whole run this is all that i
     Column("left", Boolean, nullable=False),  # rows of it that still have to be deleted
 )
 
+archive = Table(
+    "archive",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),  # one row: 1
+    Column("name", String(32), nullable=False),  # of these records, made by chance: no others have it
+)
+
 installation = Table(
     "installation",
     metadata,

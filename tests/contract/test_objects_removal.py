@@ -104,6 +104,16 @@ def test_what_is_stored_again_is_touched_when_that_was_long_ago(make: Make, size
         assert hashlib.file_digest(file, "sha256").hexdigest() == digest
 
 
+def test_the_first_who_asks_owns_them(make: Make) -> None:
+    assert make().owner("e" * 32, claim=False) == "e" * 32
+    with ThreadPoolExecutor(8) as pool:
+        told = set(pool.map(lambda number: make().owner(f"{number:032x}", claim=True), range(16)))
+    (owner,) = told
+    assert len(owner) == 32
+    assert make().owner("f" * 32, claim=True) == make().owner("e" * 32, claim=False) == owner
+    assert list(make().walk()) == []
+
+
 def test_what_is_no_digest_cannot_be_removed(make: Make) -> None:
     with pytest.raises(KeyError):
         make().remove(["../../etc/passwd"], untouched_since=later())

@@ -208,6 +208,25 @@ def test_a_sweeper_that_has_just_begun_leaves_objects_alone(tmp_path: Path) -> N
     assert list(one.tidy()) == []
 
 
+def test_records_that_are_new_take_nothing_of_others_for_garbage(
+    tmp_path: Path, migrated: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    objects, hands = FileObjects(tmp_path / "objects"), Hands(Store.in_memory())
+    old_run(hands, objects, [b"1", b"2"], days=1)
+    put(objects, b"nobody's")
+    grow_old(tmp_path / "objects")
+    stamp = due(tmp_path / "swept")
+    first = Pruning(hands.store, objects, lambda _: rules(90 * DAY), stamp, steady=0.0)
+    assert [done.name for done in first.tidy()] == ["1, 8 B"]
+    new = Store.in_memory()
+    other = Pruning(new, objects, lambda _: rules(90 * DAY), due(stamp), steady=0.0)
+    assert list(other.tidy()) == []
+    assert [(done.what, done.name) for done in other.preview()] == [("objects", "stay")]
+    assert len(list(objects.walk())) == 2
+    assert "pruning.not_ours" in capsys.readouterr().out
+    assert new.retention.archive() == new.retention.archive() != hands.store.retention.archive()
+
+
 def test_a_manifest_that_cannot_be_read_keeps_all_objects(tmp_path: Path) -> None:
     hands = Hands(Store.in_memory())
     objects = FileObjects(tmp_path / "objects")
@@ -253,7 +272,7 @@ def test_a_store_of_objects_that_is_away_does_not_keep_runs(tmp_path: Path, s3_c
 def test_resume_and_removal_at_once_leave_one_of_them(shared_hands: Hands) -> None:
     hands = shared_hands
     hands.worker()
-    for _ in range(20):
+    for _ in range(8):
         run, claim = hands.verifying(["a"])
         hands.end(claim, TaskState.FAILED, BAD)
         hands.clean(run)

@@ -1,4 +1,4 @@
-"""When outputs and log of a run were removed, and what is left of runs that were removed."""
+"""When outputs and log of a run were removed, what is left of runs that were removed, and a name for the records."""
 
 from __future__ import annotations
 
@@ -20,4 +20,10 @@ def upgrade() -> None:
         sa.Column("why", sa.Text(), nullable=False),
         sa.Column("left", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("run", name="pk_removals"),
+    )
+    op.create_table(
+        "archive",
+        sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("name", sa.String(32), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_archive"),
     )
