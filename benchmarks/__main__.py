@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import databases, ledger, logs, pages, runs, trees
+from benchmarks import compare, databases, ledger, logs, pages, runs, trees
 from benchmarks.measure import Row
 
 GROUPS: dict[str, Callable[[Path], Iterator[Row]]] = {
@@ -21,6 +21,7 @@ GROUPS: dict[str, Callable[[Path], Iterator[Row]]] = {
     "databases": databases.rows,
     "ledger": ledger.rows,
     "pages": pages.rows,
+    "compare": compare.rows,
 }
 KEPT = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 MARK = "<!-- measured below: written by `make bench` -->"

@@ -25,7 +25,7 @@ KEPT, SHOWN = 1_000, 20
 @click.argument("a", type=click.Path(path_type=Path))
 @click.argument("b", type=click.Path(path_type=Path))
 @click.option("--rules", metavar="FILE", help="A seatrial.yml, or a YAML file of rules alone.")
-@click.option("--format", "form", type=click.Choice(("text", "json")), default="text", help="How to tell it.")
+@click.option("--format", "form", type=click.Choice(("text", "json", "html")), default="text", help="How to tell it.")
 @click.option(
     "--limit",
     type=click.IntRange(0, 100_000),
@@ -48,6 +48,7 @@ def diff(a: Path, b: Path, rules: str | None, form: str, limit: int | None, seco
       seatrial diff old.csv new.csv
       seatrial diff released/ candidate/ --rules seatrial.yml
       seatrial diff a.csv b.csv --rules rules.yml --format json
+      seatrial diff released/ candidate/ --format html > report.html
     """
     book = RuleBook(_rules(rules))
     inside = is_directory(a), is_directory(b)
@@ -67,6 +68,11 @@ def diff(a: Path, b: Path, rules: str | None, form: str, limit: int | None, seco
         click.echo(f"Warning: the rule {plain(match)!r} of {rules} matches nothing.", err=True)
     if form == "json":
         say_json({"a": str(a), "b": str(b), **found.as_json(), "idle_rules": list(book.idle())})
+    elif form == "html":
+        from jobs.diff_html import page
+
+        for piece in page(found, (str(a), str(b)), shown):
+            click.echo(piece, nl=False)
     else:
         _say_text(found, (str(a), str(b)), shown)
     click.get_current_context().exit(EXIT_FAILED if found.outcome is Outcome.DIFFERENT else EXIT_PASSED)

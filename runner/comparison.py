@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
+
+# What spreadsheets take for the beginning of a formula, or drop before they look.
+_FORMULA = frozenset("=+-@\t\r\n")
+_NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 
 # A stored cell is cut here, and ends with an ellipsis then.
 CELL_LIMIT = 1_000
@@ -271,6 +277,14 @@ def number(value: float | None) -> float | str | None:
     if value is None or math.isfinite(value):
         return value
     return str(value)
+
+
+def neutral(cell: str) -> str:
+    """Make a cell of a CSV that people open in a spreadsheet harmless: a formula becomes a text, a number stays one."""
+    first = unicodedata.normalize("NFKC", cell[:1])
+    if first in _FORMULA and not _NUMBER.fullmatch(cell):
+        return f"'{cell}"
+    return cell
 
 
 def cut(text: str | None) -> str | None:

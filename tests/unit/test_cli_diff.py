@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from jobs.cli import main
+from runner.comparison import neutral
 
 A = "account,amount\n1,10.00\n2,20.00\n3,5.00\n"
 B = "account,amount\n1,10.001\n2,21.50\n4,5.00\n"
@@ -111,3 +112,38 @@ def test_what_a_branch_wrote_moves_no_cursor() -> None:
     assert "\x1b" not in found.stdout
     assert "\\x1b[2J" in found.stdout
     assert "[red]x" in found.stdout
+
+
+def test_html_is_one_harmless_file() -> None:
+    Path("c.csv").write_text("id,<b>v\n1,<script>alert(1)</script>\n2,\u202ex\n")
+    Path("d.csv").write_text('id,<b>v\n1,"\'><img src=x onerror=alert(1)>"\n2,y\n')
+    found = diff("c.csv", "d.csv", "--format", "html")
+    assert found.exit_code == 1
+    assert "default-src 'none'" in found.stdout
+    assert "<script" not in found.stdout
+    assert "<img" not in found.stdout
+    assert "<b>" not in found.stdout
+    assert "\u202e" not in found.stdout
+    assert "<del>&lt;script&gt;alert(1)&lt;/script&gt;</del>" in found.stdout
+    trees = diff("a", "b", "--rules", "rules.yml", "--format", "html").stdout
+    assert "t1/pl.csv</h2>" in trees
+    assert not [word for word in ("http://", "https://", "<link", "<script", "url(") if word in trees]
+
+
+@pytest.mark.parametrize(
+    ("cell", "safe"),
+    [
+        ("=1+1", "'=1+1"),
+        ("+cmd", "'+cmd"),
+        ("-2+3", "'-2+3"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("＝1", "'＝1"),
+        ("\t=1", "'\t=1"),
+        ("-5.25", "-5.25"),
+        ("+7", "+7"),
+        ("1=1", "1=1"),
+        ("", ""),
+    ],
+)
+def test_formulas_are_neutralised(cell: str, safe: str) -> None:
+    assert neutral(cell) == safe
