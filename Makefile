@@ -10,9 +10,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.seatrial-installed
 SUDO   := $(if $(filter-out 0,$(shell id -u)),sudo)
-# Two at a time: the tests start real servers and containers, and were measured on two cores. One file stays in one
-# process, because its tests share the services that it started.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+PYTEST := $(BIN)/python -m pytest
 
 .PHONY: help
 help: ## Print this help
@@ -28,9 +26,13 @@ demo: venv engine images ## Start everything, run the examples, print the URL (O
 up: venv engine images ## Start Seatrial on your seatrial.toml
 	$(BIN)/seatrial up
 
+# Three at a time on two cores: the tests start real servers and containers, and wait more than they compute. One file
+# stays in one process, because its tests share the services that it started; the folders come in the order of conftest.py.
+SHARED := -n 3 --dist loadfile --no-loadscope-reorder
+
 .PHONY: test
 test: venv engine images browser testdeps lint ## Set up, lint and run every test
-	$(PYTEST) --hypothesis-profile=thorough tests
+	$(PYTEST) $(SHARED) --hypothesis-profile=thorough tests
 
 .PHONY: check
 check: ## Exactly what CI does
@@ -38,7 +40,7 @@ check: ## Exactly what CI does
 
 .PHONY: unit
 unit: venv ## Run the unit tests alone (seconds, no services)
-	$(PYTEST) --dist worksteal tests/unit
+	$(PYTEST) -n 2 --dist worksteal tests/unit
 
 .PHONY: lint
 lint: venv ## ruff, mypy --strict, import contracts
