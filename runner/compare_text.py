@@ -12,7 +12,7 @@ import hashlib
 import io
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -261,8 +261,11 @@ class Decoder:
         return "\n".join(part.decode(self._usual, "backslashreplace") for part in parts)
 
 
-def rows_of(records: Iterable[bytes], decoder: Decoder, delimiter: str) -> list[list[str]]:
+def rows_of(records: list[bytes], decoder: Decoder, delimiter: str) -> list[list[str]]:
     """Parse raw records of CSV or TSV; a cell that was written `""` is given so."""
+    joined = b"\n".join(records)
+    if not any(mark in joined for mark in (b'""', NEWLINE, b"\r")) and max(map(len, records), default=0) <= LONG_RECORD:
+        return [row or [""] for row in csv.reader(decoder.texts(records), delimiter=delimiter)]
     short: list[bytes] = []
     odd: dict[int, list[str]] = {}
     for number, record in enumerate(records):
