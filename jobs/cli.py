@@ -25,12 +25,19 @@ SECTIONS = {
         "capacity": ("jobs.cli_around:capacity", "List pools, their workers and what waits."),
     },
     "Server": {
-        "up": ("jobs.cli_server:up", "Start everything: web, workers, sweeper, and a Valkey when none is set."),
+        "up": (
+            "jobs.cli_server:up",
+            "Start everything: web, workers, sweeper, comparer, and a Valkey when none is set.",
+        ),
         "demo": ("jobs.cli_demo:demo", "Show Seatrial on real input, with sample databases and repositories."),
         "worker": ("jobs.cli_server:worker", "Do the work of a pool on this machine, some tasks at once."),
         "sweeper": (
             "jobs.cli_server:sweeper",
             "Watch leases, ring for what waits, clean up what is over. Safe to run twice.",
+        ),
+        "comparer": (
+            "jobs.cli_server:comparer",
+            "Compare the units of compare runs as soon as both branches have them. Safe to run twice.",
         ),
         "web": ("jobs.cli_server:web", "Serve the pages and the API."),
     },

@@ -46,6 +46,9 @@ def accepted(client: ApiClient, run: Document, *, wait: bool, as_json: bool) -> 
 @click.command()
 @click.argument("ref")
 @click.option("--project", metavar="NAME", help="The project (may be left out when the server has only one).")
+@click.option("--baseline", metavar="REF", help="Compare with this branch, tag or commit.")
+@click.option("--compare", is_flag=True, help="Compare with the project's default baseline.")
+@click.option("--merge-base", is_flag=True, help="Compare not with the baseline's tip, but with where REF left it.")
 @click.option("--units", metavar="FILTER", help="Only the units that match.")
 @click.option("--database", metavar="NAME", help="Another source than the project's.")
 @click.option("--note", metavar="TEXT", help="What could this change affect?")
@@ -60,17 +63,25 @@ def submit(
     project: str | None,
     idempotency_key: str | None,
     *,
+    compare: bool,
+    merge_base: bool,
     wait: bool,
     as_json: bool,
     **more: Any,
 ) -> None:
     """Verify a branch, tag or commit.
 
-    REF is a branch, a tag, a full or abbreviated commit, or refs/pull/N/head; it is pinned to its commit now.
+    REF is a branch, a tag, a full or abbreviated commit, or refs/pull/N/head; it is pinned to its commit now. With a
+    baseline, both run on the same data, and each unit's outputs are compared.
 
-    Example: seatrial submit --project ledger feature/new-rates --note "rounding of interest" --wait
+    \b
+    Examples:
+      seatrial submit --project ledger feature/new-rates --note "rounding of interest" --wait
+      seatrial submit --project ledger feature/new-rates --baseline v2.41.0 --wait
     """
-    body = {"project": project or _only_project(client), "ref": ref}
+    body: dict[str, Any] = {"project": project or _only_project(client), "ref": ref}
+    options = {name: True for name, wanted in (("compare", compare), ("merge_base", merge_base)) if wanted}
+    body |= {"options": options} if options else {}
     body |= {name: value for name, value in more.items() if value is not None}
     accepted(client, client.post("/runs", body, key=idempotency_key), wait=wait, as_json=as_json)
 

@@ -1,4 +1,4 @@
-"""The processes of a server: up, worker, sweeper, web. Each imports only what it needs: a server starts several."""
+"""The processes of a server: up, worker, sweeper, comparer, web. Each imports only what it needs: a server starts several."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _again(config: Path | None, *words: str) -> list[str]:
 @click.command()
 @pass_config
 def up(config: Path | None) -> None:
-    """Start everything: web, workers, sweeper, and a Valkey when none is set.
+    """Start everything: web, workers, sweeper, comparer, and a Valkey when none is set.
 
     Ctrl-C ends it; running verifications are left to go on, and the next start goes on with them.
 
@@ -60,6 +60,7 @@ def programs(settings: Settings, config: Path | None) -> list[Program]:
     if settings.server.redis_url is None:
         found.append(Program("valkey", valkey_command(settings.server.valkey_socket), needed_by_others=True))
     found.append(Program("sweeper", _again(config, "sweeper")))
+    found.append(Program("comparer", _again(config, "comparer")))
     found += [Program(f"worker-{pool}", _again(config, "worker", "--pool", pool)) for pool in sorted(settings.pools)]
     found.append(Program("web", _again(config, "web")))
     return found
@@ -229,6 +230,26 @@ def sweeper(config: Path | None, *, dry_run: bool) -> None:
         yield from pruning.tidy()
 
     one = Sweeper(store, build_doorbell(settings), cleanup, lease=settings.server.lease, housekeeping=tidy)
+    signal.signal(signal.SIGTERM, lambda *_: one.stop.set())
+    signal.signal(signal.SIGINT, lambda *_: one.stop.set())
+    one.work()
+
+
+@click.command()
+@pass_config
+def comparer(config: Path | None) -> None:
+    """Compare the units of compare runs as soon as both branches have them. Safe to run twice.
+
+    Example: seatrial comparer
+    """
+    from jobs.adapters.sql_store import Store
+    from jobs.comparer import Comparer
+    from jobs.compose import build_objects
+
+    settings = current_settings(config)
+    configure_logging()
+    spool = settings.server.home / "spool"
+    one = Comparer(Store.open(settings.server.database_url), build_objects(settings), spool)
     signal.signal(signal.SIGTERM, lambda *_: one.stop.set())
     signal.signal(signal.SIGINT, lambda *_: one.stop.set())
     one.work()

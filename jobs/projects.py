@@ -99,6 +99,11 @@ class Projects:
         self._project(project)
         return self._mirror(project).refs(prefix, limit=limit)
 
+    def merge_base(self, project: str, one: str, other: str) -> str | None:
+        """Give the commit at which two commits that are here parted; None when they have nothing in common."""
+        self._project(project)
+        return self._mirror(project).merge_base(one, other)
+
     def preview(self, project: str, ref: str) -> Preview:
         """Resolve a ref at the remote and read its seatrial.yml; raises RequestError."""
         settings = self._project(project)

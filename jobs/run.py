@@ -159,11 +159,24 @@ class Derived:
     reason: Reason | None
 
 
-def derive(tasks: Iterable[TaskFacts], *, compare: bool = False, different: int = 0) -> Derived:
-    """Derive a run's state from its tasks.
+@dataclass(frozen=True)
+class Comparison:
+    """How far the units of a compare run are compared. `left`: some have no class yet; `different`: how many differ.
+
+    `cancelled`: nobody wants to know any more.
+    """
+
+    left: bool = False
+    different: int = 0
+    cancelled: bool = False
+
+
+def derive(tasks: Iterable[TaskFacts], *, comparison: Comparison | None = None) -> Derived:
+    """Derive a run's state from its tasks. `comparison` is None when nothing is compared.
 
     Work that goes on comes first, then the gravest end: errored, cancelled, failed, done. A failing batch of a
-    compare run is a class of its units, so there only a failed preparation fails the run.
+    compare run is a class of its units, so there only a failed preparation fails the run; and it goes on until all
+    its units are compared.
     """
     facts = list(tasks)
     states = [fact.state for fact in facts]
@@ -182,11 +195,14 @@ def derive(tasks: Iterable[TaskFacts], *, compare: bool = False, different: int 
         if task_state in states:
             return Derived(run_state, None, first_reason(task_state))
     failed = [fact for fact in facts if fact.state is _S.FAILED]
-    if any(fact.kind is TaskKind.PREPARE or not compare for fact in failed):
+    if any(fact.kind is TaskKind.PREPARE or comparison is None for fact in failed):
         return Derived(RunState.FAILED, None, first_reason(_S.FAILED))
-    if compare and (different or failed):
-        return Derived(RunState.DONE, Verdict.DIFFERENT, None)
-    return Derived(RunState.DONE, Verdict.PASSED, None)
+    if comparison is not None and comparison.left:
+        if comparison.cancelled:
+            return Derived(RunState.CANCELLED, None, Reason("cancelled", "The run was cancelled."))
+        return Derived(RunState.RUNNING, None, None)
+    different = comparison is not None and comparison.different > 0
+    return Derived(RunState.DONE, Verdict.DIFFERENT if different else Verdict.PASSED, None)
 
 
 # ---- records, as the store gives them ----------------------------------------------------------------------
@@ -246,6 +262,7 @@ class Run:
     parent: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     removed: Removed | None = None
+    units_different: int = 0
 
     @property
     def candidate(self) -> Leg:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 from jobs.adapters.sql_runs import NewLeg, NewRun, SqlRuns
 from jobs.adapters.sql_store import Store
+from jobs.differences import Differences
 from jobs.outlook import Outlook
-from jobs.projects import Projects
+from jobs.projects import Preview, Projects
 from jobs.run import Page, Run, RunFilter
 from jobs.settings import ProjectSettings, Settings
 from jobs.submission import Submission, SubmissionRefused
 from jobs.views import Views
-from runner.errors import Conflict, Gone, Problem
+from runner.errors import Conflict, Gone, Problem, RequestError
 from runner.ports import Mirror, Objects
 from runner.spec import Spec
 
@@ -26,10 +28,10 @@ class Doorbell(Protocol):
     def ring(self, pool: str) -> bool: ...
 
 
-class Service(Projects, Views, Outlook):
+class Service(Projects, Views, Outlook, Differences):
     """The verbs of Seatrial, and its only writer for people; every error that a caller can mend is a RequestError.
 
-    What only looks is inherited: Projects, Views (the inside of a run) and Outlook (estimates and explanations).
+    What only looks is inherited: Projects, Views and Differences (the inside of a run) and Outlook (estimates and explanations).
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Service(Projects, Views, Outlook):
         Projects.__init__(self, settings, mirror)
         Views.__init__(self, store, objects)
         Outlook.__init__(self, settings, store)
+        Differences.__init__(self, store, objects)
         self._runs: SqlRuns = store.runs
         self._doorbell = doorbell
 
@@ -60,16 +63,10 @@ class Service(Projects, Views, Outlook):
         project = self._project(submission.project)
         preview = self.preview(submission.project, submission.ref)
         self._check_database(submission, preview.spec, project)
-        leg = NewLeg(
-            name="candidate",
-            ref=submission.ref,
-            commit=preview.resolved.commit.sha,
-            subject=preview.resolved.commit.subject,
-            author=preview.resolved.commit.author,
-            spec_source=preview.spec_source,
-            spec_text=preview.spec_text,
-            spec_digest=preview.spec.digest(),
-        )
+        legs = [_leg("candidate", submission.ref, preview)]
+        if submission.compares:
+            ref, found = self._baseline(submission, project, preview)
+            legs.insert(0, _leg("baseline", ref, found))
         new = NewRun(
             project=submission.project,
             pool=project.pool,
@@ -79,12 +76,31 @@ class Service(Projects, Views, Outlook):
             units_filter=submission.units or None,
             database=self._source(submission, preview.spec, project),
             options=submission.options,
-            legs=(leg,),
+            legs=tuple(legs),
         )
         run, created = self._runs.add(new, key=idempotency_key, body=body)
         if created:
             self._doorbell.ring(run.pool)
         return run, created
+
+    def _baseline(self, submission: Submission, project: ProjectSettings, candidate: Preview) -> tuple[str, Preview]:
+        """Resolve what the candidate is compared with; gives the ref by which people know it."""
+        ref = submission.baseline or project.default_baseline
+        if ref is None:
+            remedy = f"Name one, or set projects.{submission.project}.default_baseline in seatrial.toml."
+            raise SubmissionRefused("There is no baseline to compare with.", field="baseline", remedy=remedy)
+        with _about_the_baseline():
+            found = self.preview(submission.project, ref)
+        if submission.options.get("merge_base") is True:
+            base = self.merge_base(submission.project, found.resolved.commit.sha, candidate.resolved.commit.sha)
+            if base is None:
+                remedy = "Leave options.merge_base out to compare with its tip."
+                text = f"{submission.ref} and {ref} have no commit in common."
+                raise SubmissionRefused(text, field="baseline", value=ref, remedy=remedy)
+            with _about_the_baseline():
+                found = self.preview(submission.project, base)
+            ref = f"merge base with {ref}"
+        return ref, found
 
     def _source(self, submission: Submission, spec: Spec, project: ProjectSettings) -> str | None:
         if spec.database is None:
@@ -172,3 +188,26 @@ class Service(Projects, Views, Outlook):
         made, _ = self._runs.add(new, key=None, body="")
         self._doorbell.ring(made.pool)
         return made
+
+
+def _leg(name: str, ref: str, found: Preview) -> NewLeg:
+    return NewLeg(
+        name=name,
+        ref=ref,
+        commit=found.resolved.commit.sha,
+        subject=found.resolved.commit.subject,
+        author=found.resolved.commit.author,
+        spec_source=found.spec_source,
+        spec_text=found.spec_text,
+        spec_digest=found.spec.digest(),
+    )
+
+
+@contextmanager
+def _about_the_baseline() -> Iterator[None]:
+    """Let an error about a ref name the field that it stood in."""
+    try:
+        yield
+    except RequestError as error:
+        error.field = "baseline" if error.field == "ref" else error.field
+        raise

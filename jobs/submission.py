@@ -14,6 +14,9 @@ from runner.errors import Problem, RequestError
 NOTE_CHARACTERS = 2_000
 PRIORITY = range(-100, 101)
 FILTER_CHARACTERS = 2_000
+# compare: with the project's default baseline when none is named; merge_base: not with the baseline's tip, but with the
+# commit at which the candidate left it.
+OPTIONS = ("compare", "merge_base")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -41,8 +44,9 @@ class Submission:
         problems = []
         if not self.project:
             problems.append(Problem("project", "name one of the projects of seatrial.toml"))
-        if not self.ref:
-            problems.append(Problem("ref", "name a branch, a tag, a commit or refs/pull/N/head"))
+        for name, ref in (("ref", self.ref), ("baseline", self.baseline)):
+            if ref == "":
+                problems.append(Problem(name, "name a branch, a tag, a commit or refs/pull/N/head"))
         if type(self.priority) is not int or self.priority not in PRIORITY:
             allowed = f"use a whole number from {PRIORITY[0]} to {PRIORITY[-1]}"
             problems.append(Problem("priority", allowed, str(self.priority)[:40]))
@@ -54,18 +58,33 @@ class Submission:
             problems.append(
                 Problem("units", f"use {FILTER_CHARACTERS:,} characters at most", f"{len(self.units):,} characters")
             )
-        for name in ("project", "ref", "units", "database", "note"):
+        for name in ("project", "ref", "baseline", "units", "database", "note"):
             value = getattr(self, name) or ""
             if "\x00" in value:
                 problems.append(Problem(name, "leave out the NUL character", "\\x00"))
             if half := _SURROGATE.search(value):
                 problems.append(Problem(name, "leave out the half of a surrogate pair", ascii(half[0])))
-        if self.options:
-            problems.append(Problem("options", "no options are known yet", ", ".join(sorted(self.options))[:80]))
-        if self.baseline is not None:
-            problems.append(Problem("baseline", "compare runs are not available yet; leave it out", self.baseline[:80]))
+        problems += self._option_problems()
         if problems:
             raise SubmissionRefused("; ".join(str(problem) for problem in problems), problems=tuple(problems))
+
+    @property
+    def compares(self) -> bool:
+        """Tell whether a baseline is wanted: a ref, or the project's own."""
+        return self.baseline is not None or self.options.get("compare") is True
+
+    def _option_problems(self) -> list[Problem]:
+        problems = []
+        for name, value in sorted(self.options.items()):
+            if name not in OPTIONS:
+                problems.append(Problem(f"options.{name}"[:80], f"no such option; known: {', '.join(OPTIONS)}"))
+            elif type(value) is not bool:
+                problems.append(Problem(f"options.{name}", "use true or false", str(value)[:40]))
+        if self.options.get("compare") is False and self.baseline is not None:
+            problems.append(Problem("options.compare", "leave it out, or leave out the baseline", "false"))
+        if self.options.get("merge_base") is True and not self.compares:
+            problems.append(Problem("options.merge_base", "name a baseline, or set options.compare", "true"))
+        return problems
 
     def body(self) -> str:
         """Give the digest by which an idempotency key knows the same request again."""

@@ -41,6 +41,10 @@ class Mirror(Protocol):
         """Describe a commit that the mirror has; raises RefNotFound."""
         ...
 
+    def merge_base(self, one: str, other: str) -> str | None:
+        """Give the commit at which two commits that are here parted; None when they have nothing in common."""
+        ...
+
     def ensure(self, sha: str) -> None:
         """Have the commit's objects here; fetch when they are not. Raises RepositoryUnavailable."""
         ...

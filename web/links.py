@@ -26,6 +26,14 @@ def unit(run_id: int, leg: str, name: str) -> str:
     return f"/runs/{run_id}/units/{part(leg)}/{part(name, slashes=True)}"
 
 
+def diff(run_id: int, name: str, **values: object) -> str:
+    return f"/runs/{run_id}/diffs/{part(name, slashes=True)}{query(**values)}"
+
+
+def api_diff(run_id: int, name: str, **values: object) -> str:
+    return f"{API}/runs/{run_id}/diffs/{part(name, slashes=True)}{query(**values)}"
+
+
 def log_line(run_id: int, task: int, line: int | None = None) -> str:
     return run(run_id, tab="log", task=task) + (f"#L{line}" if line is not None else "")
 

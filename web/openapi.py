@@ -45,6 +45,8 @@ OPERATIONS: Mapping[str, Operation] = {
     "api.resume": Operation(s.RunOut, body=q.NoQuery, problems=(404, 409, 415)),
     "api.rerun": Operation(s.RunOut, 201, body=q.NoQuery, problems=(404, 409, 415)),
     "api.units": Operation(s.UnitsOut, query=q.UnitsQuery, problems=(404,)),
+    "api.diffs": Operation(s.DiffsOut, query=q.DiffsQuery, problems=(404, 409)),
+    "api.diff": Operation(s.DiffDetail, query=q.DiffQuery, problems=(404, 409)),
     "api.attempts": Operation(s.AttemptsOut, problems=(404,)),
     "api.events": Operation(s.EventsOut, query=q.EventsQuery, problems=(404,)),
     "api.projects": Operation(s.ProjectsOut),

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
-from web.schemas import MAX_ID, Id, Name, RunStateName, Text, UnitStateName, printable
+from web.schemas import MAX_ID, Id, Name, RunStateName, Text, UnitClassName, UnitStateName, printable
 
 NOTE_LIMIT = 2_000
 KEY_LIMIT = 255
@@ -25,12 +25,16 @@ class RunBody(BaseModel):
 
     project: Name
     ref: Name = Field(description="Branch, tag, full or abbreviated commit, or refs/pull/N/head.")
-    baseline: Name | None = Field(None, description="The ref to compare with; the project's default when null.")
+    baseline: Name | None = Field(None, description="The ref to compare with.")
     units: Text | None = Field(None, max_length=2_000, description="Run only the units that match.")
     database: Name | None = Field(None, description="One of the project's databases.")
     priority: int = Field(0, ge=-100, le=100)
     note: Text = Field("", max_length=NOTE_LIMIT, description="What could this change affect?")
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: dict[str, Any] = Field(
+        default_factory=dict,
+        description="compare: true compares with the project's default baseline when none is named; merge_base: true "
+        "compares with the commit at which the candidate left its baseline.",
+    )
 
 
 class RunsQuery(Strict):
@@ -55,6 +59,23 @@ class UnitsQuery(Strict):
     text: Name | None = None
     task: Id | None = None
     after: int | None = Field(None, ge=-1, le=MAX_ID, description="Only units after this position.")
+    limit: int = Field(200, ge=1, le=1_000)
+
+
+class DiffsQuery(Strict):
+    """What a compare run's units are narrowed to."""
+
+    kind: UnitClassName | None = Field(None, alias="class")
+    text: Name | None = None
+    after: int | None = Field(None, ge=-1, le=MAX_ID, description="Only units after this position.")
+    limit: int = Field(200, ge=1, le=1_000)
+
+
+class DiffQuery(Strict):
+    """Which of a unit's stored differences are wanted; they come largest first."""
+
+    column: Name | None = None
+    after: int = Field(0, ge=0, le=MAX_ID)
     limit: int = Field(200, ge=1, le=1_000)
 
 

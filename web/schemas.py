@@ -27,6 +27,9 @@ Time = Annotated[datetime, PlainSerializer(rfc3339, return_type=str, when_used="
 Text = Annotated[str, AfterValidator(printable)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=300), AfterValidator(printable)]
 Id = Annotated[int, Field(ge=1, le=MAX_ID)]
+UnitClassName = Literal[
+    "same", "equivalent", "different", "baseline_failed", "candidate_failed", "both_failed", "missing", "new"
+]
 RunStateName = Literal["queued", "running", "interrupted", "done", "failed", "errored", "cancelled"]
 UnitStateName = Literal["todo", "done", "failed"]
 
@@ -34,7 +37,7 @@ UnitStateName = Literal["todo", "done", "failed"]
 class Shape(BaseModel):
     """What the API answers with."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, serialize_by_alias=True)
 
 
 class ReasonOut(Shape):
@@ -73,6 +76,7 @@ class LinksOut(Shape):
     log: str
     stream: str
     units: str
+    diffs: str | None
     outputs: str
 
 
@@ -95,6 +99,7 @@ class RunOut(Shape):
     verdict: Literal["passed", "different"] | None
     reason: ReasonOut | None
     units: CountsOut
+    different: int = Field(description="Units of a compare run that are not the same, equivalent or new.")
     attempts: int
     created_at: Time
     started_at: Time | None
@@ -111,6 +116,50 @@ class RunOut(Shape):
     options: dict[str, Any]
     outputs_removed: RemovedOut | None
     links: LinksOut
+
+
+class DiffOut(Shape):
+    """What became of a unit of a compare run.
+
+    `rows` counts those that changed, were added, were removed, and are the same; null where no table was read.
+    `largest` is the size of the largest difference of two numbers, `rule` the pattern of the rule that held,
+    `leniencies` what had to be overlooked, `notes` what a reader should know.
+    """
+
+    unit: str
+    position: int
+    kind: UnitClassName = Field(alias="class")
+    rows: dict[str, int] | None
+    largest: float | None
+    rule: str | None
+    leniencies: list[str]
+    notes: list[str]
+    seconds: float
+    links: dict[str, str]
+
+
+class DiffsOut(Shape):
+    """Units of a compare run after a position. `counts`: units by class; `left`: those that are not compared yet."""
+
+    units: list[DiffOut]
+    counts: dict[str, int]
+    left: int
+    next: str | None
+
+
+class DiffDetail(DiffOut):
+    """A unit with all that its comparison found, and some of its stored differences, largest first.
+
+    `result` is what `seatrial diff --format json` prints. `stored` differences of `found` are kept; `truncated` says why
+    not all.
+    """
+
+    result: dict[str, Any]
+    differences: list[dict[str, Any]]
+    found: int
+    stored: int
+    truncated: str | None
+    next: str | None
 
 
 class EstimateOut(Shape):

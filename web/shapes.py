@@ -12,6 +12,7 @@ from web import schemas as s
 
 if TYPE_CHECKING:
     from jobs.attempts import Work
+    from jobs.comparing import Compared
     from jobs.outlook import Estimate, KnownUnits, PoolStatus
     from jobs.projects import Preview, ProjectInfo
     from jobs.waiting import Waiting
@@ -46,6 +47,7 @@ def _run(found: Run) -> dict[str, Any]:
         "verdict": None if found.verdict is None else found.verdict.value,
         "reason": reason(found.reason),
         "units": counts(found.units),
+        "different": found.units_different,
         "attempts": found.attempts,
         "created_at": found.created_at,
         "started_at": found.started_at,
@@ -69,6 +71,7 @@ def _run(found: Run) -> dict[str, Any]:
             log=links.api_run(found.id, "/log"),
             stream=links.api_run(found.id, "/stream"),
             units=links.api_run(found.id, "/units"),
+            diffs=None if baseline is None else links.api_run(found.id, "/diffs"),
             outputs=links.api_archive(found.id, "zip"),
         ),
     }
@@ -218,4 +221,50 @@ def pool(found: PoolStatus) -> s.PoolOut:
         workers=[
             s.WorkerOut(**{name: getattr(one, name) for name in s.WorkerOut.model_fields}) for one in found.workers
         ],
+    )
+
+
+def diff(run_id: int, found: Compared) -> s.DiffOut:
+    """Give what became of a unit as the API shows it."""
+    return s.DiffOut.model_validate(_diff(run_id, found))
+
+
+def _diff(run_id: int, found: Compared) -> dict[str, Any]:
+    summary = found.summary
+    files = summary.get("results", [summary])
+    return {
+        "unit": found.unit,
+        "position": found.position,
+        "class": found.kind.value,
+        "rows": summary.get("rows"),
+        "largest": found.largest,
+        "rule": next((file["rule"] for file in files if file.get("rule")), None),
+        "leniencies": sorted({one for file in files for one in file.get("leniencies", ())}),
+        "notes": [note["text"] for file in files for note in file.get("notes", ())],
+        "seconds": found.seconds,
+        "links": {
+            "self": links.api_diff(run_id, found.unit),
+            "page": links.diff(run_id, found.unit),
+            "baseline": links.api_output(run_id, "baseline", found.unit),
+            "candidate": links.api_output(run_id, "candidate", found.unit),
+        },
+    }
+
+
+def diff_detail(
+    run_id: int, found: Compared, differences: Sequence[Mapping[str, Any]], *, stored: int, following: str | None
+) -> s.DiffDetail:
+    """Give a unit with all that its comparison found."""
+    files = found.summary.get("results", [found.summary])
+    cut = [file["truncated"] for file in files if file.get("truncated")]
+    return s.DiffDetail.model_validate(
+        _diff(run_id, found)
+        | {
+            "result": dict(found.summary),
+            "differences": [dict(one) for one in differences],
+            "found": sum(file.get("found", 0) for file in files),
+            "stored": stored,
+            "truncated": " ".join(cut) or None,
+            "next": following,
+        }
     )

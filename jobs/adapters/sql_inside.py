@@ -139,8 +139,11 @@ class SqlInside:
                 query = query.where(units.c.task == task)
             if after is not None:
                 query = query.where(units.c.position > after)
-            query = query.order_by(units.c.position, units.c.leg).limit(limit)
-            return [unit_of(row) for row in connection.execute(query)]
+            query = query.order_by(units.c.position, units.c.leg).limit(limit + 1)
+            rows = list(connection.execute(query))
+            if len(rows) > limit and rows[limit].position != rows[limit - 1].position:
+                del rows[limit]  # but never one leg's unit without the other's: the next page begins behind both
+            return [unit_of(row) for row in rows]
 
     def unit_names(self, run: int, leg: str = "candidate") -> tuple[str, ...]:
         """List the names of all units of a leg, in their order."""
@@ -187,9 +190,13 @@ class SqlInside:
         """Tell of all these runs at once how far they have come, in one consistent view; without those there are not."""
         with self._db.read() as connection:
             shown = connection.execute(
-                select(runs.c.id, runs.c.units_done, runs.c.units_failed, runs.c.cancel_requested).where(
-                    runs.c.id.in_(wanted)
-                )
+                select(
+                    runs.c.id,
+                    runs.c.units_done,
+                    runs.c.units_failed,
+                    runs.c.units_different,
+                    runs.c.cancel_requested,
+                ).where(runs.c.id.in_(wanted))
             ).all()
             last = select(events.c.run, func.max(events.c.id)).where(events.c.run.in_(wanted)).group_by(events.c.run)
             newest = {row[0]: row[1] for row in connection.execute(last)}

@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, func, insert, or_, select, update
 
+from jobs.adapters.sql_compare import forget
 from jobs.adapters.sql_engine import Database
 from jobs.adapters.sql_moves import fence
 from jobs.adapters.sql_rows import append_event
@@ -127,6 +128,7 @@ class SqlLedger:
             column = "units_done" if before == UnitState.DONE.value else "units_failed"
             connection.execute(update(tasks).where(tasks.c.id == task).values({column: tasks.c[column] - 1}))
             connection.execute(update(runs).where(runs.c.id == row.run).values({column: runs.c[column] - 1}))
+            forget(connection, row.run, [unit])
             data = {"unit": unit, "reason": reason}
             append_event(connection, row.run, "void", now, task=task, attempt=attempt, data=data)
 

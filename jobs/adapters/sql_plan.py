@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Executable, bindparam, delete, func, insert, select, text, update
 
+from jobs.adapters.sql_compare import forget
 from jobs.adapters.sql_engine import Database
 from jobs.adapters.sql_moves import fence, is_cancelled, move
 from jobs.adapters.sql_rows import append_event, lock_run, refresh_run
@@ -104,6 +105,8 @@ class SqlPlan:
     ) -> None:
         now = self._db.now(connection)
         lock_run(connection, row.run)
+        if found.new or found.free or found.gone:
+            forget(connection, row.run)
         if is_cancelled(connection, row.run):
             move(connection, row, S.CANCELLED, now, reason=Reason("cancelled", "The run was cancelled."))
         else:

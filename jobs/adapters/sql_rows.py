@@ -11,6 +11,7 @@ from sqlalchemy import Connection, case, func, insert, select, update
 from jobs.adapters.sql_schema import events, legs, runs, tasks
 from jobs.run import (
     Attempt,
+    Comparison,
     Derived,
     Event,
     Leg,
@@ -86,6 +87,7 @@ def run_of(row: R, leg_rows: tuple[Leg, ...]) -> Run:
         removed=None
         if row.outputs_removed_at is None
         else Removed(at(row.outputs_removed_at), row.outputs_removed_why or ""),
+        units_different=row.units_different,
     )
 
 
@@ -211,10 +213,21 @@ def refresh_run(connection: Connection, run: int, now: float) -> Derived:
     """Derive the run's state from its tasks and write it where lists read it; a change is an event."""
     lock_run(connection, run)
     before = connection.execute(
-        select(runs.c.state, runs.c.started_at, runs.c.baseline_commit).where(runs.c.id == run)
+        select(
+            runs.c.state,
+            runs.c.started_at,
+            runs.c.baseline_commit,
+            runs.c.compared_at,
+            runs.c.units_different,
+            runs.c.cancel_requested,
+        ).where(runs.c.id == run)
     ).one()
     facts = _facts(connection, run)
-    derived = derive(facts, compare=before.baseline_commit is not None)
+    comparison = None
+    if before.baseline_commit is not None:
+        # The comparer says when nothing is left; counting it at each step would cost more than it tells.
+        comparison = Comparison(before.compared_at is None, before.units_different, before.cancel_requested)
+    derived = derive(facts, comparison=comparison)
     values: dict[str, Any] = {
         "state": derived.state.value,
         "verdict": derived.verdict.value if derived.verdict else None,

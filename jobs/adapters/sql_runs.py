@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, delete, insert, or_, select, update
 
+from jobs.adapters.sql_compare import forget_failed
 from jobs.adapters.sql_engine import Database
 from jobs.adapters.sql_moves import move
 from jobs.adapters.sql_plan import add_task, count_units
@@ -148,6 +149,13 @@ class SqlRuns:
         """Raises NotFound."""
         with self._db.read() as connection:
             return self._one(connection, run)
+
+    def spec_of(self, run: int, leg: str) -> tuple[str, str]:
+        """Give the text of a leg's seatrial.yml, and where it is from."""
+        with self._db.read() as connection:
+            query = select(legs.c.spec_text, legs.c.spec_source).where(legs.c.run == run, legs.c.name == leg)
+            text, source = connection.execute(query).one()
+            return text, source
 
     def new_legs(self, run: int) -> tuple[NewLeg, ...]:
         """Give a run's legs as they were submitted, to submit them again."""
@@ -331,6 +339,7 @@ class SqlRuns:
             .values(state=UnitState.TODO.value, text="", **blank)
         )
         count_units(connection, run)
+        forget_failed(connection, run)
         for leg in connection.execute(select(legs.c.name, legs.c.prepared).where(legs.c.run == run)).all():
             mine = [row for row in rows if row.leg == leg.name]
             unfinished = [row for row in mine if row.state != TaskState.DONE]

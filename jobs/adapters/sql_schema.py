@@ -63,6 +63,8 @@ runs = Table(
     Column("units_total", Integer),
     Column("units_done", Integer, nullable=False, default=0),
     Column("units_failed", Integer, nullable=False, default=0),
+    Column("units_different", Integer, nullable=False, default=0, server_default="0"),
+    Column("compared_at", Float),  # when nothing of a compare run was left to compare
     Column("attempts", Integer, nullable=False, default=0),
     Column("cancel_requested", Boolean, nullable=False, default=False),
     Column("created_at", Float, nullable=False),
@@ -220,6 +222,23 @@ log_chunks = Table(
     Column("size", Integer, nullable=False),
     Column("data", LargeBinary),  # small chunks stand here,
     Column("object", String(64)),  # larger ones in the object store
+)
+
+comparisons = Table(
+    "comparisons",
+    metadata,
+    Column("run", Id, primary_key=True, autoincrement=False),
+    Column("unit", Text, primary_key=True),
+    Column("position", Integer, nullable=False),
+    Column("kind", String(20), nullable=False),  # a jobs.comparing.UnitClass
+    Column("changed", BigInteger, nullable=False),  # rows
+    Column("largest", Float),
+    Column("summary", JSON, nullable=False),
+    Column("rows", String(64)),  # the object that holds the stored differences
+    Column("seconds", Float, nullable=False),
+    Column("at", Float, nullable=False),
+    Index("ix_comparisons_run_position", "run", "position"),
+    Index("ix_comparisons_run_kind_position", "run", "kind", "position"),
 )
 
 events = Table(

@@ -7,6 +7,7 @@ from pathlib import Path
 from sqlalchemy import insert, inspect, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from jobs.adapters.sql_compare import SqlCompare
 from jobs.adapters.sql_engine import Database, open_engine
 from jobs.adapters.sql_inside import SqlInside
 from jobs.adapters.sql_keeping import SqlKeeping
@@ -32,6 +33,7 @@ class Store:
         self.plan = SqlPlan(database)
         self.ledger = SqlLedger(database)
         self.inside = SqlInside(database)
+        self.compare = SqlCompare(database)
         self.workers = SqlWorkers(database)
         self.keeping = SqlKeeping(database)
         self.retention = SqlRetention(database, key_seconds=IDEMPOTENCY_SECONDS)

@@ -21,15 +21,24 @@ class MemoryRemote:
     refs: dict[str, str] = field(default_factory=dict)
     commits: dict[str, Commit] = field(default_factory=dict)
     files: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    parents: dict[str, str] = field(default_factory=dict)
     down: str | None = None
 
-    def commit(self, files: Mapping[str, bytes], subject: str = "change", author: str = "Ann Author") -> str:
+    def commit(
+        self,
+        files: Mapping[str, bytes],
+        subject: str = "change",
+        author: str = "Ann Author",
+        parent: str | None = None,
+    ) -> str:
         """Add a commit that no ref has yet, one second after the one before, and give its name."""
         at = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=len(self.commits))
         listing = repr((sorted(files.items()), subject, author, at))
         sha = hashlib.sha1(listing.encode(), usedforsecurity=False).hexdigest()
         self.commits[sha] = Commit(sha, subject, author, at)
         self.files[sha] = dict(files)
+        if parent is not None:
+            self.parents[sha] = parent
         return sha
 
     def set(self, full: str, sha: str) -> None:
@@ -81,6 +90,17 @@ class MemoryMirror:
         if _full(sha) not in self._commits:
             raise RefNotFound(f"The mirror has no commit {sha}.", field="ref", value=sha)
         return self._commits[sha]
+
+    def merge_base(self, one: str, other: str) -> str | None:
+        """Give the commit at which two commits parted (see Mirror.merge_base)."""
+        before = self._line(one)
+        return next((sha for sha in self._line(other) if sha in before), None)
+
+    def _line(self, sha: str) -> list[str]:
+        line = [_full(sha)]
+        while (parent := self._remote.parents.get(line[-1])) is not None:
+            line.append(parent)
+        return line
 
     def ensure(self, sha: str) -> None:
         """Have the commit's objects here (see Mirror.ensure)."""

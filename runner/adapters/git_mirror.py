@@ -105,6 +105,13 @@ class GitMirror:
             raise RefNotFound(f"The mirror has no commit {sha}.", field="ref", value=sha)
         return commit
 
+    def merge_base(self, one: str, other: str) -> str | None:
+        """Give the best common ancestor (see Mirror.merge_base)."""
+        try:
+            return self._store.merge_base(_full(one), _full(other))
+        except GitFailed as error:
+            raise self._damaged(error.reason) from None
+
     def ensure(self, sha: str) -> None:
         """Have the commit's objects here (see Mirror.ensure)."""
         sha = _full(sha)

@@ -108,6 +108,15 @@ class GitStore:
         fields = [line.split() for line in kinds.splitlines()]
         return sorted(sha for sha, kind, *_ in fields if kind == "commit")
 
+    def merge_base(self, one: str, other: str) -> str | None:
+        """Give the best common ancestor of two commits that are here; None when they have none."""
+        try:
+            return self.read(["merge-base", one, other]).decode("ascii").split()[0]
+        except GitFailed as error:
+            if error.stderr.strip():
+                raise
+            return None  # it ends with 1 and says nothing
+
     def read(self, arguments: Sequence[str], *, stdin: bytes = b"") -> bytes:
         """Run a command that only reads."""
         return self.git.run(arguments, timeout=_LOCAL, stdin=stdin)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from jobs.run import (
     FINAL_TASK_STATES,
     TRANSITIONS,
+    Comparison,
     Derived,
     IllegalTransition,
     RunState,
@@ -83,13 +84,21 @@ def test_a_run_is_what_its_tasks_are(facts: list[TaskFacts], expected: tuple[Run
 
 def test_a_failing_batch_of_a_compare_run_is_a_class_of_its_units() -> None:
     done = fact(S.DONE, P)
-    assert derive([done, fact(S.FAILED)], compare=True) == Derived(RunState.DONE, Verdict.DIFFERENT, None)
-    assert derive([done, fact(S.DONE)], compare=True, different=1).verdict is Verdict.DIFFERENT
-    assert derive([done, fact(S.DONE)], compare=True).verdict is Verdict.PASSED
-    failed = derive([fact(S.FAILED, P, code="step_failed"), fact(S.CANCELLED)], compare=True)
+    different = Derived(RunState.DONE, Verdict.DIFFERENT, None)
+    assert derive([done, fact(S.FAILED)], comparison=Comparison(different=1)) == different
+    assert derive([done, fact(S.DONE)], comparison=Comparison(different=1)) == different
+    assert derive([done, fact(S.DONE)], comparison=Comparison()).verdict is Verdict.PASSED
+    failed = derive([fact(S.FAILED, P, code="step_failed"), fact(S.CANCELLED)], comparison=Comparison())
     assert failed.state is RunState.CANCELLED
-    failed = derive([fact(S.FAILED, P, code="step_failed"), done, fact(S.FAILED)], compare=True)
+    failed = derive([fact(S.FAILED, P, code="step_failed"), done, fact(S.FAILED)], comparison=Comparison(left=True))
     assert (failed.state, failed.reason) == (RunState.FAILED, Reason("step_failed", "step_failed"))
+
+
+def test_a_compare_run_goes_on_until_all_is_compared() -> None:
+    facts = [fact(S.DONE, P), fact(S.DONE), fact(S.FAILED)]
+    assert derive(facts, comparison=Comparison(left=True, different=1)).state is RunState.RUNNING
+    assert derive(facts, comparison=Comparison(left=True, cancelled=True)).state is RunState.CANCELLED
+    assert derive(facts, comparison=Comparison(cancelled=True)).state is RunState.DONE
 
 
 def test_the_reason_is_the_first_one_of_the_state() -> None:
@@ -111,8 +120,8 @@ facts_of_any_run = st.lists(
 )
 
 
-@given(facts_of_any_run, st.booleans(), st.integers(0, 2))
-def test_a_run_is_final_when_all_its_tasks_are(facts: list[TaskFacts], compare: bool, different: int) -> None:
-    derived = derive(facts, compare=compare, different=different)
+@given(facts_of_any_run, st.none() | st.builds(Comparison, different=st.integers(0, 2)))
+def test_a_run_is_final_when_all_its_tasks_are(facts: list[TaskFacts], comparison: Comparison | None) -> None:
+    derived = derive(facts, comparison=comparison)
     assert derived.state.final == all(one.state in FINAL_TASK_STATES for one in facts)
     assert (derived.verdict is not None) == (derived.state is RunState.DONE)

@@ -1,0 +1,136 @@
+"""Compare outputs in a process of its own: they come from branch code, and no file of theirs may end the comparer.
+
+Reads one request a line from standard input, and writes one answer a line:
+
+    {"unit", "tree", "rules": […], "a": {name: [path, digest]}, "b": {…}, "seconds", "differences", "spool"}
+    {"result": …} with runner.comparison's JSON, or {"unreadable": "why"}
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runner.errors import RequestError
+
+# Address space: what the engines for large tables map, and no more.
+MEMORY = 6 << 30
+# The child watches the time itself; one that does not is killed so many seconds later.
+GRACE_SECONDS = 30.0
+
+
+class ChildEnded(Exception):
+    """The child ended without an answer: killed by the kernel, by us because its time was over, or by an error."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """Two outputs of a unit: (path, digest) of each file by its name. `rules` are those of seatrial.yml, each as JSON."""
+
+    unit: str
+    tree: bool
+    rules: tuple[str, ...]
+    a: Mapping[str, tuple[str, str]]
+    b: Mapping[str, tuple[str, str]]
+    seconds: float
+    differences: int
+    spool: str
+
+
+class Child:
+    """The process that compares, started when it is first needed and anew after it ended."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def compare(self, request: Request) -> dict[str, Any]:
+        """Give the answer; raises ChildEnded."""
+        process = self._process or self._start()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        overdue = threading.Timer(request.seconds + GRACE_SECONDS, process.kill)
+        overdue.start()
+        try:
+            process.stdin.write(json.dumps(vars(request)).encode() + b"\n")
+            process.stdin.flush()
+            answer = process.stdout.readline()
+        except BrokenPipeError:
+            answer = b""
+        finally:
+            overdue.cancel()
+        if not answer.endswith(b"\n"):
+            raise ChildEnded(f"the process that compares ended with status {self._end()}")
+        found: dict[str, Any] = json.loads(answer)
+        return found
+
+    def close(self) -> None:
+        """End the process; safe to call twice."""
+        if self._process is not None:
+            self._process.kill()
+            self._end()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        # Nothing of the server's environment: settings and passwords are no business of a file from a branch.
+        environment = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "LANG") if name in os.environ}
+        command = [sys.executable, "-m", "jobs.compare_child"]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, preexec_fn=_confine
+        )
+        return self._process
+
+    def _end(self) -> int:
+        process, self._process = self._process, None
+        assert process is not None
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                stream.close()
+        return process.wait()
+
+
+def _confine() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def answer(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Compare what a request names."""
+    from runner.compare import Budget, Output, compare
+    from runner.compare_rules import RuleBook
+    from runner.compare_tree import compare_outputs
+    from runner.spec import Rule
+
+    book = RuleBook(Rule.model_validate_json(rule) for rule in request["rules"])
+    budget, spool = Budget(request["seconds"], request["differences"]), Path(request["spool"])
+    sides = [
+        {name: Output(Path(path), name.rsplit("/", 1)[-1], digest) for name, (path, digest) in request[side].items()}
+        for side in ("a", "b")
+    ]
+    unit = request["unit"]
+    try:
+        if request["tree"] or not all(len(side) == 1 for side in sides):
+            a, b = sides
+            found = compare_outputs(a, b, lambda name: book.choose(f"{unit}/{name}", name), budget=budget, spool=spool)
+            return {"result": found.as_json()}
+        [one], [other] = (list(side.values()) for side in sides)
+        return {"result": compare(one, other, book.choose(unit), budget=budget, spool=spool).as_json()}
+    except (RequestError, MemoryError) as error:
+        return {"unreadable": str(error) or "It takes more memory than a comparison may have."}
+
+
+def main() -> None:
+    """Answer requests until there are no more."""
+    for line in sys.stdin.buffer:
+        sys.stdout.buffer.write(json.dumps(answer(json.loads(line))).encode() + b"\n")
+        sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    main()

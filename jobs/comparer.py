@@ -1,0 +1,188 @@
+"""Compare the units of compare runs as soon as both legs have them; its own process, safe to run twice."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from jobs.adapters.sql_store import Store
+from jobs.compare_child import Child, ChildEnded, Request
+from jobs.comparing import Compared, Pair, Side, UnitClass, classify
+from jobs.flag import Flag
+from runner.errors import StoreUnavailable
+from runner.ports import Objects
+from runner.spec import parse_spec
+
+LOOK_SECONDS = 0.25  # a difference is on the page within two seconds
+AWAY_SECONDS = 2.0
+PAIRS_AT_ONCE = 500
+RECORD_SECONDS = 0.5  # at most so long until what was compared is written
+BUDGET_SECONDS = 300.0
+BUDGET_DIFFERENCES = 2_000
+MANIFEST_BYTES = 64 << 20
+
+log = structlog.get_logger(__name__)
+
+
+class Comparer:
+    """Look for pairs that are ready, compare them, write what became of them, and end runs that are compared."""
+
+    def __init__(self, store: Store, objects: Objects, spool: Path, *, seconds: float = BUDGET_SECONDS) -> None:
+        """Take the parts. `spool`: a directory for copies of objects that are not local; `seconds`: for one unit."""
+        self._store, self._objects, self._spool, self._seconds = store, objects, spool, seconds
+        self._child = Child()
+        self._rules = lru_cache(64)(self._read_rules)
+        self.stop = Flag()  # a signal handler may raise it
+
+    def work(self) -> None:
+        """Look again and again until stopped."""
+        self._spool.mkdir(parents=True, exist_ok=True)
+        log.info("comparer.ready")
+        try:
+            seen = None
+            while not self.stop.is_set():
+                try:
+                    pulse = self._store.database.pulse()
+                    if pulse != seen:
+                        seen = None if self.pass_once() else pulse
+                except (StoreUnavailable, OSError) as error:
+                    log.error("comparer.away", error=str(error))
+                    seen = None
+                    self.stop.wait(AWAY_SECONDS)
+                self.stop.wait(LOOK_SECONDS)
+        finally:
+            self._child.close()
+
+    def pass_once(self) -> bool:
+        """Compare what is ready; tell whether more is left that need not be waited for."""
+        more = False
+        for run in self._store.compare.open_runs():
+            if self.stop.is_set():
+                return True
+            pairs = self._store.compare.ready(run, PAIRS_AT_ONCE)
+            self._compare(run, pairs)
+            if len(pairs) == PAIRS_AT_ONCE:
+                more = True
+            elif self._store.compare.close(run):
+                log.info("run.compared", run=run)
+        return more
+
+    def _compare(self, run: int, pairs: list[Pair]) -> None:
+        found: list[Compared] = []
+        written = time.monotonic()
+        for pair in pairs:
+            kind = classify(pair)
+            if kind is not None:
+                found.append(Compared(pair.unit, pair.position, kind))
+            elif self.stop.is_set():
+                break
+            else:
+                found.append(self._compare_outputs(run, pair))
+            if time.monotonic() - written > RECORD_SECONDS:
+                self._store.compare.record(run, found)
+                found, written = [], time.monotonic()
+        if found:
+            self._store.compare.record(run, found)
+
+    def _compare_outputs(self, run: int, pair: Pair) -> Compared:
+        """Compare two outputs; what cannot be compared is different, and says why."""
+        began = time.monotonic()
+        try:
+            with self._request(run, pair) as request:
+                answer = self._child.compare(request)
+        except ChildEnded as error:
+            log.warning("compare.ended", run=run, unit=pair.unit, error=str(error))
+            answer = {"unreadable": "Comparing it took more memory or time than a comparison may have."}
+        except KeyError as error:
+            answer = {"unreadable": f"The object {error.args[0]} is not in the store."}
+        seconds = time.monotonic() - began
+        if (why := answer.get("unreadable")) is not None:
+            log.warning("compare.unreadable", run=run, unit=pair.unit, error=why)
+            note = {"code": "unreadable", "text": f"{why} Told by its bytes: they differ.", "count": 1}
+            summary: dict[str, Any] = {"class": "different", "notes": [note]}
+            return Compared(pair.unit, pair.position, UnitClass.DIFFERENT, summary=summary, seconds=seconds)
+        return self._recorded(pair, answer["result"], seconds)
+
+    def _recorded(self, pair: Pair, result: dict[str, Any], seconds: float) -> Compared:
+        """Keep the stored differences as an object, and the rest with the run."""
+        differences = split(result)
+        rows = None
+        if differences:
+            rows, _ = self._objects.put(io.BytesIO(json.dumps(differences).encode()))
+        counts = result["rows"]
+        changed = counts["changed"] + counts["added"] + counts["removed"]
+        kind = UnitClass(result["class"])
+        return Compared(pair.unit, pair.position, kind, changed, largest_delta(result), result, rows, seconds)
+
+    # ---- requests -------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _request(self, run: int, pair: Pair) -> Iterator[Request]:
+        assert pair.baseline is not None
+        assert pair.candidate is not None
+        trees = [self._files(side) for side in (pair.baseline, pair.candidate)]
+        tree = any(side.output is not None and side.output.tree for side in (pair.baseline, pair.candidate))
+        with ExitStack() as stack:
+            a, b = (
+                {
+                    name: (self._local(digest, stack) if trees[1 - number].get(name) != digest else "", digest)
+                    for name, digest in files.items()
+                }
+                for number, files in enumerate(trees)
+            )
+            rules = self._rules(run)
+            yield Request(pair.unit, tree, rules, a, b, self._seconds, BUDGET_DIFFERENCES, str(self._spool))
+
+    def _files(self, side: Side) -> dict[str, str]:
+        """Give the digest of each file of an output."""
+        output = side.output
+        if output is None:
+            return {}
+        if not output.tree:
+            return {output.name: output.digest}
+        with self._objects.open(output.digest) as file:
+            manifest = json.loads(file.read(MANIFEST_BYTES))
+        return {name: entry["digest"] for name, entry in manifest.items()}
+
+    def _local(self, digest: str, stack: ExitStack) -> str:
+        """Give the path of an object: its own where that is a file here, that of a copy otherwise."""
+        source = stack.enter_context(self._objects.open(digest))
+        name = getattr(source, "name", None)
+        if isinstance(source, io.BufferedReader) and isinstance(name, str):
+            return name
+        copy = stack.enter_context(tempfile.NamedTemporaryFile(dir=self._spool))  # noqa: SIM115 - the stack closes it
+        shutil.copyfileobj(source, copy, 1 << 20)
+        copy.flush()
+        return copy.name
+
+    def _read_rules(self, run: int) -> tuple[str, ...]:
+        text, source = self._store.runs.spec_of(run, "candidate")
+        return tuple(rule.model_dump_json() for rule in parse_spec(text, source=source).compare.rules)
+
+
+def split(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """Take the stored differences out of a result, each with its file where there are several."""
+    if "results" not in result:
+        return list(result.pop("differences", []))
+    return [
+        {"file": file["file"], **difference} for file in result["results"] for difference in file.pop("differences", [])
+    ]
+
+
+def largest_delta(result: Mapping[str, Any]) -> float | None:
+    """Give the size of the largest difference of two numbers; None when there is none."""
+    files = result.get("results", [result])
+    found = [
+        abs(change["delta"]) for file in files for change in file["changes"] if isinstance(change["delta"], int | float)
+    ]
+    return max(found, default=None)

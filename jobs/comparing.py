@@ -1,0 +1,95 @@
+"""What a pair of units comes to, and what a compare run comes to from its pairs. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from jobs.run import Verdict
+from runner.model import Output, UnitState
+
+
+class UnitClass(StrEnum):
+    """What became of a unit on the two legs."""
+
+    SAME = "same"  # the same bytes
+    EQUIVALENT = "equivalent"  # within the rules
+    DIFFERENT = "different"
+    BASELINE_FAILED = "baseline_failed"
+    CANDIDATE_FAILED = "candidate_failed"
+    BOTH_FAILED = "both_failed"
+    MISSING = "missing"  # the candidate does not list it
+    NEW = "new"  # the baseline does not list it
+
+
+# What has the same figures on both legs, and what no existing report is. A unit that failed on both legs proves nothing.
+HARMLESS = frozenset({UnitClass.SAME, UnitClass.EQUIVALENT, UnitClass.NEW})
+
+
+@dataclass(frozen=True)
+class Side:
+    """A unit on one leg."""
+
+    state: UnitState
+    output: Output | None = None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A unit of a compare run as both legs have it; None where a leg does not list it."""
+
+    unit: str
+    position: int
+    baseline: Side | None
+    candidate: Side | None
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What is recorded of a unit. `summary`: what the comparison of its outputs found (see runner.comparison).
+
+    `rows` is the digest of the object that holds the stored differences. `seconds` is how long the comparison took.
+    """
+
+    unit: str
+    position: int
+    kind: UnitClass
+    changed: int = 0
+    largest: float | None = None
+    summary: Mapping[str, Any] = field(default_factory=dict)
+    rows: str | None = None
+    seconds: float = 0.0
+
+
+def classify(pair: Pair) -> UnitClass | None:
+    """Give the class that needs no file to be read; None when the outputs have to be compared.
+
+    A unit that is still to do counts as failed: ask only for pairs on which nothing goes on any more.
+    """
+    a, b = pair.baseline, pair.candidate
+    if a is None:
+        return UnitClass.NEW
+    if b is None:
+        return UnitClass.MISSING
+    a_done, b_done = a.state is UnitState.DONE, b.state is UnitState.DONE
+    if not a_done and not b_done:
+        return UnitClass.BOTH_FAILED
+    if not a_done:
+        return UnitClass.BASELINE_FAILED
+    if not b_done:
+        return UnitClass.CANDIDATE_FAILED
+    if _content(a.output) == _content(b.output):
+        return UnitClass.SAME
+    return None
+
+
+def _content(output: Output | None) -> tuple[str, bool] | None:
+    return (output.digest, output.tree) if output is not None else None
+
+
+def verdict(counts: Mapping[UnitClass, int]) -> Verdict:
+    """Give the verdict of a compare run from how many units each class has."""
+    harmful = any(count for kind, count in counts.items() if kind not in HARMLESS)
+    return Verdict.DIFFERENT if harmful else Verdict.PASSED
