@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import json
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 
 from benchmarks.measure import Row, pairs, percentile, ratio_row
@@ -47,7 +49,7 @@ def rows(root: Path) -> Iterator[Row]:
             pairs(lambda: _many_floors(root), lambda: _many(server), rounds=3, warm=0),
             0.9,
         )
-        yield _submits(server)
+        yield from _submits(server)
     yield _two_workers(root)
 
 
@@ -102,27 +104,54 @@ def _processes(count: int) -> None:
         process.wait()
 
 
-def _submits(server: Server) -> Row:
-    """Submit from 20 clients at once; the runs are cancelled afterwards."""
+def _submits(server: Server) -> Iterator[Row]:
+    """Submit from 20 clients at once, while all slots have work for minutes, and while they take what is submitted."""
+    commit(server.repository, "long", CPU.replace("python3 -c 'sum(i * i for i in range(30_000_000))'", "sleep 600"))
+    held = [server.submit("long") for _ in range(2)]
+    while len([run for run in held if server.client.get(f"/api/v1/runs/{run}").json()["state"] == "running"]) < 2:
+        time.sleep(0.1)
+    time.sleep(2.0)  # until their units are listed, and both slots have a batch
+    waiting = _submit(server)
+    for run in held:
+        server.client.post(f"/api/v1/runs/{run}/cancel", json={})
+    time.sleep(5.0)
+    taken = _submit(server)
+    p99 = percentile(waiting, 0.99)
+    detail = (
+        f"p50 {percentile(waiting, 0.5) * 1000:.0f} ms of {len(waiting)}; "
+        f"while both slots take them: p50 {percentile(taken, 0.5) * 1000:.0f} ms, p99 {percentile(taken, 0.99) * 1000:.0f} ms"
+    )
+    yield Row("submit by API, 20 clients", "", f"p99 {p99 * 1000:.0f} ms", "p99 < 100 ms", p99 < 0.1, detail)
+
+
+def _submit(server: Server) -> list[float]:
+    """Submit 20 times 20 runs and give the seconds that each took; they are cancelled afterwards."""
     seconds: list[float] = []
     made: list[int] = []
     lock = threading.Lock()
+    body = json.dumps({"project": "bench", "ref": "main"})
 
     def client() -> None:
-        for _ in range(10):
+        # As lean as a client in Python can be: 20 of them share the cores with what they measure.
+        connection = HTTPConnection(server.url.removeprefix("http://"), timeout=60)
+        for _ in range(20):
             start = time.perf_counter()
-            run = server.submit()
+            connection.request("POST", "/api/v1/runs", body, {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            found = answer.read()
+            took = time.perf_counter() - start
+            assert answer.status == 201, found
             with lock:
-                seconds.append(time.perf_counter() - start)
-                made.append(run)
+                seconds.append(took)
+                made.append(json.loads(found)["id"])
+        connection.close()
 
     threads = [threading.Thread(target=client) for _ in range(20)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    assert len(set(made)) == 400
     for run in made:
         server.client.post(f"/api/v1/runs/{run}/cancel", json={})
-    p99 = percentile(seconds, 0.99)
-    detail = f"p50 {percentile(seconds, 0.5) * 1000:.0f} ms, {len(set(made))} runs of {len(made)}"
-    return Row("submit by API, 20 clients", "", f"p99 {p99 * 1000:.0f} ms", "p99 < 100 ms", p99 < 0.1, detail)
+    return seconds

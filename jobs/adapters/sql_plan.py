@@ -221,7 +221,19 @@ def add_task(
     task: int | None = None,
 ) -> int:
     """Queue a task of `like`'s run, leg, pool, user and priority. `task`: its id, when it was reserved."""
-    row = {
+    row = task_row(like, kind, batch=batch, now=now, due=due, units_total=units_total)
+    if task is not None:
+        row["id"] = task
+    result = connection.execute(insert(tasks), row)
+    assert result.inserted_primary_key is not None
+    return int(result.inserted_primary_key[0])
+
+
+def task_row(
+    like: Any, kind: TaskKind, *, batch: int, now: float, due: float | None = None, units_total: int = 0
+) -> dict[str, Any]:
+    """Give the row of a queued task of `like`'s run, leg, pool, user and priority."""
+    return {
         "run": like.run,
         "leg": like.leg,
         "kind": kind.value,
@@ -234,11 +246,6 @@ def add_task(
         "created_at": now,
         "due_at": now if due is None else due,
     }
-    if task is not None:
-        row["id"] = task
-    result = connection.execute(insert(tasks), row)
-    assert result.inserted_primary_key is not None
-    return int(result.inserted_primary_key[0])
 
 
 def count_units(connection: Connection, run: int) -> None:

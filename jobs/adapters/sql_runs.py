@@ -11,9 +11,9 @@ from sqlalchemy import Connection, Select, delete, insert, or_, select, update
 from jobs.adapters.sql_compare import forget_failed
 from jobs.adapters.sql_engine import Database
 from jobs.adapters.sql_moves import move
-from jobs.adapters.sql_plan import add_task, count_units
+from jobs.adapters.sql_plan import add_task, count_units, task_row
 from jobs.adapters.sql_rows import append_event, at, legs_of, lock_run, no_run, refresh_run, run_of
-from jobs.adapters.sql_schema import idempotency, legs, removals, runs, tasks, units
+from jobs.adapters.sql_schema import events, idempotency, legs, removals, runs, tasks, units
 from jobs.adapters.sql_together import Together
 from jobs.run import Page, Run, RunFilter, RunState, TaskState
 from runner.errors import Conflict, Gone, RequestError
@@ -59,12 +59,21 @@ class NewRun:
     parent: int | None = None
 
 
+@dataclass(frozen=True)
+class _Wish:
+    """A submission on its way into the records."""
+
+    new: NewRun
+    key: str | None
+    body: str
+
+
 class SqlRuns:
     """Write and read submissions."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
-        self._together = Together(database)
+        self._together = Together(database, self._add_all)
 
     # ---- submit -----------------------------------------------------------------------------------------
 
@@ -87,61 +96,56 @@ class SqlRuns:
 
     def add(self, new: NewRun, *, key: str | None, body: str) -> tuple[Run, bool]:
         """Accept a run with its legs and their preparations; the same key gives the run that it made before."""
-        run, created = self._together.write(lambda connection: self._add(connection, new, key, body))
-        return self.get(run), created  # read when others may write again
+        return self._together.write(_Wish(new, key, body))
 
-    def _add(self, connection: Connection, new: NewRun, key: str | None, body: str) -> tuple[int, bool]:
+    def _add_all(self, connection: Connection, wishes: Sequence[_Wish]) -> list[tuple[Run, bool] | RequestError]:
+        """Accept some runs at once; gives each and whether it is new, or why it is refused."""
+        answers: dict[int, tuple[Run, bool] | RequestError] = {}
+        left = dict(enumerate(wishes))
+        while left:  # twice at most, unless three used one key at the same moment
+            keys = [(wish.new.user, wish.key) for wish in left.values()]
+            numbers = list(left)
+            turn = [
+                number
+                for place, number in enumerate(numbers)
+                if keys[place][1] is None or keys[place] not in keys[:place]
+            ]
+            answers |= self._add_some(connection, {number: left.pop(number) for number in turn})
+        return [answers[number] for number in range(len(wishes))]
+
+    def _add_some(
+        self, connection: Connection, wishes: Mapping[int, _Wish]
+    ) -> dict[int, tuple[Run, bool] | RequestError]:
+        """Accept runs of which no two have one key."""
         now = self._db.now(connection)
-        if key is not None:
-            self._db.alone(connection, f"idempotency {new.user} {key}")
-            here = (idempotency.c.user == new.user, idempotency.c.key == key)
-            row = connection.execute(select(idempotency).where(*here)).one_or_none()
-            if row is not None and row.created_at >= now - IDEMPOTENCY_SECONDS:
-                if row.body != body:
-                    remedy = "Use a new key for a new request."
-                    raise IdempotencyMismatch(field="Idempotency-Key", value=key, remedy=remedy)
-                return int(row.run), False
-            connection.execute(delete(idempotency).where(*here))
-        run = self._insert(connection, new, now)
-        if key is not None:
-            values = {"user": new.user, "key": key, "body": body, "run": run, "created_at": now}
-            connection.execute(insert(idempotency), values)
-        return run, True
+        known = {number: self._made_before(connection, wish, now) for number, wish in wishes.items() if wish.key}
+        refused = {number: found for number, found in known.items() if isinstance(found, RequestError)}
+        made = {number: found for number, found in known.items() if isinstance(found, int)}
+        new = [number for number in wishes if number not in refused and number not in made]
+        ids = dict(zip(new, insert_runs(connection, [wishes[number].new for number in new], now), strict=True))
+        keyed = [
+            {"user": wish.new.user, "key": wish.key, "body": wish.body, "run": ids[number], "created_at": now}
+            for number, wish in wishes.items()
+            if wish.key and number in ids
+        ]
+        if keyed:
+            connection.execute(insert(idempotency), keyed)
+        wanted = made | ids
+        shown = self._some(connection, list(wanted.values()))
+        return refused | {number: (shown[run], number in ids) for number, run in wanted.items()}
 
-    def _insert(self, connection: Connection, new: NewRun, now: float) -> int:
-        by_name = {leg.name: leg for leg in new.legs}
-        candidate, baseline = by_name["candidate"], by_name.get("baseline")
-        words = [candidate.ref, candidate.commit, candidate.subject, new.note, new.user, new.project]
-        if baseline:
-            words += [baseline.ref, baseline.commit]
-        row = {
-            "project": new.project,
-            "ref": candidate.ref,
-            "commit": candidate.commit,
-            "baseline_ref": baseline.ref if baseline else None,
-            "baseline_commit": baseline.commit if baseline else None,
-            "user": new.user,
-            "note": new.note,
-            "priority": new.priority,
-            "units_filter": new.units_filter,
-            "database": new.database,
-            "pool": new.pool,
-            "options": dict(new.options),
-            "parent": new.parent,
-            "state": RunState.QUEUED.value,
-            "created_at": now,
-            "search": "\n".join(words).lower(),
-        }
-        # Parameters, not values(): the statement is compiled once.
-        result = connection.execute(insert(runs), row)
-        assert result.inserted_primary_key is not None
-        run = int(result.inserted_primary_key[0])
-        connection.execute(insert(legs), [{"run": run, "prepared": False} | vars(leg) for leg in new.legs])
-        for leg in new.legs:
-            like = _Like(run, leg.name, new.pool, new.user, new.priority)
-            add_task(connection, like, TaskKind.PREPARE, batch=0, now=now)
-        append_event(connection, run, "submitted", now, data={"user": new.user})
-        return run
+    def _made_before(self, connection: Connection, wish: _Wish, now: float) -> int | RequestError | None:
+        """Give the run that a key made within its time; a key that is older is forgotten."""
+        user, key = wish.new.user, wish.key
+        self._db.alone(connection, f"idempotency {user} {key}")
+        here = (idempotency.c.user == user, idempotency.c.key == key)
+        row = connection.execute(select(idempotency).where(*here)).one_or_none()
+        if row is not None and row.created_at >= now - IDEMPOTENCY_SECONDS:
+            if row.body == wish.body:
+                return int(row.run)
+            return IdempotencyMismatch(field="Idempotency-Key", value=key, remedy="Use a new key for a new request.")
+        connection.execute(delete(idempotency).where(*here))
+        return None
 
     # ---- read -------------------------------------------------------------------------------------------
 
@@ -163,6 +167,11 @@ class SqlRuns:
             names = [field.name for field in fields(NewLeg)]
             query = select(*(legs.c[name] for name in names)).where(legs.c.run == run).order_by(legs.c.name)
             return tuple(NewLeg(**row) for row in connection.execute(query).mappings())
+
+    def _some(self, connection: Connection, wanted: Sequence[int]) -> dict[int, Run]:
+        rows = connection.execute(select(runs).where(runs.c.id.in_(wanted))).all()
+        with_legs = legs_of(connection, list(wanted))
+        return {row.id: run_of(row, with_legs[row.id]) for row in rows}
 
     def _one(self, connection: Connection, run: int) -> Run:
         row = connection.execute(select(runs).where(runs.c.id == run)).one_or_none()
@@ -350,6 +359,56 @@ class SqlRuns:
                 continue
             for row in preparing or unfinished:
                 move(connection, row, TaskState.QUEUED, now, due_at=due, fruitless=0, units_failed=0)
+
+
+def insert_runs(connection: Connection, wanted: Sequence[NewRun], now: float) -> list[int]:
+    """Write runs with their legs and their preparations; gives their ids, in that order."""
+    if not wanted:
+        return []
+    # Parameters, not values(): each statement is compiled once, and takes all rows at once.
+    query = insert(runs).returning(runs.c.id, sort_by_parameter_order=True)
+    ids = [int(run) for run in connection.scalars(query, [_row(new, now) for new in wanted])]
+    each = list(zip(ids, wanted, strict=True))
+    connection.execute(
+        insert(legs), [{"run": run, "prepared": False} | vars(leg) for run, new in each for leg in new.legs]
+    )
+    connection.execute(
+        insert(tasks),
+        [
+            task_row(_Like(run, leg.name, new.pool, new.user, new.priority), TaskKind.PREPARE, batch=0, now=now)
+            for run, new in each
+            for leg in new.legs
+        ],
+    )
+    blank = {"task": None, "attempt": None, "at": now, "kind": "submitted"}
+    connection.execute(insert(events), [blank | {"run": run, "data": {"user": new.user}} for run, new in each])
+    return ids
+
+
+def _row(new: NewRun, now: float) -> dict[str, Any]:
+    by_name = {leg.name: leg for leg in new.legs}
+    candidate, baseline = by_name["candidate"], by_name.get("baseline")
+    words = [candidate.ref, candidate.commit, candidate.subject, new.note, new.user, new.project]
+    if baseline:
+        words += [baseline.ref, baseline.commit]
+    return {
+        "project": new.project,
+        "ref": candidate.ref,
+        "commit": candidate.commit,
+        "baseline_ref": baseline.ref if baseline else None,
+        "baseline_commit": baseline.commit if baseline else None,
+        "user": new.user,
+        "note": new.note,
+        "priority": new.priority,
+        "units_filter": new.units_filter,
+        "database": new.database,
+        "pool": new.pool,
+        "options": dict(new.options),
+        "parent": new.parent,
+        "state": RunState.QUEUED.value,
+        "created_at": now,
+        "search": "\n".join(words).lower(),
+    }
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from sqlalchemy import Connection, event, text
 
 from jobs.adapters.sql_engine import Database, open_engine
 from jobs.adapters.sql_together import Together
-from runner.errors import Conflict, StoreUnavailable
+from runner.errors import Conflict, RequestError, StoreUnavailable
 
 
 @pytest.fixture
@@ -24,14 +24,11 @@ def database(tmp_path: Path) -> Database:
     return found
 
 
-def insert(number: int) -> Callable[[Connection], int]:
-    def work(connection: Connection) -> int:
-        connection.execute(text("INSERT INTO written VALUES (:n)"), {"n": number})
-        if number % 5 == 0:
-            raise Conflict(f"not {number}")
-        return number
-
-    return work
+def insert(connection: Connection, numbers: Sequence[int]) -> list[int | RequestError]:
+    kept = [number for number in numbers if number % 5]
+    if kept:
+        connection.execute(text("INSERT INTO written VALUES (:n)"), [{"n": number} for number in kept])
+    return [number if number % 5 else Conflict(f"not {number}") for number in numbers]
 
 
 def written(database: Database) -> list[int]:
@@ -40,21 +37,21 @@ def written(database: Database) -> list[int]:
 
 
 def test_those_who_wait_together_are_written_together(database: Database) -> None:
-    together = Together(database)
-    commits: list[Connection] = []
-    event.listen(database.engine, "commit", commits.append)
     inside, go = threading.Event(), threading.Event()
 
-    def first(connection: Connection) -> int:
+    def slowly(connection: Connection, numbers: Sequence[int]) -> list[int | RequestError]:
         inside.set()
         assert go.wait(30)
-        return insert(1)(connection)
+        return insert(connection, numbers)
 
+    together = Together(database, slowly)
+    commits: list[Connection] = []
+    event.listen(database.engine, "commit", commits.append)
     with ThreadPoolExecutor(20) as pool:
-        leader = pool.submit(together.write, first)
+        leader = pool.submit(together.write, 1)
         assert inside.wait(30)
-        others = [pool.submit(together.write, insert(number)) for number in (2, 3, 4, 6, 7, 8)]
-        while len(together._wishes) < 6:  # until all of them wait
+        others = [pool.submit(together.write, number) for number in (2, 3, 4, 6, 7, 8)]
+        while len(together._waiting) < 6:  # until all of them wait
             time.sleep(0.01)
         go.set()
         assert [leader.result(), *(other.result() for other in others)] == [1, 2, 3, 4, 6, 7, 8]
@@ -64,11 +61,11 @@ def test_those_who_wait_together_are_written_together(database: Database) -> Non
 
 
 def test_what_is_refused_is_refused_alone(database: Database) -> None:
-    together = Together(database)
+    together = Together(database, insert)
 
     def ask(number: int) -> object:
         try:
-            return together.write(insert(number))
+            return together.write(number)
         except Conflict as error:
             return error.text
 
@@ -80,13 +77,11 @@ def test_what_is_refused_is_refused_alone(database: Database) -> None:
 
 
 def test_a_store_that_is_away_refuses_all_who_wait(database: Database) -> None:
-    together = Together(database)
-
-    def away(connection: Connection) -> int:
+    def away(connection: Connection, numbers: Sequence[int]) -> list[int | RequestError]:
         raise StoreUnavailable("The store does not answer: disk I/O error")
 
+    together = Together(database, away)
     with ThreadPoolExecutor(8) as pool:
-        refused = [pool.submit(together.write, away) for _ in range(8)]
+        refused = [pool.submit(together.write, number) for number in range(8)]
         assert all(isinstance(one.exception(), StoreUnavailable) for one in refused)
-    assert together.write(insert(1)) == 1
     database.close()
