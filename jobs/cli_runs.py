@@ -74,10 +74,9 @@ def submit(
     REF is a branch, a tag, a full or abbreviated commit, or refs/pull/N/head; it is pinned to its commit now. With a
     baseline, both run on the same data, and each unit's outputs are compared.
 
-    \b
-    Examples:
-      seatrial submit --project ledger feature/new-rates --note "rounding of interest" --wait
-      seatrial submit --project ledger feature/new-rates --baseline v2.41.0 --wait
+    Example: seatrial submit --project ledger feature/new-rates --note "rounding of interest" --wait
+
+    Example: seatrial submit --project ledger feature/new-rates --baseline v2.41.0 --wait
     """
     body: dict[str, Any] = {"project": project or _only_project(client), "ref": ref}
     options = {name: True for name, wanted in (("compare", compare), ("merge_base", merge_base)) if wanted}

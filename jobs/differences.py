@@ -9,6 +9,7 @@ from typing import Any
 
 from jobs.adapters.sql_store import Store
 from jobs.comparing import Compared, UnitClass
+from jobs.run import Run
 from runner.errors import Conflict, NotFound
 from runner.ports import Objects
 
@@ -42,10 +43,13 @@ class Differences:
         return Tally(*self._store.compare.tally(run))
 
     def differences(self, run: int, unit: str) -> tuple[Compared, list[dict[str, Any]]]:
-        """Give what became of a unit, and its stored differences, largest first (see runner.comparison)."""
-        self._check(run)
+        """Give what became of a unit, and its stored differences, largest first (see runner.comparison).
+
+        Of a run whose outputs were removed none are left: see `Run.removed`.
+        """
+        removed = self._check(run).removed is not None
         found = self._store.compare.one(run, unit)
-        if found.rows is None:
+        if found.rows is None or removed:
             return found, []
         try:
             with self._objects.open(found.rows) as file:
@@ -58,11 +62,13 @@ class Differences:
                 remedy="Submit the run again.",
             ) from None
 
-    def _check(self, run: int) -> None:
-        if self._store.runs.get(run).baseline is None:
+    def _check(self, run: int) -> Run:
+        found = self._store.runs.get(run)
+        if found.baseline is None:
             raise Conflict(
                 f"Run {run} compares nothing: it verifies one branch.",
                 field="run",
                 value=str(run),
                 remedy="Submit with a baseline.",
             )
+        return found

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from sqlalchemy import func, select
 
 from jobs.adapters.sql_engine import Database
-from jobs.adapters.sql_schema import attempts, legs, log_chunks, runs, steps, tasks, units
+from jobs.adapters.sql_schema import attempts, comparisons, legs, log_chunks, runs, steps, tasks, units
 
 UNITS_AT_ONCE = 5_000  # read in one transaction: about 0.1 s
 _BUILT = re.compile(r"seatrial/build:[0-9a-f]{40}")
@@ -75,6 +75,7 @@ class SqlKeeping:
         for run in known:
             yield from self._of_units(run)
             yield from self._of_tasks(run)
+            yield from self._of_comparisons(run)
 
     def _of_units(self, run: int) -> Iterator[tuple[str, bool]]:
         after = -1
@@ -89,6 +90,12 @@ class SqlKeeping:
             after += UNITS_AT_ONCE
             if last is None or after >= last:
                 return
+
+    def _of_comparisons(self, run: int) -> Iterator[tuple[str, bool]]:
+        with self._db.read() as connection:
+            query = select(comparisons.c.rows).where(comparisons.c.run == run, comparisons.c.rows.is_not(None))
+            for digest in connection.scalars(query):
+                yield digest, False
 
     def _of_tasks(self, run: int) -> Iterator[tuple[str, bool]]:
         with self._db.read() as connection:

@@ -67,8 +67,8 @@ DEFENCES: tuple[Defence, ...] = (
         "the key is looked up again in the transaction that writes the run",
         f"{LOAD}::test_a02_one_key_fifty_times_at_once",
         "jobs/adapters/sql_runs.py",
-        "            if row is not None and row.created_at >= now - IDEMPOTENCY_SECONDS:\n",
-        "            if False:\n",
+        "        if row is not None and row.created_at >= now - IDEMPOTENCY_SECONDS:\n",
+        "        if False:\n",
     ),
     guard(
         "A3",

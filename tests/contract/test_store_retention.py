@@ -15,8 +15,21 @@ from sqlalchemy import func, select, text
 
 from jobs.adapters import sql_keeping, sql_retention
 from jobs.adapters.file_objects import FileObjects
-from jobs.adapters.sql_schema import attempts, events, executions, legs, log_chunks, removals, runs, steps, tasks, units
+from jobs.adapters.sql_schema import (
+    attempts,
+    comparisons,
+    events,
+    executions,
+    legs,
+    log_chunks,
+    removals,
+    runs,
+    steps,
+    tasks,
+    units,
+)
 from jobs.adapters.sql_tasks import Claim
+from jobs.comparing import Compared, UnitClass
 from jobs.pruning import Pruning
 from jobs.retention import Rule, Rules
 from jobs.run import RunState, TaskState
@@ -69,7 +82,7 @@ def rows(hands: Hands, run: int) -> dict[str, int]:
     with hands.store.database.read() as connection:
         ids = list(connection.scalars(select(tasks.c.id).where(tasks.c.run == run)))
         found = {}
-        for table in (runs, legs, tasks, attempts, executions, steps, units, log_chunks, events):
+        for table in (runs, legs, tasks, attempts, executions, steps, units, log_chunks, events, comparisons):
             here = table.c.task.in_(ids) if table is log_chunks else table.c.id == run if table is runs else None
             here = table.c.run == run if here is None else here
             found[table.name] = connection.execute(select(func.count()).select_from(table).where(here)).scalar_one()
@@ -116,7 +129,12 @@ def by_manifest_of_resume_point(hands: Hands, objects: FileObjects, claim: Claim
     hands.store.ledger.resume_point(claim.task.id, claim.task.attempt, "half", output)
 
 
-REFERENCES = [by_output, by_manifest, by_log, by_resume_point, by_manifest_of_resume_point]
+def by_comparison(hands: Hands, objects: FileObjects, claim: Claim) -> None:
+    found = Compared("a", 0, UnitClass.DIFFERENT, changed=1, rows=put(objects, b"[]"))
+    hands.store.compare.record(claim.task.run, [found])
+
+
+REFERENCES = [by_comparison, by_output, by_manifest, by_log, by_resume_point, by_manifest_of_resume_point]
 
 
 def pruning(hands: Hands, root: Path, objects: FileObjects, *, keep: float | None = 90 * DAY) -> Pruning:
@@ -268,6 +286,7 @@ def test_a_run_goes_after_its_outputs_and_leaves_word(hands: Hands, monkeypatch:
     hands.mark(claim, "u1", "u2")
     hands.log(claim, b"line\n")
     ledger = hands.store.ledger
+    hands.store.compare.record(run, [Compared("u1", 0, UnitClass.SAME)])
     ledger.step(claim.task.id, claim.task.attempt, "run", state="done", seconds=1.0, detail="")
     ledger.execution(claim.task.id, claim.task.attempt, 1, state="ended", container="c", exit_code=1)
     hands.end(claim, TaskState.FAILED, BAD)

@@ -27,8 +27,12 @@ from jobs.submission import Submission, SubmissionRefused
         ({"database": "v\0"}, "database", "NUL"),
         ({"note": "half a pair \ud83d"}, "note", "surrogate"),
         ({"ref": "\udcff"}, "ref", "surrogate"),
-        ({"options": {"speed": 1}}, "options", "no options"),
-        ({"baseline": "v1"}, "baseline", "compare runs are not available yet"),
+        ({"options": {"speed": 1}}, "options.speed", "no such option; known: compare"),
+        ({"options": {"compare": "yes"}}, "options.compare", "true or false"),
+        ({"options": {"compare": False}, "baseline": "v1"}, "options.compare", "leave out the baseline"),
+        ({"options": {"merge_base": True}}, "options.merge_base", "name a baseline"),
+        ({"baseline": ""}, "baseline", "a branch, a tag"),
+        ({"baseline": "v\0"}, "baseline", "NUL"),
     ],
 )
 def test_a_wrong_field_is_named_with_its_remedy(fields: dict[str, Any], key: str, words: str) -> None:
