@@ -36,16 +36,17 @@ KEPT, SHOWN = 1_000, 20
     "--seconds", type=click.FloatRange(0, min_open=True), metavar="S", help="Stop after S seconds a file, and say so."
 )
 def diff(a: Path, b: Path, rules: str | None, form: str, limit: int | None, seconds: float | None) -> None:
-    """Compare two files or directories, as a compare run does.
+    """Compare two local files or directories, as a compare run does.
 
     A is the released side, B the candidate. CSV, TSV, JSON lines and Parquet are compared by rows and cells,
     everything else by bytes. In directories files are matched by their paths. A rule holds for the paths that
     it matches without their extensions. Exit code 0: the same, or equivalent within the rules; 1: different;
     2: something cannot be read.
 
+    Example: seatrial diff old.csv new.csv
+
     \b
-    Examples:
-      seatrial diff old.csv new.csv
+    Others:
       seatrial diff released/ candidate/ --rules seatrial.yml
       seatrial diff a.csv b.csv --rules rules.yml --format json
       seatrial diff released/ candidate/ --format html > report.html
