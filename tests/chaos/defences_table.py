@@ -65,7 +65,7 @@ DEFENCES: tuple[Defence, ...] = (
     guard(
         "A2",
         "the key is looked up again in the transaction that writes the run",
-        f"{LOAD}::test_a02_one_key_fifty_times_at_once",
+        "tests/contract/test_store_runs.py::test_a02_fifty_submissions_with_one_key_at_once_are_one_run[sqlite]",
         "jobs/adapters/sql_runs.py",
         "        if row is not None and row.created_at >= now - IDEMPOTENCY_SECONDS:\n",
         "        if False:\n",

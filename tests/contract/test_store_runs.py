@@ -74,7 +74,7 @@ def test_a_key_counts_for_a_day(hands: Hands) -> None:
     assert hands.store.runs.known("mio", "young", "b") is not None
 
 
-def test_fifty_submissions_with_one_key_at_once_are_one_run(hands: Hands) -> None:
+def test_a02_fifty_submissions_with_one_key_at_once_are_one_run(hands: Hands) -> None:
     with ThreadPoolExecutor(50) as pool:
         made = list(pool.map(lambda _: hands.store.runs.add(hands.new(), key="k", body="b"), range(50)))
     assert len({run.id for run, _ in made}) == 1
