@@ -112,9 +112,11 @@ def _table(found: list[dict[str, Any]], expected: list[Expected], url: str) -> T
         table.add_row(
             f"{url}/runs/{run['id']}",
             run["project"],
-            f"{run['ref']} → {run['commit'][:10]}",
+            f"{run['ref']} → {run['commit'][:10]}" + (f" against {wanted.baseline}" if wanted.baseline else ""),
             f"{state}{reason}",
-            f"{units['done']} / {total}" + (f", {units['failed']} failed" if units["failed"] else ""),
+            f"{units['done']} / {total}"
+            + (f", {units['failed']} failed" if units["failed"] else "")
+            + (f", {run['different']} differ" if run["different"] else ""),
             ("yes" if wanted.matches(run) else "[bold red]no[/bold red]") if ended else "…",
         )
     return table

@@ -113,14 +113,19 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
         {name: Output(Path(path), name.rsplit("/", 1)[-1], digest) for name, (path, digest) in request[side].items()}
         for side in ("a", "b")
     ]
-    unit = request["unit"]
+    unit, parquet = request["unit"], None
+    if any(name.endswith(".parquet") for side in sides for name in side):
+        from runner.adapters.table_duckdb import DuckdbParquet  # half a second that few outputs need
+
+        parquet = DuckdbParquet()
+    more: dict[str, Any] = {"budget": budget, "spool": spool, "parquet": parquet}
     try:
         if request["tree"] or not all(len(side) == 1 for side in sides):
             a, b = sides
-            found = compare_outputs(a, b, lambda name: book.choose(f"{unit}/{name}", name), budget=budget, spool=spool)
+            found = compare_outputs(a, b, lambda name: book.choose(f"{unit}/{name}", name), **more)
             return {"result": found.as_json()}
         [one], [other] = (list(side.values()) for side in sides)
-        return {"result": compare(one, other, book.choose(unit), budget=budget, spool=spool).as_json()}
+        return {"result": compare(one, other, book.choose(unit), **more).as_json()}
     except (RequestError, MemoryError) as error:
         return {"unreadable": str(error) or "It takes more memory than a comparison may have."}
 

@@ -15,7 +15,7 @@ from jobs.run import TaskState
 from runner.model import Reason, UnitResult, UnitState
 
 SHAPE = {
-    "id", "project", "ref", "commit", "baseline", "state", "verdict", "reason", "units", "attempts",
+    "id", "project", "ref", "commit", "baseline", "state", "verdict", "reason", "units", "different", "attempts",
     "created_at", "started_at", "finished_at", "legs", "user", "note", "priority", "database", "units_filter",
     "pool", "cancel_requested", "parent", "options", "outputs_removed", "links",
 }  # fmt: skip
