@@ -26,6 +26,7 @@ import plain_rq
 import psutil
 from chaos_check import Evidence, RunEvidence, violations
 from fixtures_git import Repository
+from fixtures_postgres import Proxy, end_server, make_sample, start_server
 from fixtures_server import FINAL, OURS, Server, branch_files, kill, until
 
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
@@ -41,6 +42,11 @@ each
 """
 MILLION = """\
 work() { for block in $(seq 0 999); do seq $((block * 1000 + 1)) $((block * 1000 + 1000)); sleep 0.03; done; }
+each
+"""
+DATABASE = "database: {source: sample}"
+QUERIES = """\
+work() { psql -XAtc "SELECT pg_sleep(0.5)" -c "SELECT '$1'" >/dev/null || exit 1; }
 each
 """
 # A hundred thousand units that end at once, and one that waits.
@@ -264,6 +270,46 @@ def units_repeated() -> str:
     return f"{(len(begun) - len(set(begun))) / kills:.2f} a kill ({kills} kills of slot and container, 1 unit in flight each)"
 
 
+def cut_connections() -> str:
+    """Cut a run's connections to its database every 40 to 60 s, beside the same run with a quiet link."""
+    postgres = start_server("pg-cut")
+    folder = Path(tempfile.mkdtemp(prefix="seatrial-cuts-"))
+    lab = Repository(folder / "lab.git")
+    lab.branch("queries", branch_files(QUERIES, units=[f"q/{number}" for number in range(480)], more=DATABASE))
+    over, cuts, chance = threading.Event(), 0, random.Random(2)
+    try:
+        with Proxy(postgres.port) as link:
+            calm = Server({"lab": lab.path}, {"sample": make_sample(postgres).dsn}, slots=1, lease=LEASE)
+            dsn = link.through(make_sample(postgres).dsn)
+            with calm, Server({"lab": lab.path}, {"sample": dsn}, slots=1, lease=LEASE) as shaken:
+                for server in (calm, shaken):
+                    server.bless("sample")
+                runs = [(server, server.submit("lab", "queries")["id"]) for server in (calm, shaken)]
+
+                def cut() -> None:
+                    nonlocal cuts
+                    while not over.wait(chance.uniform(40.0, 60.0)):
+                        link.blink()
+                        cuts += 1
+
+                cutter = threading.Thread(target=cut)
+                cutter.start()
+                try:
+                    ended = [server.passes(run, timeout=1_800.0) for server, run in runs]
+                finally:
+                    over.set()
+                    cutter.join()
+                same = calm.digests(runs[0][1]) == shaken.digests(runs[1][1])
+    finally:
+        end_server(postgres)
+    quiet, cut_up = (
+        (datetime.fromisoformat(run["finished_at"]) - datetime.fromisoformat(run["started_at"])).total_seconds()
+        for run in ended
+    )
+    outputs = "the same outputs" if same else "OTHER OUTPUTS"
+    return f"{cut_up / quiet:.2f}× of {quiet:.0f} s ({cuts} cuts, {outputs})"
+
+
 def resume_of_many() -> str:
     """Kill the container of a run with 100,000 finished units, and of one with none: from claim to start."""
     took = []
@@ -329,6 +375,7 @@ def main(wanted: list[str]) -> None:
         Figure("units repeated", "≤ units in flight", units_repeated),
         Figure("resume of a leg with 100,000 finished units, over one with none: claim → container started", "≤ +1 s",
                resume_of_many),
+        Figure("a run whose connections are cut every 40 to 60 s, over an undisturbed one", "≤ 1.15×", cut_connections),
         Figure("left behind after everything", "0", lambda: THOUSAND.get("left", "–")),
         Figure("resident memory and open files of web, sweeper and supervisor", "flat ± 5 %",
                lambda: THOUSAND.get("flat", "–")),
