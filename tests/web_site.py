@@ -109,7 +109,7 @@ dsn = "postgresql://nobody:canary@localhost/verification"
             base = remote.commit(files, "Release 2.41.0", "Rin Sato")
             remote.set("refs/heads/main", base)
             remote.set("refs/tags/v2.41.0", base)
-            head = remote.commit(files | {"a": b"1"}, "Round half to even in the ledger", "Mio Tanaka")
+            head = remote.commit(files | {"a": b"1"}, "Round half to even in the ledger", "Mio Tanaka", base)
             remote.set("refs/heads/feature/rounding", head)
             remote.set("refs/heads/broken", remote.commit({"seatrial.yml": b"version: 2\nrun: 1\n"}, "Break it"))
             remote.set("refs/heads/bare", remote.commit({"a": b""}, "No specification"))

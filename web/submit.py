@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from flask import Blueprint, Response, make_response, redirect, render_template, request, session
 from pydantic import BaseModel, ConfigDict, ValidationError
 from werkzeug.wrappers import Response as AnyResponse
 
+from jobs.projects import Preview, ProjectInfo
 from jobs.run import RunFilter, RunState
 from jobs.submission import Submission
 from runner.errors import RequestError
@@ -17,7 +20,9 @@ from web.words import duration
 
 blueprint = Blueprint("submit", __name__)
 
-CHOICES = ("project", "ref", "units", "database", "priority")
+CHOICES = ("project", "ref", "units", "database", "priority", "against", "baseline", "merge_base")
+# What a submission may be compared with: nothing, the project's default baseline, or the ref in `baseline`.
+AGAINST = ("nothing", "default", "other")
 
 
 class NewRunForm(BaseModel):
@@ -31,6 +36,13 @@ class NewRunForm(BaseModel):
     database: str = ""
     note: str = ""
     priority: str = "0"
+    against: str = "nothing"
+    baseline: str = ""
+    merge_base: str = ""
+
+    @property
+    def compares(self) -> bool:
+        return self.against in ("default", "other")
 
     def submission(self) -> Submission:
         """Check the fields as the API does; raises ValidationError, RequestError."""
@@ -42,6 +54,8 @@ class NewRunForm(BaseModel):
                 "database": self.database or None,
                 "note": self.note.replace("\r\n", "\n"),
                 "priority": int(self.priority) if self.priority.lstrip("-").isdecimal() else self.priority,
+                "baseline": self.baseline.strip() if self.against == "other" else None,
+                "options": self._options(),
             }
         )
         return Submission(
@@ -51,7 +65,13 @@ class NewRunForm(BaseModel):
             database=body.database,
             priority=body.priority,
             note=body.note,
+            baseline=body.baseline,
+            options=body.options,
         )
+
+    def _options(self) -> dict[str, bool]:
+        chosen = {"compare": self.against == "default", "merge_base": self.compares and bool(self.merge_base)}
+        return {name: True for name, wanted in chosen.items() if wanted}
 
 
 @blueprint.get("/new")
@@ -61,7 +81,10 @@ def form() -> Response:
     given = {key: value for key, value in request.args.items() if key in NewRunForm.model_fields}
     if given.get("project", kept.get("project")) != kept.get("project"):
         kept = {}
-    return _show(NewRunForm(**(kept | given)))
+    chosen = kept | given
+    if "against" not in chosen:
+        chosen["against"] = "other" if chosen.get("baseline") else "default"
+    return _show(NewRunForm(**chosen))
 
 
 @blueprint.post("/new")
@@ -75,7 +98,7 @@ def create() -> AnyResponse:
         return _show(sent, from_validation(error))
     except RequestError as error:
         return _show(sent, from_request_error(error))
-    session["choices"] = {name: getattr(sent, name) for name in CHOICES}
+    session["choices"] = {name: getattr(sent, name).strip() for name in CHOICES}
     return redirect(links.run(run.id), 303)
 
 
@@ -85,17 +108,25 @@ def _show(shown: NewRunForm, problem: s.ProblemOut | None = None) -> Response:
     if projects and shown.project not in {project.name for project in projects} and problem is None:
         shown = shown.model_copy(update={"project": projects[0].name})
     errors = {item.key: item for item in problem.errors} if problem else {}
+    default = _default_baseline(shown.project, projects)
+    if shown.against not in AGAINST or (shown.against == "default" and default is None and problem is None):
+        shown = shown.model_copy(update={"against": "nothing"})
     page = render_template(
         "new.html",
         form=shown,
         projects=projects,
         databases=service.databases(),
         refs=_refs(shown.project, ""),
+        default=default,
         problem=problem,
         errors=errors,
         others=[item for item in errors.values() if item.key not in NewRunForm.model_fields],
     )
     return make_response(page, problem.status if problem else 200)
+
+
+def _default_baseline(project: str, projects: list[ProjectInfo]) -> str | None:
+    return next((one.default_baseline for one in projects if one.name == project), None)
 
 
 def _refs(project: str, begun: str) -> list[s.RefOut]:
@@ -108,7 +139,15 @@ def _refs(project: str, begun: str) -> list[s.RefOut]:
 @blueprint.get("/new/refs")
 def refs() -> str:
     """List the refs that match what was typed."""
-    return render_template("_refs.html", refs=_refs(request.args.get("project", ""), request.args.get("ref", "")))
+    begun = request.args.get(request.args.get("field", "ref"), "")
+    return render_template("_refs.html", refs=_refs(request.args.get("project", ""), begun))
+
+
+@blueprint.get("/new/default")
+def default() -> str:
+    """Say what a project is compared with when nothing is named."""
+    found = _default_baseline(request.args.get("project", ""), asking.service().projects())
+    return render_template("_default.html", default=found)
 
 
 @blueprint.get("/new/units")
@@ -130,16 +169,51 @@ def units() -> str:
 @blueprint.get("/new/preview")
 def preview() -> str:
     """Show what a submission would run."""
-    project, ref = request.args.get("project", ""), request.args.get("ref", "").strip()
+    sent = NewRunForm(**{key: value for key, value in request.args.items() if key in NewRunForm.model_fields})
+    project, ref = sent.project, sent.ref.strip()
     service = asking.service()
     if not project or not ref:
         return render_template("_preview.html", empty=True)
     try:
         found = service.preview(project, q.PreviewQuery(ref=ref).ref)
+        against = _against(sent, found)
     except ValidationError as error:
         return render_template("_preview.html", problem=from_validation(error))
     except RequestError as error:
         return render_template("_preview.html", problem=from_request_error(error))
     last = service.runs(RunFilter(project=project, state=RunState.DONE), limit=1).runs
     took = duration(present.span(last[0])) if last else ""
-    return render_template("_preview.html", found=found, spec=found.spec, last=last[0] if last else None, took=took)
+    return render_template(
+        "_preview.html", found=found, spec=found.spec, against=against, last=last[0] if last else None, took=took
+    )
+
+
+@dataclass(frozen=True)
+class Against:
+    """What a submission would be compared with; `words` when that cannot be said yet, or cannot be."""
+
+    ref: str
+    found: Preview | None
+    words: str = ""
+
+
+def _against(sent: NewRunForm, candidate: Preview) -> Against | None:
+    """Look at the baseline as the submission will; None when nothing is compared."""
+    if not sent.compares:
+        return None
+    service = asking.service()
+    ref = sent.baseline.strip() if sent.against == "other" else service.project(sent.project).default_baseline
+    if not ref:
+        return Against("", None, "Name the baseline to compare with.")
+    try:
+        found = service.preview(sent.project, q.PreviewQuery(ref=ref).ref)
+        if sent.merge_base:
+            base = service.merge_base(sent.project, found.resolved.commit.sha, candidate.resolved.commit.sha)
+            if base is None:
+                return Against(ref, None, f"{sent.ref} and {ref} have no commit in common.")
+            return Against(f"merge base with {ref}", service.preview(sent.project, base))
+    except ValidationError as error:
+        return Against(ref, None, from_validation(error).detail)
+    except RequestError as error:
+        return Against(ref, None, f"{error.text} {error.remedy or ''}".strip())
+    return Against(ref, found)
