@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from threading import Lock
+from typing import Any, TypeVar
 
 from jobs.adapters.sql_store import Store
 from jobs.comparing import Compared, UnitClass
+from jobs.overview import Durations, HeatMap, Overview
 from jobs.run import Run
 from runner.errors import Conflict, NotFound
 from runner.ports import Objects
+from runner.spec import parse_spec
+
+MAP_TENANTS = 60
+KEPT = 64  # answers about runs, until something of the run changes
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -22,12 +31,27 @@ class Tally:
     left: int
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """Which compared units: of some classes, all when empty, whose names hold `text`, of one tenant."""
+
+    kinds: tuple[UnitClass, ...] = ()
+    text: str = ""
+    tenant: str | None = None
+
+
+EVERY_UNIT = Wanted()
+
+
 class Differences:
     """The inside of a compare run; every method raises NotFound, and Conflict for a run of one branch."""
 
     def __init__(self, store: Store, objects: Objects) -> None:
         self._store = store
         self._objects = objects
+        self._threshold = lru_cache(256)(self._read_threshold)
+        self._kept: dict[Hashable, tuple[Hashable, Any]] = {}
+        self._keeping = Lock()
 
     def compared(
         self, run: int, *, kinds: Sequence[UnitClass] = (), text: str = "", after: int | None = None, limit: int = 200
@@ -40,7 +64,91 @@ class Differences:
     def comparison(self, run: int) -> Tally:
         """Count a run's units by class."""
         self._check(run)
-        return Tally(*self._store.compare.tally(run))
+        return Tally(*self._store.compare_views.counts(run))
+
+    # ---- the run from above ---------------------------------------------------------------------------
+
+    def overview(self, run: int) -> Overview:
+        """Sum a run up: its classes, the worst reports, tenants and columns, the largest deltas."""
+        self._check(run)
+        return self._keep(run, ("overview",), lambda: self._store.compare_views.overview(run))
+
+    def heat_map(self, run: int, *, first: int = 0, limit: int = MAP_TENANTS) -> HeatMap:
+        """Give a page of tenants, those with the most differing units first, and the classes of their units."""
+        self._check(run)
+        read = self._store.compare_views.heat_map
+        return self._keep(run, ("map", first, limit), lambda: read(run, first=first, limit=limit))
+
+    def durations(self, run: int) -> Durations:
+        """Compare how long the units took, by the threshold of the candidate's seatrial.yml."""
+        self._check(run)
+        ratio, floor = self._threshold(run)
+        read = self._store.compare_views.durations
+        return self._keep(run, ("durations",), lambda: read(run, ratio=ratio, floor=floor))
+
+    def by_position(
+        self, run: int, wanted: Wanted = EVERY_UNIT, *, after: int | None = None, limit: int = 100
+    ) -> list[Compared]:
+        """List compared units after a position, in the order of their lists."""
+        self._check(run)
+        return self._store.compare_views.by_position(
+            run,
+            kinds=wanted.kinds or tuple(UnitClass),
+            text=wanted.text,
+            tenant=wanted.tenant,
+            after=-1 if after is None else after,
+            limit=limit,
+        )
+
+    def by_delta(
+        self, run: int, wanted: Wanted = EVERY_UNIT, *, after: tuple[float, int] | None = None, limit: int = 100
+    ) -> list[Compared]:
+        """List compared units with a difference of numbers, the largest first, after a delta and a position."""
+        self._check(run)
+        return self._store.compare_views.by_delta(
+            run,
+            kinds=wanted.kinds or tuple(UnitClass),
+            text=wanted.text,
+            tenant=wanted.tenant,
+            after=after,
+            limit=limit,
+        )
+
+    def count_compared(self, run: int, wanted: Wanted = EVERY_UNIT) -> int:
+        """Count compared units."""
+        self._check(run)
+        kinds = wanted.kinds or tuple(UnitClass)
+        return self._store.compare_views.count(run, kinds=kinds, text=wanted.text, tenant=wanted.tenant)
+
+    def beside(self, run: int, position: int, kinds: Iterable[UnitClass]) -> tuple[str | None, str | None]:
+        """Name the units of some classes before and after a position."""
+        return self._store.compare_views.beside(run, position, kinds)
+
+    def _keep(self, run: int, what: tuple[Hashable, ...], read: Callable[[], T]) -> T:
+        """Give an answer that was read before, as long as nothing of the run has changed since."""
+        counts, left = self._store.compare_views.counts(run)
+        found = self._store.runs.get(run)
+        stamp = (tuple(sorted(counts.items())), left, found.finished_at, found.attempts, found.units.done)
+        key = (run, *what)
+        with self._keeping:
+            kept = self._kept.get(key)
+        if kept is not None and kept[0] == stamp:
+            answer: T = kept[1]
+            return answer
+        answer = read()
+        with self._keeping:
+            self._kept.pop(key, None)
+            self._kept[key] = (stamp, answer)
+            while len(self._kept) > KEPT:
+                del self._kept[next(iter(self._kept))]
+        return answer
+
+    def _read_threshold(self, run: int) -> tuple[float, float]:
+        text, source = self._store.runs.spec_of(run, "candidate")
+        latency = parse_spec(text, source=source).compare.latency
+        return latency.ratio, latency.floor
+
+    # ---- one unit -------------------------------------------------------------------------------------
 
     def differences(self, run: int, unit: str) -> tuple[Compared, list[dict[str, Any]]]:
         """Give what became of a unit, and its stored differences, largest first (see runner.comparison).

@@ -224,6 +224,15 @@ log_chunks = Table(
     Column("object", String(64)),  # larger ones in the object store
 )
 
+
+def _tenant_of(context: Any) -> str:
+    return str(context.get_current_parameters()["unit"]).rpartition("/")[0]
+
+
+def _report_of(context: Any) -> str:
+    return str(context.get_current_parameters()["unit"]).rpartition("/")[2]
+
+
 comparisons = Table(
     "comparisons",
     metadata,
@@ -237,8 +246,13 @@ comparisons = Table(
     Column("rows", String(64)),  # the object that holds the stored differences
     Column("seconds", Float, nullable=False),
     Column("at", Float, nullable=False),
+    # The two halves of a unit's name, parted at its last slash, so that a map of both is read from an index alone.
+    Column("tenant", Text, nullable=False, default=_tenant_of, server_default=""),
+    Column("report", Text, nullable=False, default=_report_of, server_default=""),
     Index("ix_comparisons_run_position", "run", "position"),
     Index("ix_comparisons_run_kind_position", "run", "kind", "position"),
+    Index("ix_comparisons_run_kind_tenant", "run", "kind", "tenant", "report"),
+    Index("ix_comparisons_run_largest", "run", "largest", "position"),
 )
 
 events = Table(

@@ -8,6 +8,7 @@ from sqlalchemy import insert, inspect, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from jobs.adapters.sql_compare import SqlCompare
+from jobs.adapters.sql_compare_views import SqlCompareViews
 from jobs.adapters.sql_engine import Database, open_engine
 from jobs.adapters.sql_inside import SqlInside
 from jobs.adapters.sql_keeping import SqlKeeping
@@ -34,6 +35,7 @@ class Store:
         self.ledger = SqlLedger(database)
         self.inside = SqlInside(database)
         self.compare = SqlCompare(database)
+        self.compare_views = SqlCompareViews(database)
         self.workers = SqlWorkers(database)
         self.keeping = SqlKeeping(database)
         self.retention = SqlRetention(database, key_seconds=IDEMPOTENCY_SECONDS)

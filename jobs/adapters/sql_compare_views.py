@@ -1,0 +1,234 @@
+"""What people read of a compare run, in SQL: each answer is bounded, however many units the run has."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, case, func, select
+
+from jobs.adapters.sql_compare import BASELINE, CANDIDATE, counts_of
+from jobs.adapters.sql_engine import Database
+from jobs.adapters.sql_schema import comparisons, runs, tasks, units
+from jobs.comparing import HARMLESS, Compared, UnitClass
+from jobs.overview import HARMFUL, Duration, Durations, HeatMap, Overview, Part, columns_of
+from runner.model import UnitState
+
+PARTS = 12  # tenants and reports of a summary
+LARGEST = 8
+SUMMARIES = 500  # differing units that are looked at for columns: reading them takes some 15 ms
+MAP_REPORTS = 40
+MAP_CELLS = 20_000
+POINTS = 1_500
+SLOWER = 50
+
+_HARMFUL = [kind.value for kind in HARMFUL]
+_ALL = [kind.value for kind in UnitClass]
+_C = comparisons.c
+
+
+class SqlCompareViews:
+    """Read-only views of the comparisons of one run."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    def counts(self, run: int) -> tuple[dict[UnitClass, int], int]:
+        """Count a run's units by class, and those that have none yet.
+
+        How many there are is known from the batches: to compare both lists would take longer than all the rest. A unit
+        that the candidate does not list is counted when it is found to be missing, just before the end.
+        """
+        with self._db.read() as connection:
+            found = counts_of(connection, run)
+            row = connection.execute(select(runs.c.verdict, runs.c.reason_code).where(runs.c.id == run)).one()
+            if row.verdict is not None and row.reason_code is None:
+                return found, 0
+            query = select(tasks.c.leg, func.sum(tasks.c.units_total)).where(tasks.c.run == run).group_by(tasks.c.leg)
+            listed = {leg: int(count) for leg, count in connection.execute(query)}
+        total = listed.get(CANDIDATE) or listed.get(BASELINE) or 0
+        total += found.get(UnitClass.MISSING, 0)
+        return found, max(0, total - sum(found.values()))
+
+    def overview(self, run: int) -> Overview:
+        """Sum a run up: its classes, the worst reports, tenants and columns, the largest deltas."""
+        counts, left = self.counts(run)
+        with self._db.read() as connection:
+            summaries = select(_C.summary).where(_C.run == run, _C.kind == UnitClass.DIFFERENT.value)
+            read = list(connection.scalars(summaries.order_by(_C.position).limit(SUMMARIES)))
+            ordered = select(comparisons).where(_C.run == run, _C.largest.is_not(None), _C.kind.in_(_HARMFUL))
+            ordered = ordered.order_by(_C.largest.desc(), _C.position.desc()).limit(LARGEST)
+            return Overview(
+                counts=counts,
+                left=left,
+                reports=_parts(connection, run, _C.report, _worst(connection, run, _C.report, PARTS)),
+                tenants=_parts(connection, run, _C.tenant, _worst(connection, run, _C.tenant, PARTS)),
+                columns=columns_of(read),
+                read=len(read),
+                largest=tuple(map(compared, connection.execute(ordered))),
+            )
+
+    def heat_map(self, run: int, *, first: int, limit: int) -> HeatMap:
+        """Give a page of tenants, those with the most differing units first, and the classes of their units.
+
+        Others fill up the first page only.
+        """
+        with self._db.read() as connection:
+            worst = _worst(connection, run, _C.tenant, None)
+            names = worst[first : first + limit]
+            others: set[str] = set()
+            if first == 0 and len(names) < limit:
+                for kind in sorted(HARMLESS):
+                    query = select(_C.tenant).where(_C.run == run, _C.kind == kind.value).distinct()
+                    query = query.order_by(_C.tenant).limit(limit + len(worst) + 1)
+                    others.update(connection.scalars(query))
+            fill = sorted(others.difference(worst))
+            more = len(names) + len(fill) > limit or first > 0 or len(worst) > limit
+            names = names + fill[: limit - len(names)]
+            cells: dict[tuple[str, str], UnitClass] = {}
+            counts: dict[str, dict[UnitClass, int]] = {name: {} for name in names}
+            weights: dict[str, int] = {}
+            query = select(_C.tenant, _C.report, _C.kind).where(_C.run == run, _C.kind.in_(_ALL), _C.tenant.in_(names))
+            for tenant, report, value in connection.execute(query.limit(MAP_CELLS)) if names else ():
+                kind = UnitClass(value)
+                cells[tenant, report] = kind
+                counts[tenant][kind] = counts[tenant].get(kind, 0) + 1
+                weights[report] = weights.get(report, 0) + (kind in HARMFUL)
+        columns = sorted(weights, key=lambda report: (-weights[report], report))[:MAP_REPORTS]
+        return HeatMap(
+            tenants=tuple(Part(name, counts[name]) for name in names),
+            reports=tuple(sorted(columns)),
+            cells={at: kind for at, kind in cells.items() if at[1] in set(columns)},
+            differing=len(worst),
+            whole=not more,
+            more_reports=len(weights) - len(columns),
+        )
+
+    def by_position(
+        self, run: int, *, kinds: Sequence[UnitClass], text: str, after: int, limit: int, tenant: str | None = None
+    ) -> list[Compared]:
+        """List units of some classes in the order of their lists; each class is read from its own part of the index."""
+        with self._db.read() as connection:
+            parts = []
+            for kind in kinds:
+                query = _narrowed(select(comparisons).where(_C.run == run, _C.kind == kind.value), text, tenant)
+                query = query.where(_C.position > after).order_by(_C.position, _C.unit).limit(limit)
+                parts.append([compared(row) for row in connection.execute(query)])
+        merged = heapq.merge(*parts, key=lambda one: (one.position, one.unit))
+        return [one for one, _ in zip(merged, range(limit), strict=False)]
+
+    def by_delta(
+        self,
+        run: int,
+        *,
+        kinds: Sequence[UnitClass],
+        text: str,
+        after: tuple[float, int] | None,
+        limit: int,
+        tenant: str | None = None,
+    ) -> list[Compared]:
+        """List units with a difference of numbers, the largest first."""
+        query = select(comparisons).where(_C.run == run, _C.largest.is_not(None))
+        query = _narrowed(query.where(_C.kind.in_([kind.value for kind in kinds])), text, tenant)
+        if after is not None:
+            largest, position = after
+            tie = and_(_C.largest == largest, _C.position < position)
+            query = query.where((_C.largest < largest) | tie)
+        with self._db.read() as connection:
+            rows = connection.execute(query.order_by(_C.largest.desc(), _C.position.desc()).limit(limit))
+            return [compared(row) for row in rows]
+
+    def count(self, run: int, *, kinds: Sequence[UnitClass], text: str, tenant: str | None = None) -> int:
+        """Count units of some classes."""
+        query = select(func.count()).select_from(comparisons)
+        query = _narrowed(query.where(_C.run == run, _C.kind.in_([kind.value for kind in kinds])), text, tenant)
+        with self._db.read() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    def beside(self, run: int, position: int, kinds: Iterable[UnitClass]) -> tuple[str | None, str | None]:
+        """Give the units of some classes before and after a position."""
+        found = []
+        with self._db.read() as connection:
+            for here, order in ((_C.position < position, _C.position.desc()), (_C.position > position, _C.position)):
+                best = []
+                for kind in kinds:
+                    query = select(_C.position, _C.unit).where(_C.run == run, _C.kind == kind.value, here)
+                    best += [tuple(row) for row in connection.execute(query.order_by(order).limit(1))]
+                found.append(best)
+        before, after = found
+        return (max(before)[1] if before else None), (min(after)[1] if after else None)
+
+    def durations(self, run: int, *, ratio: float, floor: float) -> Durations:
+        """Compare how long the units took that both legs finished."""
+        a, b = units.alias("a"), units.alias("b")
+        done = UnitState.DONE.value
+        both = (
+            select(b.c.unit, a.c.seconds.label("baseline"), b.c.seconds.label("candidate"))
+            .join_from(b, a, and_(a.c.run == b.c.run, a.c.unit == b.c.unit, a.c.leg == BASELINE))
+            .where(b.c.run == run, b.c.leg == CANDIDATE, a.c.state == done, b.c.state == done)
+            .where(a.c.seconds.is_not(None), b.c.seconds.is_not(None))
+        )
+        pairs = both.subquery()
+        slow = and_(pairs.c.candidate > pairs.c.baseline * ratio, pairs.c.candidate >= floor)
+        sums = select(
+            func.count(),
+            func.sum(pairs.c.baseline),
+            func.sum(pairs.c.candidate),
+            func.sum(case((slow, 1), else_=0)),
+        )
+        with self._db.read() as connection:
+            count, baseline, candidate, slower = connection.execute(sums).one()
+            step = max(1, int(count) // POINTS)
+            shown = connection.execute(both.where(b.c.position % step == 0).limit(2 * POINTS))
+            listed = [Duration(*row) for row in shown]
+            worst = select(pairs).where(slow).order_by((pairs.c.candidate - pairs.c.baseline).desc()).limit(SLOWER)
+            ordered = [Duration(*row) for row in connection.execute(worst)] if slower else []
+        return Durations(
+            shown=tuple(listed),
+            slower=tuple(ordered),
+            slower_count=int(slower or 0),
+            count=int(count),
+            baseline=float(baseline or 0.0),
+            candidate=float(candidate or 0.0),
+            ratio=ratio,
+            floor=floor,
+        )
+
+
+def compared(row: Row[Any]) -> Compared:
+    """Give a row as what is recorded of a unit."""
+    return Compared(
+        unit=row.unit,
+        position=row.position,
+        kind=UnitClass(row.kind),
+        changed=row.changed,
+        largest=row.largest,
+        summary=row.summary,
+        rows=row.rows,
+        seconds=row.seconds,
+    )
+
+
+def _narrowed(query: Any, text: str, tenant: str | None) -> Any:
+    if text:
+        query = query.where(func.lower(_C.unit).contains(text.lower(), autoescape=True))
+    return query if tenant is None else query.where(_C.tenant == tenant)
+
+
+def _worst(connection: Connection, run: int, column: Any, limit: int | None) -> list[str]:
+    """Name the tenants or reports with the most differing units."""
+    query = select(column, func.count().label("n")).where(_C.run == run, _C.kind.in_(_HARMFUL)).group_by(column)
+    query = query.order_by(func.count().desc(), column).limit(limit)
+    return [row[0] for row in connection.execute(query)]
+
+
+def _parts(connection: Connection, run: int, column: Any, names: Sequence[str]) -> tuple[Part, ...]:
+    """Count the units of some tenants or reports by class."""
+    found: dict[str, dict[UnitClass, int]] = {name: {} for name in names}
+    if names:
+        query = select(column, _C.kind, func.count().label("n"))
+        query = query.where(_C.run == run, _C.kind.in_(_ALL), column.in_(names)).group_by(column, _C.kind)
+        for name, kind, count in connection.execute(query):
+            found[name][UnitClass(kind)] = count
+    return tuple(Part(name, found[name]) for name in names)

@@ -1,0 +1,181 @@
+"""What a compare run looks like from above: classes by tenant and report, columns, the largest deltas, durations. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from jobs.comparing import HARMLESS, Compared, UnitClass
+
+HARMFUL = tuple(kind for kind in UnitClass if kind not in HARMLESS)
+
+
+@dataclass(frozen=True)
+class Part:
+    """All units of one tenant or one report, counted by class."""
+
+    name: str
+    counts: Mapping[UnitClass, int]
+
+    @property
+    def total(self) -> int:
+        return sum(self.counts.values())
+
+    @property
+    def harmful(self) -> int:
+        return sum(self.counts.get(kind, 0) for kind in HARMFUL)
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """Classes by tenant and report, the tenants with the most differing units first.
+
+    A unit's name is parted at its last slash. `differing` tenants have a unit that differs; `whole` tells that all tenants
+    there are stand here; `more_reports` are left out.
+    """
+
+    tenants: tuple[Part, ...] = ()
+    reports: tuple[str, ...] = ()
+    cells: Mapping[tuple[str, str], UnitClass] = field(default_factory=dict)
+    differing: int = 0
+    whole: bool = True
+    more_reports: int = 0
+
+
+@dataclass(frozen=True)
+class ColumnShare:
+    """What differs in one column: in how many units, how many cells, and the largest delta; `kinds` counts cells."""
+
+    column: str
+    units: int
+    cells: int
+    delta: float | None
+    kinds: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Overview:
+    """A compare run as a whole. `columns` and `reports` are the worst ones; `read` units were looked at for columns."""
+
+    counts: Mapping[UnitClass, int]
+    left: int
+    reports: tuple[Part, ...]
+    tenants: tuple[Part, ...]
+    columns: tuple[ColumnShare, ...]
+    read: int
+    largest: tuple[Compared, ...]
+
+    @property
+    def compared(self) -> int:
+        return sum(self.counts.values())
+
+    @property
+    def total(self) -> int:
+        return self.compared + self.left
+
+    def of(self, *kinds: UnitClass) -> int:
+        """Count the units of some classes together."""
+        return sum(self.counts.get(kind, 0) for kind in kinds)
+
+    @property
+    def harmful(self) -> int:
+        return self.of(*HARMFUL)
+
+
+@dataclass(frozen=True)
+class Duration:
+    """How long a unit took on each leg, in seconds."""
+
+    unit: str
+    baseline: float
+    candidate: float
+
+    @property
+    def ratio(self) -> float:
+        return self.candidate / self.baseline if self.baseline else math.inf
+
+
+@dataclass(frozen=True)
+class Durations:
+    """Units that both legs finished: some for a picture, those slower than the threshold, and all summed up.
+
+    `ratio` and `floor` (seconds) are the threshold; `slower` are the worst of `slower_count`.
+    """
+
+    shown: tuple[Duration, ...]
+    slower: tuple[Duration, ...]
+    slower_count: int
+    count: int
+    baseline: float
+    candidate: float
+    ratio: float
+    floor: float
+
+
+def columns_of(summaries: Iterable[Mapping[str, Any]]) -> tuple[ColumnShare, ...]:
+    """Add up what the comparisons of some units found in each column, the most widespread first."""
+    units: dict[str, int] = {}
+    cells: dict[str, int] = {}
+    deltas: dict[str, float] = {}
+    kinds: dict[str, dict[str, int]] = {}
+    for summary in summaries:
+        seen: set[str] = set()
+        for file in summary.get("results", [summary]):
+            for change in file.get("changes", ()):
+                column = change["column"]
+                if not change["changed"]:
+                    continue
+                seen.add(column)
+                cells[column] = cells.get(column, 0) + change["changed"]
+                if isinstance(change["delta"], int | float):
+                    deltas[column] = max(deltas.get(column, 0.0), abs(change["delta"]))
+                mine = kinds.setdefault(column, {})
+                for kind, count in change["kinds"].items():
+                    mine[kind] = mine.get(kind, 0) + count
+            for what in ("added", "removed"):
+                for column in file.get("columns", {}).get(what, ()):
+                    seen.add(column)
+                    cells.setdefault(column, 0)
+                    mine = kinds.setdefault(column, {})
+                    mine[f"column {what}"] = mine.get(f"column {what}", 0) + 1
+        for column in seen:
+            units[column] = units.get(column, 0) + 1
+    order = sorted(units, key=lambda column: (-units[column], -cells[column], column))
+    return tuple(ColumnShare(c, units[c], cells[c], deltas.get(c), kinds.get(c, {})) for c in order)
+
+
+@dataclass(frozen=True)
+class Bin:
+    """A bar of a distribution: deltas whose size is from `low` (inclusive) to `high`, by their sign."""
+
+    low: float
+    high: float
+    rises: int
+    falls: int
+
+
+def distribution(differences: Sequence[Mapping[str, Any]]) -> tuple[Bin, ...]:
+    """Count the deltas of stored differences by their size, a bar for each power of ten."""
+    found: dict[int, list[int]] = {}
+    for one in differences:
+        delta = one.get("delta")
+        if not isinstance(delta, int | float) or not delta:
+            continue
+        sides = found.setdefault(math.floor(math.log10(abs(delta))), [0, 0])
+        sides[0 if delta > 0 else 1] += 1
+    if not found:
+        return ()
+    span = range(min(found), max(found) + 1)
+    if len(span) > MOST_BINS:
+        span = range(max(found) - MOST_BINS + 1, max(found) + 1)
+    first = [sum(found[power][side] for power in found if power < span.start) for side in (0, 1)]
+    bins = [Bin(10.0**power, 10.0 ** (power + 1), *found.get(power, [0, 0])) for power in span]
+    if any(first):
+        head = bins[0]
+        bins[0] = Bin(0.0, head.high, head.rises + first[0], head.falls + first[1])
+    return tuple(bins)
+
+
+MOST_BINS = 14
