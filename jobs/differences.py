@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from jobs.adapters.sql_store import Store
 from jobs.comparing import Compared, UnitClass
-from jobs.overview import Durations, HeatMap, Overview
+from jobs.overview import EVERY_UNIT, Durations, HeatMap, Overview, Wanted
 from jobs.run import Run
 from runner.errors import Conflict, NotFound
 from runner.ports import Objects
@@ -29,18 +29,6 @@ class Tally:
 
     counts: Mapping[UnitClass, int]
     left: int
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """Which compared units: of some classes, all when empty, whose names hold `text`, of one tenant."""
-
-    kinds: tuple[UnitClass, ...] = ()
-    text: str = ""
-    tenant: str | None = None
-
-
-EVERY_UNIT = Wanted()
 
 
 class Differences:
@@ -93,9 +81,7 @@ class Differences:
         self._check(run)
         return self._store.compare_views.by_position(
             run,
-            kinds=wanted.kinds or tuple(UnitClass),
-            text=wanted.text,
-            tenant=wanted.tenant,
+            wanted,
             after=-1 if after is None else after,
             limit=limit,
         )
@@ -107,9 +93,7 @@ class Differences:
         self._check(run)
         return self._store.compare_views.by_delta(
             run,
-            kinds=wanted.kinds or tuple(UnitClass),
-            text=wanted.text,
-            tenant=wanted.tenant,
+            wanted,
             after=after,
             limit=limit,
         )
@@ -117,8 +101,7 @@ class Differences:
     def count_compared(self, run: int, wanted: Wanted = EVERY_UNIT) -> int:
         """Count compared units."""
         self._check(run)
-        kinds = wanted.kinds or tuple(UnitClass)
-        return self._store.compare_views.count(run, kinds=kinds, text=wanted.text, tenant=wanted.tenant)
+        return self._store.compare_views.count(run, wanted)
 
     def beside(self, run: int, position: int, kinds: Iterable[UnitClass]) -> tuple[str | None, str | None]:
         """Name the units of some classes before and after a position."""

@@ -179,3 +179,16 @@ def distribution(differences: Sequence[Mapping[str, Any]]) -> tuple[Bin, ...]:
 
 
 MOST_BINS = 14
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which compared units: of some classes, all when empty, whose names hold `text`, of one tenant or report."""
+
+    kinds: tuple[UnitClass, ...] = ()
+    text: str = ""
+    tenant: str | None = None
+    report: str | None = None
+
+
+EVERY_UNIT = Wanted()

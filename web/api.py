@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from flask import Blueprint, Response, make_response, request
 from pydantic import BaseModel
 
-from jobs.comparing import UnitClass
 from jobs.run import RunFilter, RunState, Verdict
 from jobs.submission import Submission
 from runner.model import UnitState
@@ -157,40 +156,6 @@ def units(run: int) -> Response:
         next=following,
     )
     return answer(body, headers={"Link": f'<{following}>; rel="next"'} if following else None)
-
-
-@blueprint.get("/runs/<id:run>/diffs")
-def diffs(run: int) -> Response:
-    """List what became of a compare run's units."""
-    asked = asking.query(q.DiffsQuery)
-    service = asking.service()
-    kinds = (UnitClass(asked.kind),) if asked.kind else ()
-    found = service.compared(run, kinds=kinds, text=asked.text or "", after=asked.after, limit=asked.limit)
-    following = None
-    if len(found) == asked.limit:
-        kept = asked.model_dump(exclude={"after"}, exclude_defaults=True, by_alias=True)
-        following = links.api_run(run, "/diffs", **kept, after=found[-1].position)
-    tally = service.comparison(run)
-    body = s.DiffsOut(
-        units=[shapes.diff(run, one) for one in found],
-        counts={kind.value: count for kind, count in tally.counts.items()},
-        left=tally.left,
-        next=following,
-    )
-    return answer(body, headers={"Link": f'<{following}>; rel="next"'} if following else None)
-
-
-@blueprint.get("/runs/<id:run>/diffs/<unit:unit>")
-def diff(run: int, unit: str) -> Response:
-    """Show what became of a unit of a compare run, with its differences, the largest first."""
-    asked = asking.query(q.DiffQuery)
-    found, differences = asking.service().differences(run, unit)
-    chosen = [one for one in differences if asked.column is None or one["column"] == asked.column]
-    page = chosen[asked.after : asked.after + asked.limit]
-    following = None
-    if asked.after + len(page) < len(chosen):
-        following = links.api_diff(run, unit, column=asked.column, after=asked.after + len(page), limit=asked.limit)
-    return answer(shapes.diff_detail(run, found, page, stored=len(differences), following=following))
 
 
 @blueprint.get("/runs/<id:run>/attempts")

@@ -14,6 +14,9 @@ from flask_wtf.csrf import CSRFProtect
 from web import (
     api,
     asking,
+    diffapi,
+    diffpage,
+    diffwords,
     files,
     guard,
     health,
@@ -83,10 +86,10 @@ def create_app(
     }
     health.register(app, service, hub)
     problems.register(app)
-    for blueprint in (api.blueprint, files.blueprint, stream.blueprint):
+    for blueprint in (api.blueprint, diffapi.blueprint, files.blueprint, stream.blueprint):
         csrf.exempt(blueprint)  # guarded by content type and origin instead: programs hold no form token
         app.register_blueprint(blueprint, url_prefix=links.API)
-    for blueprint in (openapi.blueprint, health.blueprint, pages.blueprint, submit.blueprint):
+    for blueprint in (openapi.blueprint, health.blueprint, pages.blueprint, diffpage.blueprint, submit.blueprint):
         app.register_blueprint(blueprint)
     _banner(app, service)
     return app
@@ -95,7 +98,7 @@ def create_app(
 def _templates(app: Flask) -> None:
     """Give templates the words and addresses that they use."""
     env = app.jinja_env
-    env.globals |= {"links": links, "present": present}
+    env.globals |= {"links": links, "present": present, "diffwords": diffwords}
     env.filters |= {
         "number": words.number,
         "plural": words.plural,
@@ -108,6 +111,10 @@ def _templates(app: Flask) -> None:
         "rfc3339": schemas.rfc3339,
         "short": links.commit,
         "task_title": words.task_title,
+        "delta": diffwords.delta,
+        "diffword": lambda name: diffwords.LENIENCIES.get(name, name),
+        "amount": diffwords.amount,
+        "percent": diffwords.percent,
     }
     env.globals["static"] = lambda name: f"{app.static_url_path}/{name}"
 

@@ -12,7 +12,7 @@ from werkzeug.wrappers import Response as AnyResponse
 from jobs.run import Run, RunFilter, RunState, Task, Verdict
 from runner.errors import Conflict, NotFound
 from runner.model import UnitState
-from web import asking, links, present
+from web import asking, diffpage, links, present
 from web import schemas as s
 from web.ansi import plain
 from web.preview import READ, preview
@@ -25,6 +25,7 @@ RUNS_A_PAGE = 50
 MINE = 5
 UNITS_A_PAGE = 200
 LINES_A_PAGE = 400
+WORST = 5  # differing units on the summary of a run
 
 
 class _PageQuery(BaseModel):
@@ -56,7 +57,7 @@ class RunsPageQuery(_PageQuery):
 
 
 class RunPageQuery(_PageQuery):
-    tab: Literal["summary", "units", "log", "attempts", "files"] = "summary"
+    tab: Literal["summary", "differences", "units", "log", "attempts", "files"] = "summary"
     task: s.Id | None = None
     line: s.Id | None = None
     leg: s.Name | None = None
@@ -152,8 +153,16 @@ def run(run: int) -> Response:
         "tasks": tasks,
         "live": not found.state.final,
     }
+    if found.baseline is None and asked.tab == "differences":
+        return cast("Response", redirect(links.run(run)))
     if asked.tab == "summary":
         values["failure"] = run_pages().failure(found, tasks)
+        values["worst"] = diffpage.worst(run, WORST) if found.baseline is not None else []
+    elif asked.tab == "differences":
+        wanted = asking.query(diffpage.DifferencesQuery)
+        values |= diffpage.tab(found, wanted) | {"wanted": wanted}
+        if wants_fragment():
+            return make_response(render_template("_diff_units.html", **values))
     elif asked.tab == "units":
         values |= _units(found, asked)
         if wants_fragment():

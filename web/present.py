@@ -87,13 +87,16 @@ class Progress:
     words: str
 
 
-def progress(units: UnitCounts) -> Progress:
+def progress(units: UnitCounts, legs: int = 1) -> Progress:
+    """Give the bar of some units; with several `legs` each counts on each of them."""
     total = units.total
     if total is None:
         return Progress(None, 0, 0, 0, 0.0, 0.0, "units not listed yet")
     share = 100.0 / max(1, total)
     left = max(0, total - units.done - units.failed)
     words = f"{number(units.done)} of {plural(total, 'unit')}"
+    if legs > 1:
+        words += f" on {legs} legs"
     if units.failed:
         words += f", {number(units.failed)} failed"
     return Progress(total, units.done, units.failed, left, units.done * share, units.failed * share, words)
@@ -126,8 +129,11 @@ def buttons(run: Run) -> list[Button]:
     return found
 
 
-def because(run: Run, held: str, doing: str = "") -> str:
-    """Say in one sentence why a run stands where it stands; `held`: what it waits for, `doing`: what its tasks do now."""
+def because(run: Run, held: str, doing: str = "", verdict: str = "") -> str:
+    """Say in one sentence why a run stands where it stands.
+
+    `held`: what it waits for, `doing`: what its tasks do now, `verdict`: what its comparison came to.
+    """
     units = run.units
     if run.state is RunState.INTERRUPTED:
         return run.reason.text if run.reason else held or "Something outside of the branch got in the way."
@@ -138,8 +144,8 @@ def because(run: Run, held: str, doing: str = "") -> str:
     if run.state is RunState.RUNNING:
         return held or doing or "preparing the workspace"
     if run.state is RunState.DONE:
-        if run.verdict is Verdict.DIFFERENT:
-            return "the candidate's results differ from the baseline's."
+        if run.baseline is not None:
+            return verdict or "the candidate's results were compared with the baseline's."
         return f"all {plural(units.total or 0, 'unit')} finished" if units.total != 1 else "its unit finished"
     if run.reason is not None:
         return run.reason.text
@@ -153,13 +159,19 @@ def span(run: Run, now: datetime | None = None) -> float | None:
     return ((run.finished_at or now or datetime.now(UTC)) - run.started_at).total_seconds()
 
 
+def differ(run: Run) -> str:
+    """Say how many units of a compare run differ by now."""
+    return f"{number(run.units_different)} {'differs' if run.units_different == 1 else 'differ'}"
+
+
 @dataclass(frozen=True)
 class Row:
-    """A line of the list of runs."""
+    """A line of the list of runs. `differ`: how many units do, in words; empty when nothing was compared."""
 
     run: Run
     badge: Badge
     because: str
+    differ: str
     progress: Progress
     took: str
     left: str
@@ -175,7 +187,8 @@ def row(run: Run, now: datetime | None = None) -> Row:
         because=""
         if run.state in (RunState.RUNNING, RunState.DONE) and not run.cancel_requested
         else because(run, "waiting for a worker" if run.state is RunState.QUEUED else ""),
-        progress=progress(run.units),
+        differ=differ(run) if run.units_different else "",
+        progress=progress(run.units, len(run.legs)),
         took=duration(span(run, now)),
         left="" if final else "so far",
         href=links.run(run.id),
@@ -254,14 +267,23 @@ class Tab:
 
 def tabs(run: Run) -> list[Tab]:
     counts = {
+        "differences": number(run.units_different),
         "units": number(run.units.total) if run.units.total is not None else "",
         "attempts": number(run.attempts) if run.attempts else "",
         "files": "",
     }
-    labels = {"summary": "Summary", "units": "Units", "log": "Log", "attempts": "Attempts", "files": "Files"}
+    labels = {
+        "summary": "Summary",
+        "differences": "Differences",
+        "units": "Units",
+        "log": "Log",
+        "attempts": "Attempts",
+        "files": "Files",
+    }
     return [
         Tab(name, label, counts.get(name, ""), links.run(run.id, tab=None if name == "summary" else name))
         for name, label in labels.items()
+        if name != "differences" or run.baseline is not None
     ]
 
 
@@ -309,6 +331,15 @@ def work(found: Work, task: Task | None) -> str:
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """How far the units of a compare run are compared, and what that comes to in one sentence."""
+
+    compared: int
+    left: int
+    verdict: str
+
+
+@dataclass(frozen=True)
 class Head:
     """The part of a run's page that answers "is it all right?"."""
 
@@ -333,10 +364,13 @@ def head(
     steps: Sequence[StepRecord],
     estimate: EstimateOut | None,
     held: WaitingOut | None,
+    comparison: Comparison | None = None,
 ) -> Head:
     shown = badge(run)
-    bar = progress(run.units)
+    bar = progress(run.units, len(run.legs))
     facts = []
+    if comparison is not None and not run.state.final:
+        facts += [f"{number(comparison.compared)} compared", differ(run)]
     if bar.total is not None and not run.state.final:
         facts.append(f"{plural(bar.left, 'unit')} left")
     if estimate is not None and estimate.units_per_minute:
@@ -353,7 +387,9 @@ def head(
     return Head(
         run=run,
         badge=shown,
-        because=because(run, held.text if held is not None else "", doing(lines)),
+        because=because(
+            run, held.text if held is not None else "", doing(lines), comparison.verdict if comparison else ""
+        ),
         names_runs=held is not None and run.state is not RunState.INTERRUPTED,
         banner=banner(run, tasks),
         progress=bar,

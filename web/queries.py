@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
-from web.schemas import MAX_ID, Id, Name, RunStateName, Text, UnitClassName, UnitStateName, printable
+from web.schemas import MAX_ID, ChangeName, Id, Name, RunStateName, Text, UnitClassName, UnitStateName, printable
 
 NOTE_LIMIT = 2_000
 KEY_LIMIT = 255
@@ -65,18 +65,52 @@ class UnitsQuery(Strict):
 class DiffsQuery(Strict):
     """What a compare run's units are narrowed to."""
 
-    kind: UnitClassName | None = Field(None, alias="class")
+    kind: UnitClassName | Literal["differing"] | None = Field(
+        None, alias="class", description="differing: the classes that speak against the candidate."
+    )
     text: Name | None = None
+    tenant: Text | None = Field(None, max_length=300, description="What stands before the last slash of a unit.")
+    report: Name | None = Field(None, description="What stands behind it.")
+    sort: Literal["position", "delta"] = Field(
+        "position", description="delta: the largest first, only units that have one."
+    )
     after: int | None = Field(None, ge=-1, le=MAX_ID, description="Only units after this position.")
+    delta: float | None = Field(None, allow_inf_nan=False, description="With sort=delta: the last one's `largest`.")
     limit: int = Field(200, ge=1, le=1_000)
+
+
+class DiffsFileQuery(Strict):
+    """What a compare run's units are narrowed to in a file of all of them."""
+
+    kind: UnitClassName | Literal["differing"] | None = Field(None, alias="class")
+    text: Name | None = None
+    tenant: Text | None = Field(None, max_length=300)
+    report: Name | None = None
+
+
+class HeatQuery(Strict):
+    """Which tenants of the map are wanted."""
+
+    first: int = Field(0, ge=0, le=MAX_ID, description="So many tenants are left out before.")
+    limit: int = Field(60, ge=1, le=200)
 
 
 class DiffQuery(Strict):
     """Which of a unit's stored differences are wanted; they come largest first."""
 
     column: Name | None = None
+    change: ChangeName | None = None
+    file: Name | None = Field(None, description="Of an output of several files.")
     after: int = Field(0, ge=0, le=MAX_ID)
     limit: int = Field(200, ge=1, le=1_000)
+
+
+class DiffFileQuery(Strict):
+    """Which of a unit's stored differences are wanted in a file."""
+
+    column: Name | None = None
+    change: ChangeName | None = None
+    file: Name | None = None
 
 
 class EventsQuery(Strict):

@@ -10,7 +10,7 @@ from jinja2 import Environment
 
 from jobs.run import Run, RunState, StepRecord, Task, TaskState, Unit
 from runner.model import UnitState
-from web import links, present, shapes
+from web import diffwords, links, present, shapes
 from web.ansi import plain
 from web.loglines import LogIndexes
 from web.schemas import RunDetail
@@ -53,12 +53,23 @@ class RunPages:
             service.steps(run.id),
             None if final else shapes.estimate(service.estimate(run.id)),
             None if final else shapes.waiting(service.waiting(run.id)),
+            self._comparison(run),
         )
+
+    def _comparison(self, run: Run) -> present.Comparison | None:
+        """Tell how far a compare run is; None for a run of one branch."""
+        if run.baseline is None:
+            return None
+        tally = self._service.comparison(run.id)
+        words = diffwords.verdict(tally.counts)
+        if run.reason is not None:
+            words = f"{words}. {run.reason.text}"
+        return present.Comparison(sum(tally.counts.values()), tally.left, words)
 
     def render(self, detail: RunDetail, run: Run, tasks: list[Task], steps: list[StepRecord]) -> str:
         """Write the live part for all viewers at once."""
         guess = detail.estimate
-        head = present.head(run, tasks, steps, guess, detail.waiting)
+        head = present.head(run, tasks, steps, guess, detail.waiting, self._comparison(run))
         return self._templates.get_template("_live.html").render(
             head=head, failure=self.failure(run, tasks), links=links
         )

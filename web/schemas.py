@@ -30,6 +30,7 @@ Id = Annotated[int, Field(ge=1, le=MAX_ID)]
 UnitClassName = Literal[
     "same", "equivalent", "different", "baseline_failed", "candidate_failed", "both_failed", "missing", "new"
 ]
+ChangeName = Literal["value", "type", "null", "format", "removed", "added"]
 RunStateName = Literal["queued", "running", "interrupted", "done", "failed", "errored", "cancelled"]
 UnitStateName = Literal["todo", "done", "failed"]
 
@@ -160,6 +161,74 @@ class DiffDetail(DiffOut):
     stored: int
     truncated: str | None
     next: str | None
+
+
+class PartOut(Shape):
+    """The units of a tenant or a report by class; `differing` are those that speak against the candidate."""
+
+    name: str
+    counts: dict[str, int]
+    differing: int
+    total: int
+
+
+class ColumnOut(Shape):
+    """What differs in a column: units, cells, and the size of the largest delta; `kinds` counts cells."""
+
+    column: str
+    units: int
+    cells: int
+    delta: float | None
+    kinds: dict[str, int]
+
+
+class ComparisonOut(Shape):
+    """A compare run from above. `reports`, `tenants`, `columns` and `largest` are the worst ones, not all.
+
+    `columns` sums up the first `columns_of` differing units.
+    """
+
+    counts: dict[str, int]
+    left: int
+    differing: int
+    verdict: str
+    reports: list[PartOut]
+    tenants: list[PartOut]
+    columns: list[ColumnOut]
+    columns_of: int
+    largest: list[DiffOut]
+
+
+class HeatOut(Shape):
+    """Classes by tenant and report: `cells` has a list for each tenant, null where there is no such unit.
+
+    Tenants with the most differing units come first; `differing` have one at all. `whole` tells that all are here.
+    """
+
+    tenants: list[PartOut]
+    reports: list[str]
+    cells: list[list[UnitClassName | None]]
+    differing: int
+    whole: bool
+    more_reports: int
+
+
+class DurationOut(Shape):
+    unit: str
+    baseline: float
+    candidate: float
+
+
+class DurationsOut(Shape):
+    """Seconds of the units that both legs finished. `slower` are the worst of `slower_count` beyond `ratio` and `floor`."""
+
+    count: int
+    baseline: float
+    candidate: float
+    ratio: float
+    floor: float
+    slower_count: int
+    slower: list[DurationOut]
 
 
 class EstimateOut(Shape):

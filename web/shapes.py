@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.run import Attempt, Event, Leg, Run, StepRecord, Task, Unit, UnitCounts
 from runner.model import Reason, Ref
-from web import links
+from web import diffwords, links
 from web import schemas as s
 
 if TYPE_CHECKING:
     from jobs.attempts import Work
-    from jobs.comparing import Compared
+    from jobs.comparing import Compared, UnitClass
     from jobs.outlook import Estimate, KnownUnits, PoolStatus
+    from jobs.overview import Durations, HeatMap, Overview, Part
     from jobs.projects import Preview, ProjectInfo
     from jobs.waiting import Waiting
 
@@ -249,6 +250,63 @@ def _diff(run_id: int, found: Compared) -> dict[str, Any]:
             "candidate": links.api_output(run_id, "candidate", found.unit),
         },
     }
+
+
+def comparison(run_id: int, found: Overview) -> s.ComparisonOut:
+    """Give a compare run from above."""
+    return s.ComparisonOut(
+        counts=_by_class(found.counts),
+        left=found.left,
+        differing=found.harmful,
+        verdict=diffwords.verdict(found.counts),
+        reports=[part(one) for one in found.reports],
+        tenants=[part(one) for one in found.tenants],
+        columns=[
+            s.ColumnOut(column=one.column, units=one.units, cells=one.cells, delta=one.delta, kinds=dict(one.kinds))
+            for one in found.columns
+        ],
+        columns_of=found.read,
+        largest=[diff(run_id, one) for one in found.largest],
+    )
+
+
+def _by_class(found: Mapping[UnitClass, int]) -> dict[str, int]:
+    return {kind.value: count for kind, count in found.items()}
+
+
+def part(found: Part) -> s.PartOut:
+    return s.PartOut(name=found.name, counts=_by_class(found.counts), differing=found.harmful, total=found.total)
+
+
+def heat(found: HeatMap) -> s.HeatOut:
+    """Give the map of tenants and reports."""
+
+    def cell(tenant: str, report: str) -> str | None:
+        kind = found.cells.get((tenant, report))
+        return None if kind is None else kind.value
+
+    return s.HeatOut.model_validate(
+        {
+            "tenants": [part(one) for one in found.tenants],
+            "reports": found.reports,
+            "cells": [[cell(one.name, report) for report in found.reports] for one in found.tenants],
+            "differing": found.differing,
+            "whole": found.whole,
+            "more_reports": found.more_reports,
+        }
+    )
+
+
+def durations(found: Durations) -> s.DurationsOut:
+    return s.DurationsOut(
+        count=found.count,
+        baseline=found.baseline,
+        candidate=found.candidate,
+        ratio=found.ratio,
+        floor=found.floor,
+        slower_count=found.slower_count,
+        slower=[s.DurationOut(unit=one.unit, baseline=one.baseline, candidate=one.candidate) for one in found.slower],
+    )
 
 
 def diff_detail(

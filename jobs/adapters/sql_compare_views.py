@@ -12,7 +12,7 @@ from jobs.adapters.sql_compare import BASELINE, CANDIDATE, counts_of
 from jobs.adapters.sql_engine import Database
 from jobs.adapters.sql_schema import comparisons, runs, tasks, units
 from jobs.comparing import HARMLESS, Compared, UnitClass
-from jobs.overview import HARMFUL, Duration, Durations, HeatMap, Overview, Part, columns_of
+from jobs.overview import HARMFUL, Duration, Durations, HeatMap, Overview, Part, Wanted, columns_of
 from runner.model import UnitState
 
 PARTS = 12  # tenants and reports of a summary
@@ -105,32 +105,21 @@ class SqlCompareViews:
             more_reports=len(weights) - len(columns),
         )
 
-    def by_position(
-        self, run: int, *, kinds: Sequence[UnitClass], text: str, after: int, limit: int, tenant: str | None = None
-    ) -> list[Compared]:
+    def by_position(self, run: int, wanted: Wanted, *, after: int, limit: int) -> list[Compared]:
         """List units of some classes in the order of their lists; each class is read from its own part of the index."""
         with self._db.read() as connection:
             parts = []
-            for kind in kinds:
-                query = _narrowed(select(comparisons).where(_C.run == run, _C.kind == kind.value), text, tenant)
+            for kind in wanted.kinds or UnitClass:
+                query = _narrowed(select(comparisons).where(_C.run == run, _C.kind == kind.value), wanted)
                 query = query.where(_C.position > after).order_by(_C.position, _C.unit).limit(limit)
                 parts.append([compared(row) for row in connection.execute(query)])
         merged = heapq.merge(*parts, key=lambda one: (one.position, one.unit))
         return [one for one, _ in zip(merged, range(limit), strict=False)]
 
-    def by_delta(
-        self,
-        run: int,
-        *,
-        kinds: Sequence[UnitClass],
-        text: str,
-        after: tuple[float, int] | None,
-        limit: int,
-        tenant: str | None = None,
-    ) -> list[Compared]:
+    def by_delta(self, run: int, wanted: Wanted, *, after: tuple[float, int] | None, limit: int) -> list[Compared]:
         """List units with a difference of numbers, the largest first."""
         query = select(comparisons).where(_C.run == run, _C.largest.is_not(None))
-        query = _narrowed(query.where(_C.kind.in_([kind.value for kind in kinds])), text, tenant)
+        query = _narrowed(query.where(_C.kind.in_([kind.value for kind in wanted.kinds or UnitClass])), wanted)
         if after is not None:
             largest, position = after
             tie = and_(_C.largest == largest, _C.position < position)
@@ -139,10 +128,11 @@ class SqlCompareViews:
             rows = connection.execute(query.order_by(_C.largest.desc(), _C.position.desc()).limit(limit))
             return [compared(row) for row in rows]
 
-    def count(self, run: int, *, kinds: Sequence[UnitClass], text: str, tenant: str | None = None) -> int:
+    def count(self, run: int, wanted: Wanted) -> int:
         """Count units of some classes."""
         query = select(func.count()).select_from(comparisons)
-        query = _narrowed(query.where(_C.run == run, _C.kind.in_([kind.value for kind in kinds])), text, tenant)
+        kinds = [kind.value for kind in wanted.kinds or UnitClass]
+        query = _narrowed(query.where(_C.run == run, _C.kind.in_(kinds)), wanted)
         with self._db.read() as connection:
             return int(connection.execute(query).scalar_one())
 
@@ -210,10 +200,12 @@ def compared(row: Row[Any]) -> Compared:
     )
 
 
-def _narrowed(query: Any, text: str, tenant: str | None) -> Any:
-    if text:
-        query = query.where(func.lower(_C.unit).contains(text.lower(), autoescape=True))
-    return query if tenant is None else query.where(_C.tenant == tenant)
+def _narrowed(query: Any, wanted: Wanted) -> Any:
+    if wanted.text:
+        query = query.where(func.lower(_C.unit).contains(wanted.text.lower(), autoescape=True))
+    for column, value in ((_C.tenant, wanted.tenant), (_C.report, wanted.report)):
+        query = query if value is None else query.where(column == value)
+    return query
 
 
 def _worst(connection: Connection, run: int, column: Any, limit: int | None) -> list[str]:

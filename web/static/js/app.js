@@ -32,6 +32,7 @@ listen();
 setInterval(localise, 20_000);
 setInterval(() => { if (document.querySelector("time.soon")) localise(); }, 1000);
 document.addEventListener("click", clicked);
+document.addEventListener("change", (event) => { if (event.target.matches?.("[data-submit]")) event.target.form.requestSubmit(); });
 document.addEventListener("htmx:after:swap", () => { reveal(); localise(); });
 document.getElementById("theme")?.addEventListener("click", () => globalThis.switchTheme());
 document.getElementById("help-open")?.addEventListener("click", () => document.getElementById("help").showModal());

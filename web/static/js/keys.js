@@ -4,6 +4,8 @@ const busy = (target) => target.closest?.("input, textarea, select, dialog[open]
 const rows = () => [...document.querySelectorAll("[data-rows] tbody tr[data-href]")];
 
 function step(by) {
+  const jump = document.querySelector(`a[data-jump="${by > 0 ? "next" : "prev"}"]`);
+  if (jump) { location.href = jump.href; return; }
   const all = rows();
   if (!all.length) return;
   const at = all.findIndex((row) => row.classList.contains("here"));
@@ -16,7 +18,7 @@ function step(by) {
 
 function go(letter) {
   const run = document.getElementById("run")?.dataset.run;
-  const tabs = { s: "", u: "?tab=units", l: "?tab=log", a: "?tab=attempts", f: "?tab=files" };
+  const tabs = { s: "", d: "?tab=differences", u: "?tab=units", l: "?tab=log", a: "?tab=attempts", f: "?tab=files" };
   if (letter === "r") location.href = "/runs";
   else if (letter === "c") location.href = "/capacity";
   else if (letter === "p") location.href = "/projects";

@@ -1,0 +1,218 @@
+"""Classes, changes and verdicts of compare runs in words. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jobs.comparing import HARMLESS, Compared, UnitClass
+from jobs.overview import HARMFUL
+from web.present import Badge
+from web.words import number, plural
+
+_K = UnitClass
+
+# The look is chosen by the class itself; these are the words, for one unit and for many.
+CLASSES: Mapping[UnitClass, str] = {
+    _K.DIFFERENT: "Different",
+    _K.CANDIDATE_FAILED: "Failed on the candidate",
+    _K.BASELINE_FAILED: "Failed on the baseline",
+    _K.BOTH_FAILED: "Failed on both",
+    _K.MISSING: "Missing",
+    _K.NEW: "New",
+    _K.EQUIVALENT: "Equivalent",
+    _K.SAME: "Same",
+}
+_COUNTED: Mapping[UnitClass, str] = {
+    _K.DIFFERENT: "different",
+    _K.CANDIDATE_FAILED: "failed on the candidate",
+    _K.BASELINE_FAILED: "failed on the baseline",
+    _K.BOTH_FAILED: "failed on both legs",
+    _K.MISSING: "missing on the candidate",
+    _K.NEW: "new on the candidate",
+    _K.EQUIVALENT: "within the rules",
+    _K.SAME: "the same bytes",
+}
+# The icon of a badge and a page's title stand for a class by these.
+_KINDS: Mapping[UnitClass, str] = {
+    _K.DIFFERENT: "different",
+    _K.CANDIDATE_FAILED: "failed",
+    _K.BASELINE_FAILED: "failed",
+    _K.BOTH_FAILED: "failed",
+    _K.MISSING: "errored",
+    _K.NEW: "running",
+    _K.EQUIVALENT: "passed",
+    _K.SAME: "passed",
+}
+
+LENIENCIES: Mapping[str, str] = {
+    "encoding": "another encoding",
+    "bom": "a byte order mark",
+    "line_ends": "other line ends",
+    "blank_lines": "blank lines",
+    "final_newline": "a newline at the end",
+    "delimiter": "another delimiter",
+    "writing": "the same values, written otherwise",
+    "row_order": "another order of rows",
+    "column_order": "another order of columns",
+    "ignored_columns": "ignored columns",
+    "tolerance": "numbers within the tolerance",
+    "number_format": "numbers written otherwise",
+    "date_format": "dates written otherwise",
+    "null_format": "null and empty",
+    "text_format": "text written otherwise",
+}
+
+CHANGES: Mapping[str, str] = {
+    "value": "Value",
+    "type": "Type",
+    "null": "Null or empty",
+    "format": "Format",
+    "removed": "Row removed",
+    "added": "Row added",
+}
+
+
+def badge(kind: UnitClass) -> Badge:
+    """Give the badge of a class."""
+    return Badge(_KINDS[kind], CLASSES[kind])
+
+
+def counted(counts: Mapping[UnitClass, int], kinds: Sequence[UnitClass]) -> str:
+    """List how many units are of each of these classes: 10 different, 2 failed on the candidate."""
+    return ", ".join(f"{number(counts[kind])} {_COUNTED[kind]}" for kind in kinds if counts.get(kind))
+
+
+def verdict(counts: Mapping[UnitClass, int]) -> str:
+    """Say in one sentence what a compare run came to."""
+    total = sum(counts.values())
+    harmful = sum(counts.get(kind, 0) for kind in HARMFUL)
+    if harmful:
+        kinds = [kind for kind in CLASSES if kind in HARMFUL]
+        return f"{number(harmful)} of {plural(total, 'unit')}: {counted(counts, kinds)}"
+    alike = counts.get(_K.SAME, 0) + counts.get(_K.EQUIVALENT, 0)
+    if not total:
+        return "there was no unit to compare"
+    new = f"; {number(counts[_K.NEW])} new on the candidate" if counts.get(_K.NEW) else ""
+    if not alike:
+        return f"no unit is on both legs{new}"
+    if not counts.get(_K.EQUIVALENT):
+        return f"{plural(alike, 'unit')} {'has' if alike == 1 else 'have'} the same figures, byte for byte{new}"
+    parts = counted(counts, (_K.SAME, _K.EQUIVALENT))
+    return f"{plural(alike, 'unit')} {'has' if alike == 1 else 'have'} the same figures: {parts}{new}"
+
+
+def why(found: Compared) -> str:
+    """Say in words why a unit has its class."""
+    summary = found.summary
+    if found.kind is _K.SAME:
+        return "Both outputs are the same bytes, so no file was read."
+    if found.kind is _K.MISSING:
+        return "Only the baseline lists this unit: the candidate does not make it any more."
+    if found.kind is _K.NEW:
+        return "Only the candidate lists this unit, so there is nothing that it could be compared with."
+    if found.kind is _K.BOTH_FAILED:
+        return "It failed on both legs, which proves nothing about the candidate."
+    if found.kind is _K.CANDIDATE_FAILED:
+        return "The baseline has an output, and the candidate failed."
+    if found.kind is _K.BASELINE_FAILED:
+        return "The baseline failed, so there is nothing that the candidate's output could be compared with."
+    rule = rule_words(summary)
+    overlooked = ", ".join(LENIENCIES.get(one, one) for one in leniencies(summary))
+    if found.kind is _K.EQUIVALENT:
+        return f"The bytes differ, the figures do not: {overlooked or 'the rows are the same'}. {rule}"
+    return f"{rows_words(summary) or 'The bytes differ.'} {rule}"
+
+
+def rule_words(summary: Mapping[str, Any]) -> str:
+    """Say which rule held."""
+    rules = sorted({str(file["rule"]) for file in files(summary) if file.get("rule")})
+    if not rules:
+        return "No rule matches it: rows are compared without any tolerance."
+    return f"By the rule {' and '.join(rules)}." if len(rules) == 1 else f"By the rules {', '.join(rules)}."
+
+
+def rows_words(summary: Mapping[str, Any]) -> str:
+    """Count what became of the rows; empty where no rows were read."""
+    rows = summary.get("rows") or {}
+    parts = [f"{plural(rows[what], 'row')} {what}" for what in ("changed", "added", "removed") if rows.get(what)]
+    changed = _columns(summary)
+    if not parts and not changed:
+        return ""
+    text = "; ".join(part for part in (", ".join(parts), changed) if part)
+    if rows.get("same"):
+        text += f"; {plural(rows['same'], 'row')} the same"
+    return text + "."
+
+
+def _columns(summary: Mapping[str, Any]) -> str:
+    words = []
+    for what in ("added", "removed"):
+        names = [name for file in files(summary) for name in file.get("columns", {}).get(what, ())]
+        if names:
+            words.append(f"column{'s' if len(names) > 1 else ''} {what}: {', '.join(names[:5])}")
+    words += [
+        f"{one['column']} was {one['a']}, is {one['b']}"
+        for file in files(summary)
+        for one in file.get("columns", {}).get("types", ())
+    ]
+    return "; ".join(words)
+
+
+def files(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Give what was found in each file of a unit's output."""
+    return list(summary.get("results", [summary]))
+
+
+def leniencies(summary: Mapping[str, Any]) -> list[str]:
+    """Name what had to be overlooked, each once."""
+    return list(dict.fromkeys(one for file in files(summary) for one in file.get("leniencies", ())))
+
+
+def harmless(kind: UnitClass) -> bool:
+    """Tell whether a class speaks for the candidate."""
+    return kind in HARMLESS
+
+
+def delta(value: Any) -> str:
+    """Write a delta with its sign, grouped: +1 250.5, −0.005."""
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    return ("+" if value > 0 else "\u2212" if value < 0 else "") + amount(abs(value))
+
+
+def amount(value: float | None) -> str:
+    """Write a size, grouped, with as many digits as matter."""
+    if value is None:
+        return ""
+    if value and (value < 1e-6 or value >= 1e15):
+        return f"{value:.4g}"
+    text = f"{value:,.10g}" if "e" not in f"{value:.10g}" else f"{value:,.6f}".rstrip("0").rstrip(".")
+    return text.replace(",", "\u202f")
+
+
+def percent(value: Any) -> str:
+    """Write a relative difference."""
+    if value is None or isinstance(value, str):
+        return str(value or "")
+    share = value * 100
+    if share and share < 0.001:
+        return f"{share:.1e}\u202f%"
+    return f"{share:.3g}\u202f%" if share < 1_000 else f"{amount(round(share))}\u202f%"
+
+
+def marked(a: str | None, b: str | None) -> tuple[tuple[str, str, str], tuple[str, str, str]]:
+    """Part two texts into what both begin with, what differs, and what both end with."""
+    one, other = a or "", b or ""
+    head = 0
+    while head < min(len(one), len(other)) and one[head] == other[head]:
+        head += 1
+    tail = 0
+    while tail < min(len(one), len(other)) - head and one[-1 - tail] == other[-1 - tail]:
+        tail += 1
+    return (
+        (one[:head], one[head : len(one) - tail], one[len(one) - tail :]),
+        (other[:head], other[head : len(other) - tail], other[len(other) - tail :]),
+    )
