@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -157,28 +158,30 @@ class Bin:
 
 
 def distribution(differences: Sequence[Mapping[str, Any]]) -> tuple[Bin, ...]:
-    """Count the deltas of stored differences by their size, a bar for each power of ten."""
-    found: dict[int, list[int]] = {}
-    for one in differences:
-        delta = one.get("delta")
-        if not isinstance(delta, int | float) or not delta:
-            continue
-        sides = found.setdefault(math.floor(math.log10(abs(delta))), [0, 0])
-        sides[0 if delta > 0 else 1] += 1
-    if not found:
+    """Count the deltas of stored differences by their size.
+
+    Sizes within two powers of ten are parted evenly; others get a bar for each power of ten.
+    """
+    deltas = [one["delta"] for one in differences if isinstance(one.get("delta"), int | float) and one["delta"]]
+    if not deltas:
         return ()
-    span = range(min(found), max(found) + 1)
-    if len(span) > MOST_BINS:
-        span = range(max(found) - MOST_BINS + 1, max(found) + 1)
-    first = [sum(found[power][side] for power in found if power < span.start) for side in (0, 1)]
-    bins = [Bin(10.0**power, 10.0 ** (power + 1), *found.get(power, [0, 0])) for power in span]
-    if any(first):
-        head = bins[0]
-        bins[0] = Bin(0.0, head.high, head.rises + first[0], head.falls + first[1])
-    return tuple(bins)
+    low, high = min(map(abs, deltas)), max(map(abs, deltas))
+    if low == high:
+        return (Bin(low, high, sum(delta > 0 for delta in deltas), sum(delta < 0 for delta in deltas)),)
+    if high / low <= 100:
+        edges = [low + (high - low) * at / EVEN_BINS for at in range(EVEN_BINS + 1)]
+    else:
+        first, last = math.floor(math.log10(low)), math.floor(math.log10(high)) + 1
+        edges = [10.0**power for power in range(max(first, last - MOST_BINS), last + 1)]
+        edges[0] = 0.0 if first < last - MOST_BINS else edges[0]
+    sides = [[0, 0] for _ in edges[1:]]
+    for delta in deltas:
+        at = min(bisect_right(edges, abs(delta)), len(sides)) - 1
+        sides[max(0, at)][0 if delta > 0 else 1] += 1
+    return tuple(Bin(edges[at], edges[at + 1], *counts) for at, counts in enumerate(sides))
 
 
-MOST_BINS = 14
+MOST_BINS, EVEN_BINS = 14, 12
 
 
 @dataclass(frozen=True)

@@ -44,15 +44,15 @@ def bars(bins: Sequence[Bin]) -> list[Bar]:
                 width=min(step * 0.76, 64.0),
                 rises=one.rises * scale,
                 falls=one.falls * scale,
-                label=_power(one.low) if one.low else f"<{_power(one.high)}",
+                label=_short(one.low) if one.low else f"<{_short(one.high)}",
                 words=f"{text}: {one.rises} up, {one.falls} down",
             )
         )
     return found
 
 
-def _power(value: float) -> str:
-    return f"{value:g}" if 1e-4 <= value < 1e6 else f"1e{round(math.log10(value))}"
+def _short(value: float) -> str:
+    return f"{value:.3g}" if 1e-4 <= value < 1e5 else f"{value:.0e}"
 
 
 @dataclass(frozen=True)

@@ -102,6 +102,17 @@ def verdict(counts: Mapping[UnitClass, int]) -> str:
     return f"{plural(alike, 'unit')} {'has' if alike == 1 else 'have'} the same figures: {parts}{new}"
 
 
+def proof(counts: Mapping[UnitClass, int]) -> str:
+    """Say what it rests on that nothing differs."""
+    same, alike = counts.get(_K.SAME, 0), counts.get(_K.EQUIVALENT, 0)
+    parts = []
+    if same:
+        parts.append(f"{plural(same, 'unit')}: the same bytes, so no file was read.")
+    if alike:
+        parts.append(f"{plural(alike, 'unit')}: read, and within the rules.")
+    return " ".join(parts)
+
+
 def why(found: Compared) -> str:
     """Say in words why a unit has its class."""
     summary = found.summary
@@ -136,6 +147,8 @@ def rows_words(summary: Mapping[str, Any]) -> str:
     """Count what became of the rows; empty where no rows were read."""
     rows = summary.get("rows") or {}
     parts = [f"{plural(rows[what], 'row')} {what}" for what in ("changed", "added", "removed") if rows.get(what)]
+    lone = summary.get("files", {})
+    parts += [f"{plural(len(lone[what]), 'file')} {what}" for what in ("missing", "new") if lone.get(what)]
     changed = _columns(summary)
     if not parts and not changed:
         return ""
@@ -210,9 +223,18 @@ def marked(a: str | None, b: str | None) -> tuple[tuple[str, str, str], tuple[st
     while head < min(len(one), len(other)) and one[head] == other[head]:
         head += 1
     tail = 0
-    while tail < min(len(one), len(other)) - head and one[-1 - tail] == other[-1 - tail]:
+    numbers = _is_number(one) and _is_number(other)  # the last digits of two numbers are alike by chance
+    while not numbers and tail < min(len(one), len(other)) - head and one[-1 - tail] == other[-1 - tail]:
         tail += 1
     return (
         (one[:head], one[head : len(one) - tail], one[len(one) - tail :]),
         (other[:head], other[head : len(other) - tail], other[len(other) - tail :]),
     )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
