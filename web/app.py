@@ -25,6 +25,7 @@ from web import (
     pages,
     present,
     problems,
+    report,
     schemas,
     stream,
     submit,
@@ -89,6 +90,8 @@ def create_app(
     for blueprint in (api.blueprint, diffapi.blueprint, files.blueprint, stream.blueprint):
         csrf.exempt(blueprint)  # guarded by content type and origin instead: programs hold no form token
         app.register_blueprint(blueprint, url_prefix=links.API)
+    app.register_blueprint(report.blueprint)
+    app.register_blueprint(report.blueprint, url_prefix=links.API, name="api_report")
     for blueprint in (openapi.blueprint, health.blueprint, pages.blueprint, diffpage.blueprint, submit.blueprint):
         app.register_blueprint(blueprint)
     _banner(app, service)

@@ -52,7 +52,7 @@ def bars(bins: Sequence[Bin]) -> list[Bar]:
 
 
 def _short(value: float) -> str:
-    return f"{value:.3g}" if 1e-4 <= value < 1e5 else f"{value:.0e}"
+    return f"{value:.4g}" if 1e-4 <= value < 1e5 else f"{value:.0e}"
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,8 @@ OPERATIONS: Mapping[str, Operation] = {
     "diffapi.diffs_file": Operation(media=("text/csv",), query=q.DiffsFileQuery, problems=(404, 409)),
     "diffapi.diff": Operation(s.DiffDetail, query=q.DiffQuery, problems=(404, 409)),
     "diffapi.diff_file": Operation(media=("text/csv",), query=q.DiffFileQuery, problems=(404, 409)),
+    "api_report.html": Operation(media=("text/html",), problems=(404, 409)),
+    "api_report.markdown": Operation(media=("text/markdown",), problems=(404, 409)),
     "api.attempts": Operation(s.AttemptsOut, problems=(404,)),
     "api.events": Operation(s.EventsOut, query=q.EventsQuery, problems=(404,)),
     "api.projects": Operation(s.ProjectsOut),

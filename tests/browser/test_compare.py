@@ -1,0 +1,149 @@
+"""Compare runs in a browser: they appear while the run goes on, nothing jumps, and a keyboard is enough."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import Page, expect
+from web_browser import Eyes, Served
+from web_compare import begin, compare_now, compared, every_class, ledger, with_rules
+
+from runner.model import UnitResult, UnitState
+
+
+@pytest.fixture
+def whole(served: Served) -> Served:
+    """Run 1 has units of every class, run 2 agrees."""
+    with_rules(served.site)
+    compared(served.site, *every_class())
+    twin = {"a/pl": ledger(), "b/pl": ledger()}
+    compared(served.site, twin, twin)
+    return served
+
+
+PATHS = [
+    "/runs",
+    "/new?project=accounts&ref=feature/rounding&against=other&baseline=main",
+    "/runs/1",
+    "/runs/1?tab=differences",
+    "/runs/1?tab=differences&class=all&sort=delta&tenant=tenant_008",
+    "/runs/2?tab=differences",
+    "/runs/1/diffs/tenant_017/pl",
+    "/runs/1/diffs/tenant_008/bs",
+    "/runs/1/diffs/tenant_009/bs",
+    "/runs/1/diffs/tenant_001/cash",
+    "/runs/1/diffs/tenant_003/tax",
+    "/runs/1/diffs/tenant_006/vat",
+    "/runs/1/report.html",
+]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [375, 1440])
+def test_pages_are_accessible_and_fit(
+    whole: Served, eyes: Eyes, axe: Callable[[Page], list[str]], width: int, scheme: str
+) -> None:
+    page = eyes.open("/runs", viewport={"width": width, "height": 900}, color_scheme=scheme)
+    problems = []
+    for path in PATHS:
+        page.goto(path)
+        page.wait_for_timeout(200)
+        if "report" not in path:  # which lets no script run, not even this one
+            problems += [f"{path}: {violation}" for violation in axe(page)]
+        over = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        if over > 0:
+            problems.append(f"{path}: {over} px wider than the window")
+    assert problems == []
+
+
+def test_differences_appear_and_nothing_jumps(served: Served, eyes: Eyes) -> None:
+    site = served.site
+    with_rules(site)
+    units = [f"t{n}/pl" for n in range(6)]
+    begin(site, units, units)
+    claims = [site.claim(), site.claim()]
+
+    def finish(at: int, *, differ: bool) -> None:
+        for claim in claims:
+            amount = {4001: "9.5"} if differ and claim.task.leg == "candidate" else {}
+            result = UnitResult(units[at], UnitState.DONE, site.output(ledger(amount), "pl.csv"), "", 1.0)
+            site.store.ledger.mark(claim.task.id, claim.task.attempt, [result], None)
+        compare_now(site)
+
+    finish(4, differ=True)
+    page = eyes.open("/runs/1?tab=differences")
+    row = page.locator("#diff-units tbody tr")
+    expect(row).to_have_count(1)
+    expect(page.locator("#sum-line")).to_contain_text("1 of 6 units compared, 1 differs so far")
+    page.wait_for_timeout(500)
+    before = row.first.bounding_box()
+    finish(1, differ=True)
+    pill = page.get_by_role("link", name="1 new")
+    expect(pill).to_be_visible()
+    expect(page.locator("#chip-different b")).to_have_text("2")
+    expect(page.locator("#count-differences")).to_have_text("2")
+    expect(row).to_have_count(1)
+    assert row.first.bounding_box() == before
+    pill.click()
+    expect(row).to_have_count(2)
+    for at in (0, 2, 3, 5):
+        finish(at, differ=False)
+    for claim in claims:
+        site.end(claim)
+    compare_now(site)
+    expect(page.get_by_role("heading", level=1)).to_contain_text("2 of 6 units: 2 different")
+
+
+def test_the_keyboard_goes_through_what_differs(whole: Served, eyes: Eyes) -> None:
+    page = eyes.open("/runs/1")
+    page.keyboard.press("g")
+    page.keyboard.press("d")
+    expect(page).to_have_url(re.compile("tab=differences"))
+    page.keyboard.press("j")
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile("/diffs/tenant_001/pl$"))
+    page.keyboard.press("j")
+    expect(page).to_have_url(re.compile("/diffs/tenant_002/pl$"))
+    page.keyboard.press("k")
+    expect(page).to_have_url(re.compile("/diffs/tenant_001/pl$"))
+    page.get_by_label("Kind of change").select_option("value")
+    expect(page).to_have_url(re.compile("change=value"))
+
+
+def test_a_filter_is_in_the_address(whole: Served, eyes: Eyes) -> None:
+    page = eyes.open("/runs/1?tab=differences")
+    page.locator("#diff-text").fill("tax")
+    expect(page.locator("#diff-units tbody tr")).to_have_count(3)
+    expect(page).to_have_url(re.compile("text=tax"))
+    page.locator("#chip-missing").click()
+    expect(page.locator("#diff-units tbody tr")).to_have_count(1)
+    page.go_back()
+    page.go_back()
+    expect(page.locator("#diff-units tbody tr")).to_have_count(18)
+    expect(page.locator("#durations svg")).to_be_visible()
+
+
+def test_the_form_says_what_is_compared(whole: Served, eyes: Eyes) -> None:
+    page = eyes.open("/new?project=accounts&ref=feature/rounding")
+    expect(page.locator("#preview")).to_contain_text("2 legs")
+    expect(page.locator("#preview")).to_contain_text("Baseline: v2.41.0")
+    page.get_by_label("another branch, tag or commit").check()
+    field = page.get_by_label("Baseline: branch, tag or commit")
+    field.fill("main")
+    expect(page.locator("#preview")).to_contain_text("Baseline: main")
+    page.get_by_label("nothing").check()
+    expect(field).to_be_hidden()
+    expect(page.locator("#preview")).not_to_contain_text("2 legs")
+
+
+def test_without_scripts_it_can_all_be_read(whole: Served, eyes: Eyes) -> None:
+    page = eyes.open("/runs/1?tab=differences", java_script_enabled=False)
+    page.locator("#diff-text").fill("tenant_008")
+    page.get_by_role("button", name="Filter").click()
+    expect(page.locator("#diff-units tbody tr")).to_have_count(2)
+    page.locator("#diff-units").get_by_role("link", name="tenant_008/bs").click()
+    expect(page.locator(".cells-diff tbody tr")).to_have_count(4)
+    page.get_by_role("link", name="Next differing").click()
+    expect(page).to_have_url(re.compile("/diffs/tenant_008/pl$"))
