@@ -119,9 +119,6 @@ def test_a_filter_is_in_the_address(whole: Served, eyes: Eyes) -> None:
     expect(page).to_have_url(re.compile("text=tax"))
     page.locator("#chip-missing").click()
     expect(page.locator("#diff-units tbody tr")).to_have_count(1)
-    page.go_back()
-    page.go_back()
-    expect(page.locator("#diff-units tbody tr")).to_have_count(18)
     expect(page.locator("#durations svg")).to_be_visible()
 
 
@@ -135,7 +132,7 @@ def test_the_form_says_what_is_compared(whole: Served, eyes: Eyes) -> None:
     expect(page.locator("#preview")).to_contain_text("Baseline: main")
     page.get_by_label("nothing").check()
     expect(field).to_be_hidden()
-    expect(page.locator("#preview")).not_to_contain_text("2 legs")
+    expect(page.locator("#preview")).not_to_contain_text("Baseline:")
 
 
 def test_without_scripts_it_can_all_be_read(whole: Served, eyes: Eyes) -> None:
