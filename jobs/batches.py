@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 # A batch is one container: long enough to make its start (about half a second) and its clone cheap, short
 # enough that a lost machine and the tail of a run cost little.
@@ -15,15 +15,25 @@ FIRST_RUN_BATCHES_PER_SLOT = 2
 
 
 def divide(
-    units: Sequence[str], durations: Mapping[str, float], *, slots: int, can_split: bool = True
+    units: Sequence[str],
+    durations: Mapping[str, float],
+    *,
+    slots: int,
+    can_split: bool = True,
+    first: Collection[str] = (),
 ) -> list[tuple[str, ...]]:
     """Divide `units` into batches, longest work first; each batch keeps the order of `units`.
 
     `durations`: seconds a unit took in the last comparable run; a unit that it does not name is taken as their
-    median. Without any, the split is even. `slots`: how many batches can run at once.
+    median. Without any, the split is even. `slots`: how many batches can run at once. `first`: units that go before
+    all others, in batches of their own.
     """
     if not units:
         return []
+    early = [unit for unit in units if unit in first]
+    if can_split and 0 < len(early) < len(units):
+        late = [unit for unit in units if unit not in first]
+        return [batch for part in (early, late) for batch in divide(part, durations, slots=slots)]
     if not can_split or len(units) == 1:
         return [tuple(units)]
     slots = max(1, slots)

@@ -49,6 +49,13 @@ def accepted(client: ApiClient, run: Document, *, wait: bool, as_json: bool) -> 
 @click.option("--baseline", metavar="REF", help="Compare with this branch, tag or commit.")
 @click.option("--compare", is_flag=True, help="Compare with the project's default baseline.")
 @click.option("--merge-base", is_flag=True, help="Compare not with the baseline's tip, but with where REF left it.")
+@click.option(
+    "--fail-fast",
+    metavar="N",
+    type=click.IntRange(0),
+    help="Stop when N units differ, whatever the branch says; 0 never.",
+)
+@click.option("--no-reuse", is_flag=True, help="Take nothing over that an earlier run of the baseline has finished.")
 @click.option("--units", metavar="FILTER", help="Only the units that match.")
 @click.option("--database", metavar="NAME", help="Another source than the project's.")
 @click.option("--note", metavar="TEXT", help="What could this change affect?")
@@ -65,6 +72,8 @@ def submit(
     *,
     compare: bool,
     merge_base: bool,
+    fail_fast: int | None,
+    no_reuse: bool,
     wait: bool,
     as_json: bool,
     **more: Any,
@@ -79,7 +88,9 @@ def submit(
     Example: seatrial submit --project ledger feature/new-rates --baseline v2.41.0 --wait
     """
     body: dict[str, Any] = {"project": project or _only_project(client), "ref": ref}
-    options = {name: True for name, wanted in (("compare", compare), ("merge_base", merge_base)) if wanted}
+    asked = (("compare", compare or None), ("merge_base", merge_base or None), ("fail_fast", fail_fast))
+    options: dict[str, Any] = {name: value for name, value in asked if value is not None}
+    options |= {"reuse": False} if no_reuse else {}
     body |= {"options": options} if options else {}
     body |= {name: value for name, value in more.items() if value is not None}
     accepted(client, client.post("/runs", body, key=idempotency_key), wait=wait, as_json=as_json)
@@ -202,12 +213,18 @@ def cancel(client: ApiClient, run: int, *, as_json: bool) -> None:
 
 @click.command()
 @click.argument("run", type=RUN_ID)
+@click.option("--different", is_flag=True, help="Only the units that differ, failed or are missing.")
 @wait_option
 @json_option
 @with_client
-def rerun(client: ApiClient, run: int, *, wait: bool, as_json: bool) -> None:
+def rerun(client: ApiClient, run: int, *, different: bool, wait: bool, as_json: bool) -> None:
     """Run the same commit again from its beginning, as a new run.
 
     Example: seatrial rerun 7 --wait
     """
-    accepted(client, client.post(f"/runs/{run}/rerun"), wait=wait, as_json=as_json)
+    accepted(
+        client,
+        client.post(f"/runs/{run}/rerun", {"only": "different"} if different else None),
+        wait=wait,
+        as_json=as_json,
+    )

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,11 @@ GRACE_SECONDS = 30.0
 
 
 class ChildEnded(Exception):
-    """The child ended without an answer: killed by the kernel, by us because its time was over, or by an error."""
+    """The child ended without an answer: killed by the kernel, by us because its time was over (`late`), or by an error."""
+
+    def __init__(self, status: int, *, late: bool) -> None:
+        self.late = late
+        super().__init__(f"the process that compares ended with status {status}")
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,8 @@ class Request:
 class Child:
     """The process that compares, started when it is first needed and anew after it ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, command: tuple[str, ...] = (sys.executable, "-m", "jobs.compare_child")) -> None:
+        self._command = command
         self._process: subprocess.Popen[bytes] | None = None
 
     def compare(self, request: Request) -> dict[str, Any]:
@@ -56,7 +62,13 @@ class Child:
         process = self._process or self._start()
         assert process.stdin is not None
         assert process.stdout is not None
-        overdue = threading.Timer(request.seconds + GRACE_SECONDS, process.kill)
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            process.kill()
+
+        overdue = threading.Timer(request.seconds + GRACE_SECONDS, end)
         overdue.start()
         try:
             process.stdin.write(json.dumps(vars(request)).encode() + b"\n")
@@ -67,7 +79,7 @@ class Child:
         finally:
             overdue.cancel()
         if not answer.endswith(b"\n"):
-            raise ChildEnded(f"the process that compares ended with status {self._end()}")
+            raise ChildEnded(self._end(), late=late.is_set())
         found: dict[str, Any] = json.loads(answer)
         return found
 
@@ -80,9 +92,8 @@ class Child:
     def _start(self) -> subprocess.Popen[bytes]:
         # Nothing of the server's environment: settings and passwords are no business of a file from a branch.
         environment = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "LANG") if name in os.environ}
-        command = [sys.executable, "-m", "jobs.compare_child"]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, preexec_fn=_confine
+            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, preexec_fn=_confine
         )
         return self._process
 
@@ -91,7 +102,8 @@ class Child:
         assert process is not None
         for stream in (process.stdin, process.stdout):
             if stream is not None:
-                stream.close()
+                with suppress(BrokenPipeError):  # what it did not read any more
+                    stream.close()
         return process.wait()
 
 

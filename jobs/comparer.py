@@ -7,8 +7,9 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,13 @@ from typing import Any
 import structlog
 
 from jobs.adapters.sql_store import Store
+from jobs.causes import causes
 from jobs.compare_child import Child, ChildEnded, Request
-from jobs.comparing import Compared, Pair, Side, UnitClass, classify
+from jobs.comparing import HARMLESS, Compared, Pair, Side, UnitClass, classify
 from jobs.flag import Flag
 from runner.errors import StoreUnavailable
 from runner.ports import Objects
-from runner.spec import parse_spec
+from runner.spec import Compare, parse_spec
 
 LOOK_SECONDS = 0.25  # a difference is on the page within two seconds
 AWAY_SECONDS = 2.0
@@ -37,11 +39,19 @@ log = structlog.get_logger(__name__)
 class Comparer:
     """Look for pairs that are ready, compare them, write what became of them, and end runs that are compared."""
 
-    def __init__(self, store: Store, objects: Objects, spool: Path, *, seconds: float = BUDGET_SECONDS) -> None:
+    def __init__(
+        self,
+        store: Store,
+        objects: Objects,
+        spool: Path,
+        *,
+        seconds: float = BUDGET_SECONDS,
+        child: Child | None = None,
+    ) -> None:
         """Take the parts. `spool`: a directory for copies of objects that are not local; `seconds`: for one unit."""
         self._store, self._objects, self._spool, self._seconds = store, objects, spool, seconds
-        self._child = Child()
-        self._rules = lru_cache(64)(self._read_rules)
+        self._child = child or Child()
+        self._spec = lru_cache(64)(self._read_spec)
         self.stop = Flag()  # a signal handler may raise it
 
     def work(self) -> None:
@@ -78,28 +88,31 @@ class Comparer:
         return more
 
     def _compare(self, run: int, pairs: list[Pair]) -> None:
-        found: list[Compared] = []
-        written = time.monotonic()
+        found: list[tuple[Pair, Compared]] = []
+        written, harmful = time.monotonic(), 0
+        limit = self._fail_fast(run) if pairs else None
         for pair in pairs:
             kind = classify(pair)
             if kind is not None:
-                found.append(Compared(pair.unit, pair.position, kind))
+                found.append((pair, with_causes(Compared(pair.unit, pair.position, kind))))
             elif self.stop.is_set():
                 break
             else:
-                found.append(self._compare_outputs(run, pair))
-            if time.monotonic() - written > RECORD_SECONDS:
-                self._store.compare.record(run, found)
-                found, written = [], time.monotonic()
+                found.append((pair, self._compare_outputs(run, pair)))
+            harmful += found[-1][1].kind not in HARMLESS
+            if time.monotonic() - written > RECORD_SECONDS or (limit is not None and harmful >= limit):
+                if not self._store.compare.record(run, found, fail_fast=limit):
+                    return
+                found, written, harmful = [], time.monotonic(), 0
         if found:
-            self._store.compare.record(run, found)
+            self._store.compare.record(run, found, fail_fast=limit)
 
     def _compare_outputs(self, run: int, pair: Pair) -> Compared:
         """Compare two outputs; what cannot be compared is different, and says why."""
         began = time.monotonic()
         try:
             with self._request(run, pair) as request:
-                answer = self._child.compare(request)
+                answer = self._ask(request)
         except ChildEnded as error:
             log.warning("compare.ended", run=run, unit=pair.unit, error=str(error))
             answer = {"unreadable": "Comparing it took more memory or time than a comparison may have."}
@@ -110,8 +123,20 @@ class Comparer:
             log.warning("compare.unreadable", run=run, unit=pair.unit, error=why)
             note = {"code": "unreadable", "text": f"{why} Told by its bytes: they differ.", "count": 1}
             summary: dict[str, Any] = {"class": "different", "notes": [note]}
-            return Compared(pair.unit, pair.position, UnitClass.DIFFERENT, summary=summary, seconds=seconds)
+            return with_causes(
+                Compared(pair.unit, pair.position, UnitClass.DIFFERENT, summary=summary, seconds=seconds)
+            )
         return self._recorded(pair, answer["result"], seconds)
+
+    def _ask(self, request: Request) -> dict[str, Any]:
+        """Ask the child; once more when it was killed, for that may have been another's fault."""
+        try:
+            return self._child.compare(request)
+        except ChildEnded as error:
+            if error.late:
+                raise
+            log.warning("compare.again", unit=request.unit, error=str(error))
+            return self._child.compare(request)
 
     def _recorded(self, pair: Pair, result: dict[str, Any], seconds: float) -> Compared:
         """Keep the stored differences as an object, and the rest with the run."""
@@ -122,7 +147,8 @@ class Comparer:
         counts = result["rows"]
         changed = counts["changed"] + counts["added"] + counts["removed"]
         kind = UnitClass(result["class"])
-        return Compared(pair.unit, pair.position, kind, changed, largest_delta(result), result, rows, seconds)
+        found = Compared(pair.unit, pair.position, kind, changed, largest_delta(result), result, rows, seconds)
+        return with_causes(found, differences)
 
     # ---- requests -------------------------------------------------------------------------------------
 
@@ -140,7 +166,7 @@ class Comparer:
                 }
                 for number, files in enumerate(trees)
             )
-            rules = self._rules(run)
+            rules = tuple(rule.model_dump_json() for rule in self._spec(run).rules)
             yield Request(pair.unit, tree, rules, a, b, self._seconds, BUDGET_DIFFERENCES, str(self._spool))
 
     def _files(self, side: Side) -> dict[str, str]:
@@ -165,9 +191,19 @@ class Comparer:
         copy.flush()
         return copy.name
 
-    def _read_rules(self, run: int) -> tuple[str, ...]:
+    def _read_spec(self, run: int) -> Compare:
         text, source = self._store.runs.spec_of(run, "candidate")
-        return tuple(rule.model_dump_json() for rule in parse_spec(text, source=source).compare.rules)
+        return parse_spec(text, source=source).compare
+
+    def _fail_fast(self, run: int) -> int | None:
+        """Give after how many differing units the run is to stop: as it was submitted, or as its branch says."""
+        asked: int | None = self._store.runs.get(run).options.get("fail_fast", self._spec(run).fail_fast)
+        return asked or None
+
+
+def with_causes(found: Compared, differences: Sequence[Mapping[str, Any]] = ()) -> Compared:
+    """Add why a unit differs."""
+    return replace(found, causes=causes(found, differences))
 
 
 def split(result: dict[str, Any]) -> list[dict[str, Any]]:

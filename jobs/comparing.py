@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jobs.run import Verdict
 from runner.model import Output, UnitState
+
+if TYPE_CHECKING:
+    from jobs.causes import Share
 
 
 class UnitClass(StrEnum):
@@ -50,7 +53,8 @@ class Pair:
 class Compared:
     """What is recorded of a unit. `summary`: what the comparison of its outputs found (see runner.comparison).
 
-    `rows` is the digest of the object that holds the stored differences. `seconds` is how long the comparison took.
+    `rows` is the digest of the object that holds the stored differences. `seconds` is how long the comparison
+    took, `causes`: why it differs (not there when it is read back).
     """
 
     unit: str
@@ -61,6 +65,7 @@ class Compared:
     summary: Mapping[str, Any] = field(default_factory=dict)
     rows: str | None = None
     seconds: float = 0.0
+    causes: tuple[Share, ...] = ()
 
 
 def classify(pair: Pair) -> UnitClass | None:
@@ -83,6 +88,25 @@ def classify(pair: Pair) -> UnitClass | None:
     if _content(a.output) == _content(b.output):
         return UnitClass.SAME
     return None
+
+
+def is_still_so(pair: Pair, present: Mapping[str, Side], *, over: bool) -> bool:
+    """Tell whether a pair still is what it was when it was read; `present`: the unit by leg.
+
+    `over`: nothing of the run goes on any more, so a unit that is still to do will stay so.
+    """
+    sides = {"baseline": pair.baseline, "candidate": pair.candidate}
+    if any((side is None) != (leg not in present) for leg, side in sides.items()):
+        return False
+    if pair.baseline is None or pair.candidate is None:
+        return True
+    for leg, side in sides.items():
+        now = present[leg]
+        if side is None or side.state is not now.state or _content(side.output) != _content(now.output):
+            return False
+        if now.state is UnitState.TODO and not over:
+            return False
+    return True
 
 
 def _content(output: Output | None) -> tuple[str, bool] | None:

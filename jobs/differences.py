@@ -9,8 +9,10 @@ from functools import lru_cache
 from threading import Lock
 from typing import Any, TypeVar
 
+from jobs.adapters.sql_groups import Group
 from jobs.adapters.sql_store import Store
 from jobs.comparing import Compared, UnitClass
+from jobs.latency import Latency
 from jobs.overview import EVERY_UNIT, Durations, HeatMap, Overview, Wanted
 from jobs.run import Run
 from runner.errors import Conflict, NotFound
@@ -152,6 +154,18 @@ class Differences:
                 value=unit[:80],
                 remedy="Submit the run again.",
             ) from None
+
+    def groups(self, run: int) -> list[Group]:
+        """List the causes of a run's differences, those of most units first."""
+        self._check(run)
+        return self._store.groups.list(run)
+
+    def latency(self, run: int, *, limit: int = 200) -> Latency:
+        """Compare how long units took on both legs, by the rule of the candidate's specification."""
+        self._check(run)
+        text, source = self._store.runs.spec_of(run, "candidate")
+        rule = parse_spec(text, source=source).compare.latency
+        return self._store.latency.of(run, ratio=rule.ratio, floor=rule.floor, limit=limit)
 
     def _check(self, run: int) -> Run:
         found = self._store.runs.get(run)

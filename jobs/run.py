@@ -75,6 +75,9 @@ OUTAGES = frozenset(
 OUTAGE_SECONDS = 6 * 3600.0
 # The process or the host that had the task is gone, or silent for longer than its lease.
 WORKER_LOST = "worker_lost"
+# Why a compare run ends itself: as many units differ as somebody wants to see; one leg cannot be prepared.
+FAIL_FAST = "fail_fast"
+LEG_FAILED = "leg_failed"
 # How the shortage of a slot begins that could start no container; what it lacks otherwise is room on a disk.
 NO_ENGINE = "its Docker engine is not ready"
 
@@ -163,12 +166,13 @@ class Derived:
 class Comparison:
     """How far the units of a compare run are compared. `left`: some have no class yet; `different`: how many differ.
 
-    `cancelled`: nobody wants to know any more.
+    `cancelled`: nobody wants to know any more. `stopped`: why it ended itself before all was compared.
     """
 
     left: bool = False
     different: int = 0
     cancelled: bool = False
+    stopped: Reason | None = None
 
 
 def derive(tasks: Iterable[TaskFacts], *, comparison: Comparison | None = None) -> Derived:
@@ -176,7 +180,7 @@ def derive(tasks: Iterable[TaskFacts], *, comparison: Comparison | None = None) 
 
     Work that goes on comes first, then the gravest end: errored, cancelled, failed, done. A failing batch of a
     compare run is a class of its units, so there only a failed preparation fails the run; and it goes on until all
-    its units are compared.
+    its units are compared. What was cancelled because the run was stopped does not count.
     """
     facts = list(tasks)
     states = [fact.state for fact in facts]
@@ -191,9 +195,11 @@ def derive(tasks: Iterable[TaskFacts], *, comparison: Comparison | None = None) 
     if _S.QUEUED in states:
         started = any(fact.attempt > 0 for fact in facts)
         return Derived(RunState.RUNNING if started else RunState.QUEUED, None, None)
-    for task_state, run_state in ((_S.ERRORED, RunState.ERRORED), (_S.CANCELLED, RunState.CANCELLED)):
-        if task_state in states:
-            return Derived(run_state, None, first_reason(task_state))
+    if _S.ERRORED in states:
+        return Derived(RunState.ERRORED, None, first_reason(_S.ERRORED))
+    stopped = comparison.stopped if comparison is not None and not comparison.cancelled else None
+    if _S.CANCELLED in states and stopped is None:
+        return Derived(RunState.CANCELLED, None, first_reason(_S.CANCELLED))
     failed = [fact for fact in facts if fact.state is _S.FAILED]
     if any(fact.kind is TaskKind.PREPARE or comparison is None for fact in failed):
         return Derived(RunState.FAILED, None, first_reason(_S.FAILED))
@@ -202,7 +208,7 @@ def derive(tasks: Iterable[TaskFacts], *, comparison: Comparison | None = None) 
             return Derived(RunState.CANCELLED, None, Reason("cancelled", "The run was cancelled."))
         return Derived(RunState.RUNNING, None, None)
     different = comparison is not None and comparison.different > 0
-    return Derived(RunState.DONE, Verdict.DIFFERENT if different else Verdict.PASSED, None)
+    return Derived(RunState.DONE, Verdict.DIFFERENT if different else Verdict.PASSED, stopped)
 
 
 # ---- records, as the store gives them ----------------------------------------------------------------------
@@ -210,7 +216,7 @@ def derive(tasks: Iterable[TaskFacts], *, comparison: Comparison | None = None) 
 
 @dataclass(frozen=True)
 class Leg:
-    """One commit on one base of data."""
+    """One commit on one base of data. `reused`: what became of the search for an earlier leg (jobs.reusing)."""
 
     name: str
     ref: str
@@ -223,6 +229,7 @@ class Leg:
     image_digest: str | None
     data_id: str | None
     prepared: bool
+    reused: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Literal, Protocol
 
 from jobs.adapters.sql_runs import NewLeg, NewRun, SqlRuns
 from jobs.adapters.sql_store import Store
@@ -159,9 +159,18 @@ class Service(Projects, Views, Outlook, Differences):
         self._doorbell.ring(resumed.pool)
         return resumed
 
-    def rerun(self, run: int, *, user: str) -> Run:
-        """Run the same commit again from its beginning, as a new run; raises NotFound, Conflict."""
+    def rerun(self, run: int, *, user: str, only: Literal["different"] | None = None) -> Run:
+        """Run the same commit again from its beginning, as a new run; raises NotFound, Conflict.
+
+        `only`: nothing but the units of a compare run that differ, failed or are missing.
+        """
         old = self._runs.get(run)
+        options = dict(old.options)
+        if only is not None:
+            if not self._store.compare.harmed(run):
+                text = f"Run {run} has no unit that differs or failed."
+                raise Conflict(text, field="only", value=only, remedy="Run it again as a whole.")
+            options["only_of"] = run
         if old.project not in self._settings.projects:
             raise Conflict(
                 f"Project {old.project} is not in seatrial.toml any more.", field="project", value=old.project
@@ -181,7 +190,7 @@ class Service(Projects, Views, Outlook, Differences):
             priority=old.priority,
             units_filter=old.units_filter,
             database=old.database,
-            options=old.options,
+            options=options,
             legs=self._runs.new_legs(run),
             parent=old.id,
         )

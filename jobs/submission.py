@@ -16,7 +16,11 @@ PRIORITY = range(-100, 101)
 FILTER_CHARACTERS = 2_000
 # compare: with the project's default baseline when none is named; merge_base: not with the baseline's tip, but with the
 # commit at which the candidate left it.
-OPTIONS = ("compare", "merge_base")
+# fail_fast: stop a compare run when so many units differ, whatever the branch says; 0 never.
+# reuse: false lets the baseline do everything anew, also what an earlier run has finished.
+FLAGS = ("compare", "merge_base", "reuse")
+OPTIONS = (*FLAGS, "fail_fast")
+FAIL_FAST = range(10_000_001)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -78,12 +82,18 @@ class Submission:
         for name, value in sorted(self.options.items()):
             if name not in OPTIONS:
                 problems.append(Problem(f"options.{name}"[:80], f"no such option; known: {', '.join(OPTIONS)}"))
-            elif type(value) is not bool:
+            elif name == "fail_fast" and (type(value) is not int or value not in FAIL_FAST):
+                problems.append(
+                    Problem("options.fail_fast", "use a whole number from 0 to 10,000,000", str(value)[:40])
+                )
+            elif name in FLAGS and type(value) is not bool:
                 problems.append(Problem(f"options.{name}", "use true or false", str(value)[:40]))
         if self.options.get("compare") is False and self.baseline is not None:
             problems.append(Problem("options.compare", "leave it out, or leave out the baseline", "false"))
         if self.options.get("merge_base") is True and not self.compares:
             problems.append(Problem("options.merge_base", "name a baseline, or set options.compare", "true"))
+        if self.options.get("fail_fast") is not None and not self.compares:
+            problems.append(Problem("options.fail_fast", "name a baseline, or set options.compare"))
         return problems
 
     def body(self) -> str:

@@ -6,7 +6,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TypeVar
 
@@ -20,7 +20,16 @@ from jobs.flag import Flag
 from jobs.recorder import LedgerRecorder
 from jobs.run import TaskState
 from runner import pipeline
-from runner.errors import BranchError, Cancelled, Drained, Fenced, InfraError, StoreUnavailable
+from runner.errors import (
+    BaseReplaced,
+    BranchError,
+    Cancelled,
+    Drained,
+    Fenced,
+    InfraError,
+    OutputsGone,
+    StoreUnavailable,
+)
 from runner.execution import Runtime
 from runner.model import Order, Prepared, Reason, TaskKind
 from runner.spec import Spec, parse_spec
@@ -192,7 +201,10 @@ class Slot:
             nonlocal asked
             asked += 1
             if ending.prepared is not None:
-                self._end_preparation(claim, ending.prepared)
+                try:
+                    self._end_preparation(claim, ending.prepared)
+                except (BaseReplaced, OutputsGone) as error:  # the next attempt starts from what there is then
+                    tasks.interrupt(task, attempt, Reason(error.code, error.text))
             elif ending.state is not None:
                 tasks.end(task, attempt, ending.state, ending.reason)
             else:
@@ -212,7 +224,22 @@ class Slot:
         task = claim.task
         durations = self._store.ledger.durations(claim.project, task.leg, before=task.run)
         slots = max(self._place.slots, len([w for w in self._store.workers.workers() if w.pool == task.pool]))
-        self._store.plan.prepared(task.id, task.attempt, result, lambda units: divide(units, durations, slots=slots))
+        first, reuse = frozenset[str](), None
+        if claim.compares:
+            first = self._store.compare.differed(claim.project, before=task.run)
+        if claim.only_of is not None:
+            wanted = self._store.compare.harmed(claim.only_of)
+            result = replace(result, units=tuple(unit for unit in result.units if unit in wanted))
+        elif claim.compares and claim.reuse and task.leg == "baseline":
+            migrations = bool(_parsed(claim.spec_text, claim.spec_source).migrate)
+            reuse = self._store.reuse.find(task.run, task.leg, result, migrations=migrations)
+        self._store.plan.prepared(
+            task.id,
+            task.attempt,
+            result,
+            lambda units: divide(units, durations, slots=slots, first=first),
+            reuse=reuse,
+        )
 
     def _ring_the_others(self) -> None:
         try:
@@ -254,6 +281,7 @@ class Slot:
             resume_output=claim.resume_output,
             image=claim.image,
             template=claim.template,
+            data_id=claim.data_id,
             installation=self._place.installation,
             live=live[0] if live is not None and live[2] == self._place.host else None,
             elsewhere=self._store.ledger.standing_elsewhere(task.id, host=self._place.host),

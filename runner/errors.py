@@ -252,6 +252,24 @@ class DatabaseRefused(InfraError):
     code = "database_refused"
 
 
+class BaseGone(DatabaseRefused):
+    """The base that the other leg was made from is gone."""
+
+    code = "base_gone"
+
+
+class BaseReplaced(InfraError):
+    """The legs were made from different bases."""
+
+    code = "base_replaced"
+
+
+class OutputsGone(InfraError):
+    """Outputs that were to be taken over from an earlier run were removed meanwhile."""
+
+    code = "outputs_gone"
+
+
 class SourceInUse(DatabaseRefused):
     """Sessions are open on the database, so it cannot be cloned."""
 

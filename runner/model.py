@@ -116,7 +116,8 @@ class Order:
     `resume_from` and `resume_output`: how far a script without units had come, and what it had written by then.
     `live`: the execution whose container an earlier attempt left on this host, if any. `elsewhere`: those that may
     still stand on other hosts, which fell silent: they must not reach a database any more. `units`: those still to do;
-    `failed`: those of this task that earlier attempts saw fail, so that its end can say so.
+    `failed`: those of this task that earlier attempts saw fail, so that its end can say so. `data_id`: the base that a
+    preparation has to start from, None for the newest.
     """
 
     run: int
@@ -135,6 +136,7 @@ class Order:
     resume_output: Output | None = None
     image: str | None = None
     template: Template | None = None
+    data_id: str | None = None
     installation: str = "0"
     live: int | None = None
     elsewhere: tuple[int, ...] = ()

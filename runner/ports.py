@@ -157,8 +157,15 @@ class Engine(Protocol):
 class Databases(Protocol):
     """One verification database source on its server. Raises DatabaseUnavailable or DatabaseRefused throughout."""
 
-    def base(self) -> Base:
-        """Find the newest blessed base of this source; DatabaseRefused when the marker is missing."""
+    def base(self, data_id: str | None = None) -> Base:
+        """Find the newest blessed base of this source, or the one with that id.
+
+        DatabaseRefused when the marker is missing, BaseGone when there is no base with that id any more.
+        """
+        ...
+
+    def made_from(self, database: str) -> tuple[str, str]:
+        """Give (data id, owner) of a clone of ours that stands."""
         ...
 
     def clone(self, template: str, name: str) -> Clone:

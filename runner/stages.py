@@ -117,14 +117,17 @@ def prepare_database(state: State) -> State:
     units_text: bytes | None = None
     execution = Execution.next(order, runtime, recorder)
     with execution:
-        if source is not None:
-            base = source.base()
-            if not execution.stands:
+        if database is not None and source is not None:
+            if execution.stands:  # whatever was blessed since, it stands on what it was made from
+                data_id, owner = source.made_from(order.leg_database())
+            else:
+                base = source.base(order.data_id)
+                data_id, owner = base.data_id, base.owner
                 with step(recorder, "clone") as detail:
                     clone = source.clone(base.database, order.leg_database())
                     size = format_size(base.size)
                     detail.append(f"{clone.method} {size} in {clone.seconds:.2f} s (data {base.data_id})")
-            template = Template(base.source, order.leg_database(), base.owner, base.data_id)
+            template = Template(database.source, order.leg_database(), owner, data_id)
         if commands:
             assert state.image is not None
             assert state.tree

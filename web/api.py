@@ -122,9 +122,11 @@ def resume(run: int) -> Response:
 
 @blueprint.post("/runs/<id:run>/rerun")
 def rerun(run: int) -> Response:
-    """Run the same commit with the same options again, as a new run."""
-    _bare()
-    new = asking.service().rerun(run, user=asking.user())
+    """Run the same commit with the same options again, as a new run; all of it, or what differed."""
+    asking.query(q.NoQuery)
+    guard.require_json()
+    body = q.RerunBody.model_validate_json(request.get_data().strip() or b"{}")
+    new = asking.service().rerun(run, user=asking.user(), only=body.only)
     return answer(shapes.run(new), 201, {"Location": links.api_run(new.id)})
 
 
@@ -156,6 +158,20 @@ def units(run: int) -> Response:
         next=following,
     )
     return answer(body, headers={"Link": f'<{following}>; rel="next"'} if following else None)
+
+
+@blueprint.get("/runs/<id:run>/groups")
+def groups(run: int) -> Response:
+    """List the causes of a compare run's differences, those of most units first."""
+    asking.query(q.NoQuery)
+    return answer(s.GroupsOut(groups=[shapes.group(one) for one in asking.service().groups(run)]))
+
+
+@blueprint.get("/runs/<id:run>/latency")
+def latency(run: int) -> Response:
+    """Compare how long the units of a compare run took on both legs: those that became slower, the costliest first."""
+    asked = asking.query(q.LatencyQuery)
+    return answer(shapes.latency(asking.service().latency(run, limit=asked.limit)))
 
 
 @blueprint.get("/runs/<id:run>/attempts")

@@ -43,7 +43,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "api.show": Operation(s.RunDetail, problems=(404,)),
     "api.cancel": Operation(s.RunOut, body=q.NoQuery, problems=(404, 409, 415)),
     "api.resume": Operation(s.RunOut, body=q.NoQuery, problems=(404, 409, 415)),
-    "api.rerun": Operation(s.RunOut, 201, body=q.NoQuery, problems=(404, 409, 415)),
+    "api.rerun": Operation(s.RunOut, 201, body=q.RerunBody, problems=(404, 409, 415)),
     "api.units": Operation(s.UnitsOut, query=q.UnitsQuery, problems=(404,)),
     "diffapi.comparison": Operation(s.ComparisonOut, problems=(404, 409)),
     "diffapi.heat": Operation(s.HeatOut, query=q.HeatQuery, problems=(404, 409)),
@@ -54,6 +54,8 @@ OPERATIONS: Mapping[str, Operation] = {
     "diffapi.diff_file": Operation(media=("text/csv",), query=q.DiffFileQuery, problems=(404, 409)),
     "api_report.html": Operation(media=("text/html",), problems=(404, 409)),
     "api_report.markdown": Operation(media=("text/markdown",), problems=(404, 409)),
+    "api.groups": Operation(s.GroupsOut, problems=(404, 409)),
+    "api.latency": Operation(s.LatencyOut, query=q.LatencyQuery, problems=(404, 409)),
     "api.attempts": Operation(s.AttemptsOut, problems=(404,)),
     "api.events": Operation(s.EventsOut, query=q.EventsQuery, problems=(404,)),
     "api.projects": Operation(s.ProjectsOut),
@@ -157,7 +159,7 @@ def build(app: Flask) -> dict[str, Any]:
         if operation.body is not None:
             models[operation.body] = "validation"
             schema = {"$ref": REF.format(model=operation.body.__name__)}
-            needed = operation.body is not q.NoQuery
+            needed = operation.body not in (q.NoQuery, q.RerunBody)
             item["requestBody"] = {"required": needed, "content": {JSON: {"schema": schema}}}
         if operation.replay:
             item["parameters"].append(IDEMPOTENCY)

@@ -33,8 +33,17 @@ class RunBody(BaseModel):
     options: dict[str, Any] = Field(
         default_factory=dict,
         description="compare: true compares with the project's default baseline when none is named; merge_base: true "
-        "compares with the commit at which the candidate left its baseline.",
+        "compares with the commit at which the candidate left its baseline; fail_fast: N stops when N units differ, "
+        "whatever the branch says (0: never); reuse: false takes nothing over from an earlier run.",
     )
+
+
+class RerunBody(BaseModel):
+    """What of a run is wanted again."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    only: Literal["different"] | None = Field(None, description="Only units that differ, failed or are missing.")
 
 
 class RunsQuery(Strict):
@@ -93,6 +102,12 @@ class HeatQuery(Strict):
 
     first: int = Field(0, ge=0, le=MAX_ID, description="So many tenants are left out before.")
     limit: int = Field(60, ge=1, le=200)
+
+
+class LatencyQuery(Strict):
+    """How many of the slower units are wanted."""
+
+    limit: int = Field(200, ge=1, le=1_000)
 
 
 class DiffQuery(Strict):

@@ -57,6 +57,21 @@ class CountsOut(Shape):
     failed: int
 
 
+class ReusedOut(Shape):
+    """The earlier leg of the same commit that was looked at.
+
+    `units` were taken over from it, which took `seconds_saved` there; `proof`: what is the same. When `differs` names
+    something (specification, image, data, migrations, units), nothing was.
+    """
+
+    run: int
+    leg: str
+    units: int
+    seconds_saved: float
+    differs: list[str]
+    proof: dict[str, str | None] | None
+
+
 class LegOut(Shape):
     name: str
     ref: str
@@ -69,6 +84,7 @@ class LegOut(Shape):
     image_digest: str | None
     data_id: str | None
     prepared: bool
+    reused: ReusedOut | None = Field(description="What was taken over from an earlier run; null: none was looked for.")
 
 
 class LinksOut(Shape):
@@ -229,6 +245,69 @@ class DurationsOut(Shape):
     floor: float
     slower_count: int
     slower: list[DurationOut]
+
+
+class LegTimesOut(Shape):
+    """Where and when a leg's units ran. `reused_from`: the run in which units were timed that were taken over."""
+
+    name: str
+    hosts: list[str]
+    started_at: Time | None
+    seconds: float
+    reused_from: int | None
+
+
+class SlowerOut(Shape):
+    """A unit that became slower, in seconds. `history`: in the project's last runs; `within_noise`: it was as slow there."""
+
+    unit: str
+    baseline: float
+    candidate: float
+    ratio: float | None
+    history: list[float]
+    within_noise: bool
+
+
+class LatencyOut(Shape):
+    """How long units took on both legs.
+
+    A unit is slower when the candidate takes `ratio` times as long and `floor` seconds more. `units`: those timed on both
+    legs; `count`: those that are slower, of which `slower` lists the costliest. `cautions` say why not to trust it blindly.
+    """
+
+    ratio: float
+    floor: float
+    legs: list[LegTimesOut]
+    units: int
+    count: int
+    slower: list[SlowerOut]
+    cautions: list[str]
+
+
+class GroupOut(Shape):
+    """A cause of differences that units share.
+
+    `key` is the same in every run. `pattern`: the rule that held, or the last part of the units' names; `what`: the kind
+    of change; `sign`: up, down or mixed where numbers changed. `count`: cells or rows. `ratio` and `offset`: the one
+    number by which all stored cells were multiplied, or that was added to them; null when there is none. `first`: some
+    of the units.
+    """
+
+    key: str
+    title: str
+    pattern: str
+    what: str
+    column: str | None
+    sign: Literal["up", "down", "mixed"] | None
+    units: int
+    count: int
+    ratio: float | None
+    offset: float | None
+    first: list[str]
+
+
+class GroupsOut(Shape):
+    groups: list[GroupOut]
 
 
 class EstimateOut(Shape):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from jobs.run import Attempt, Event, Leg, Run, StepRecord, Task, Unit, UnitCounts
@@ -11,8 +12,10 @@ from web import diffwords, links
 from web import schemas as s
 
 if TYPE_CHECKING:
+    from jobs.adapters.sql_groups import Group
     from jobs.attempts import Work
     from jobs.comparing import Compared, UnitClass
+    from jobs.latency import Latency
     from jobs.outlook import Estimate, KnownUnits, PoolStatus
     from jobs.overview import Durations, HeatMap, Overview, Part
     from jobs.projects import Preview, ProjectInfo
@@ -28,7 +31,7 @@ def counts(found: UnitCounts) -> s.CountsOut:
 
 
 def leg(found: Leg) -> s.LegOut:
-    return s.LegOut(**{name: getattr(found, name) for name in s.LegOut.model_fields})
+    return s.LegOut.model_validate({name: getattr(found, name) for name in s.LegOut.model_fields})
 
 
 def run(found: Run) -> s.RunOut:
@@ -324,5 +327,57 @@ def diff_detail(
             "stored": stored,
             "truncated": " ".join(cut) or None,
             "next": following,
+        }
+    )
+
+
+def latency(found: Latency) -> s.LatencyOut:
+    """Give the comparison of durations as the API shows it."""
+    return s.LatencyOut(
+        ratio=found.ratio,
+        floor=found.floor,
+        legs=[
+            s.LegTimesOut(
+                name=one.name,
+                hosts=list(one.hosts),
+                started_at=None if one.started_at is None else datetime.fromtimestamp(one.started_at, UTC),
+                seconds=one.seconds,
+                reused_from=one.reused_from,
+            )
+            for one in found.legs
+        ],
+        units=found.units,
+        count=found.count,
+        slower=[
+            s.SlowerOut(
+                unit=one.unit,
+                baseline=one.baseline,
+                candidate=one.candidate,
+                ratio=one.ratio,
+                history=list(one.history),
+                within_noise=one.within_noise,
+            )
+            for one in found.slower
+        ],
+        cautions=list(found.cautions),
+    )
+
+
+def group(found: Group) -> s.GroupOut:
+    """Give a cause as the API shows it."""
+    cause = found.cause
+    return s.GroupOut.model_validate(
+        {
+            "key": cause.key,
+            "title": cause.title,
+            "pattern": cause.pattern,
+            "what": cause.what,
+            "column": cause.column,
+            "sign": cause.sign,
+            "units": found.units,
+            "count": found.count,
+            "ratio": found.ratio,
+            "offset": found.offset,
+            "first": list(found.first),
         }
     )

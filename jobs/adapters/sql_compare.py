@@ -1,7 +1,7 @@
 """Comparisons in SQL: which pairs are ready, what became of them, and when nothing is left to compare.
 
 A comparison is a pure function of the two outputs, so nothing has to be claimed: two comparers do the same work, and
-what the second one writes changes nothing.
+what the second one writes changes nothing. Outputs that changed since they were read are compared again.
 """
 
 from __future__ import annotations
@@ -9,16 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, RowMapping, and_, case, delete, func, insert, literal, select, update
+from sqlalchemy import Connection, Row, RowMapping, and_, case, delete, func, insert, literal, or_, select, update
 from sqlalchemy.sql.expression import Select
 
 from jobs.adapters.sql_engine import Database
+from jobs.adapters.sql_groups import share_row
+from jobs.adapters.sql_moves import ending, stop
 from jobs.adapters.sql_rows import lock_run, refresh_run
-from jobs.adapters.sql_schema import comparisons, legs, runs, tasks, units
-from jobs.comparing import HARMLESS, Compared, Pair, Side, UnitClass
-from jobs.run import FINAL_TASK_STATES, RunState
+from jobs.adapters.sql_schema import causes, comparisons, legs, runs, tasks, units
+from jobs.comparing import HARMLESS, Compared, Pair, Side, UnitClass, is_still_so
+from jobs.run import FAIL_FAST, FINAL_TASK_STATES, RunState
 from runner.errors import NotFound
-from runner.model import Output, UnitState
+from runner.model import Output, Reason, UnitState
 
 BASELINE, CANDIDATE = "baseline", "candidate"
 TODO = UnitState.TODO.value
@@ -46,45 +48,105 @@ class SqlCompare:
             return list(connection.scalars(query.order_by(runs.c.id)))
 
     def ready(self, run: int, limit: int) -> list[Pair]:
-        """Give pairs that are not compared yet and on which nothing goes on any more, in the order of the lists."""
+        """Give pairs that are not compared yet and on which nothing goes on any more, in the order of the lists.
+
+        None of a run that somebody cancelled, or that was stopped.
+        """
         with self._db.read() as connection:
+            if ending(connection, run) is not None:
+                return []
             over = _waits_for_us(connection, run)
             found = [_pair(row) for row in connection.execute(_both(run, over=over).limit(limit))]
             if len(found) < limit and _are_listed(connection, run):
                 found += [_pair(row) for row in connection.execute(_lone(run).limit(limit - len(found)))]
             return found
 
-    def record(self, run: int, found: Iterable[Compared]) -> None:
-        """Write what became of some units; what is written already stays."""
+    def record(self, run: int, found: Iterable[tuple[Pair, Compared]], *, fail_fast: int | None = None) -> bool:
+        """Write what became of some units; what is written already stays, and what is not so any more is left out.
+
+        `fail_fast`: stop the run when so many units differ. Tells whether the run goes on.
+        """
         wanted = list(found)
         with self._db.write() as connection:
             lock_run(connection, run)
             now = self._db.now(connection)
-            here = (comparisons.c.run == run, comparisons.c.unit.in_([one.unit for one in wanted]))
+            if ending(connection, run) is not None:
+                return False
+            names = [one.unit for _, one in wanted]
+            here = (comparisons.c.run == run, comparisons.c.unit.in_(names))
             known = set(connection.scalars(select(comparisons.c.unit).where(*here)))
-            new = [one for one in wanted if one.unit not in known]
+            present = _present(connection, run, names)
+            over = _waits_for_us(connection, run)
+            new = [
+                one
+                for pair, one in wanted
+                if one.unit not in known and is_still_so(pair, present.get(pair.unit, {}), over=over)
+            ]
             if not new:
-                return
+                return True
             rows = [
-                vars(one) | {"run": run, "kind": one.kind.value, "summary": dict(one.summary), "at": now} for one in new
+                {name: value for name, value in vars(one).items() if name != "causes"}
+                | {"run": run, "kind": one.kind.value, "summary": dict(one.summary), "at": now}
+                for one in new
             ]
             connection.execute(insert(comparisons), rows)
+            if shares := [share_row(run, one.unit, share) for one in new for share in one.causes]:
+                connection.execute(insert(causes), shares)
             harmful = sum(one.kind not in HARMLESS for one in new)
             values = {"units_different": runs.c.units_different + harmful}
             connection.execute(update(runs).where(runs.c.id == run).values(values))
+            query = select(runs.c.units_different).where(runs.c.id == run)
+            different = int(connection.execute(query).scalar_one())
+            if fail_fast is None or different < fail_fast:
+                return True
+            stop(connection, run, Reason(FAIL_FAST, _stopped(different, None)), now)
+            refresh_run(connection, run, now)
+            return False
 
     def close(self, run: int) -> bool:
-        """End a run of which nothing is left to compare; False while something is, or goes on."""
+        """End a run of which nothing is left to compare; False while something is, or goes on.
+
+        One that ended otherwise (cancelled, failed, errored) stays as it ended.
+        """
         with self._db.write() as connection:
             lock_run(connection, run)
             if not _is_over(connection, run):
                 return False
-            if _waits_for_us(connection, run) and left_to_compare(connection, run):
+            row = connection.execute(select(runs).where(runs.c.id == run)).one()
+            waits, left = _waits_for_us(connection, run), left_to_compare(connection, run)
+            if waits and left and row.stop_code is None:
                 return False
             now = self._db.now(connection)
-            connection.execute(update(runs).where(runs.c.id == run).values(compared_at=now))
-            refresh_run(connection, run, now)
+            values: dict[str, Any] = {"compared_at": now}
+            if row.stop_code == FAIL_FAST:
+                values["stop_text"] = _stopped(row.units_different, left)
+            connection.execute(update(runs).where(runs.c.id == run).values(values))
+            if waits:
+                refresh_run(connection, run, now)
             return True
+
+    def differed(self, project: str, *, before: int) -> frozenset[str]:
+        """Give the units that differed or failed in the last compare run that this one can be held against."""
+        with self._db.read() as connection:
+            chosen = select(runs.c.units_filter).where(runs.c.id == before).scalar_subquery()
+            last = connection.execute(
+                select(runs.c.id)
+                .where(
+                    runs.c.project == project,
+                    runs.c.id < before,
+                    runs.c.baseline_commit.is_not(None),
+                    runs.c.state == RunState.DONE.value,
+                    or_(runs.c.units_filter.is_(None), runs.c.units_filter == chosen),
+                )
+                .order_by(runs.c.id.desc())
+                .limit(1)
+            ).scalar_one_or_none()
+            return _harmed(connection, last)
+
+    def harmed(self, run: int) -> frozenset[str]:
+        """Give the units of a run that differ, failed or are missing."""
+        with self._db.read() as connection:
+            return _harmed(connection, run)
 
     # ---- what people read -----------------------------------------------------------------------------
 
@@ -117,6 +179,33 @@ class SqlCompare:
         return _compared(row)
 
 
+def _harmed(connection: Connection, run: int | None) -> frozenset[str]:
+    harmful = [kind.value for kind in UnitClass if kind not in HARMLESS]
+    query = select(comparisons.c.unit).where(comparisons.c.run == run, comparisons.c.kind.in_(harmful))
+    return frozenset(connection.scalars(query))
+
+
+def _stopped(different: int, left: int | None) -> str:
+    """Say what `fail_fast` did; `left`: how many units have no class, None while that is not known."""
+    text = f"Stopped after {different:,} differing unit{'s' if different != 1 else ''} (fail_fast)"
+    if left is None:
+        return f"{text}."
+    if not left:
+        return f"{text}; it was the last one to compare."
+    return f"{text}; {left:,} unit{'s were' if left != 1 else ' was'} not compared."
+
+
+def _present(connection: Connection, run: int, names: Sequence[str]) -> dict[str, dict[str, Side]]:
+    """Read units as the legs have them now."""
+    found: dict[str, dict[str, Side]] = {}
+    for row in connection.execute(select(units).where(units.c.run == run, units.c.unit.in_(names))):
+        output = None
+        if row.output_digest is not None:
+            output = Output(row.output_name, row.output_digest, row.output_size, bool(row.output_tree))
+        found.setdefault(row.unit, {})[row.leg] = Side(UnitState(row.state), output)
+    return found
+
+
 def counts_of(connection: Connection, run: int) -> dict[UnitClass, int]:
     """Count a run's units by class."""
     query = select(comparisons.c.kind, func.count().label("n")).where(comparisons.c.run == run)
@@ -138,6 +227,7 @@ def forget(connection: Connection, run: int, wanted: Sequence[str] | None = None
     if wanted is not None:
         here.append(comparisons.c.unit.in_(wanted))
     connection.execute(delete(comparisons).where(*here))
+    _forget_causes(connection, run)
     _recount(connection, run)
 
 
@@ -146,7 +236,14 @@ def forget_failed(connection: Connection, run: int) -> None:
     failed = (UnitClass.BASELINE_FAILED, UnitClass.CANDIDATE_FAILED, UnitClass.BOTH_FAILED)
     here = (comparisons.c.run == run, comparisons.c.kind.in_([kind.value for kind in failed]))
     connection.execute(delete(comparisons).where(*here))
+    _forget_causes(connection, run)
     _recount(connection, run)
+
+
+def _forget_causes(connection: Connection, run: int) -> None:
+    """Forget why units differed that have no class any more."""
+    known = select(comparisons.c.unit).where(comparisons.c.run == run, comparisons.c.unit == causes.c.unit)
+    connection.execute(delete(causes).where(causes.c.run == run, ~known.exists()))
 
 
 def _recount(connection: Connection, run: int) -> None:

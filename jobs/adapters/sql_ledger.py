@@ -290,6 +290,7 @@ def _comparable(connection: Connection, project: str, before: int) -> int | None
             runs.c.units_done > 1,
             runs.c.state.in_([RunState.DONE.value, RunState.FAILED.value]),
             or_(runs.c.units_filter.is_(None), runs.c.units_filter == chosen),
+            runs.c.options["only_of"].as_integer().is_(None),
         )
         .order_by(runs.c.id.desc())
         .limit(1)

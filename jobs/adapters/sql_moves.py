@@ -24,9 +24,33 @@ def fence(connection: Connection, task: int, attempt: int, *, lock: bool = True)
     return row
 
 
-def is_cancelled(connection: Connection, run: int) -> bool:
-    """Tell whether somebody asked to cancel the run."""
-    return bool(connection.execute(select(runs.c.cancel_requested).where(runs.c.id == run)).scalar_one())
+def ending(connection: Connection, run: int) -> Reason | None:
+    """Tell why nothing of the run is to be begun any more: somebody cancelled it, or it was stopped; None otherwise."""
+    query = select(runs.c.cancel_requested, runs.c.stop_code, runs.c.stop_text).where(runs.c.id == run)
+    row = connection.execute(query).one()
+    if row.cancel_requested:
+        return Reason("cancelled", "The run was cancelled.")
+    return Reason(row.stop_code, row.stop_text) if row.stop_code is not None else None
+
+
+def stop(connection: Connection, run: int, reason: Reason, now: float) -> None:
+    """Let nothing of a run be begun any more: what waits ends at once, what runs is told at its next renewal."""
+    values = {"stop_code": reason.code, "stop_text": reason.text}
+    connection.execute(update(runs).where(runs.c.id == run).values(**values))
+    append_event(connection, run, "stop", now, data={"code": reason.code, "text": reason.text})
+    cancel_waiting(connection, run, reason, now)
+
+
+def cancel_waiting(connection: Connection, run: int, reason: Reason, now: float) -> None:
+    """Cancel the tasks that wait. One that is locked is claimed or interrupted now, by somebody who will see why."""
+    waiting = connection.execute(
+        select(tasks)
+        .where(tasks.c.run == run, tasks.c.state.in_([S.QUEUED.value, S.INTERRUPTED.value]))
+        .order_by(tasks.c.id)
+        .with_for_update(skip_locked=True)
+    ).all()
+    for row in waiting:
+        move(connection, row, S.CANCELLED, now, reason=reason)
 
 
 def move(

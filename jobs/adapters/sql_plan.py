@@ -8,7 +8,7 @@ anew.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -16,11 +16,13 @@ from sqlalchemy import Connection, Executable, bindparam, delete, func, insert, 
 
 from jobs.adapters.sql_compare import forget
 from jobs.adapters.sql_engine import Database
-from jobs.adapters.sql_moves import fence, is_cancelled, move
+from jobs.adapters.sql_moves import ending, fence, move
 from jobs.adapters.sql_rows import append_event, lock_run, refresh_run
 from jobs.adapters.sql_schema import legs, runs, tasks, units
+from jobs.reusing import Made, Reuse
 from jobs.run import FINAL_TASK_STATES, TaskState
-from runner.model import Prepared, Reason, TaskKind, UnitState
+from runner.errors import BaseReplaced, OutputsGone
+from runner.model import Prepared, TaskKind, UnitResult, UnitState
 
 S = TaskState
 Item = TypeVar("Item")
@@ -53,6 +55,8 @@ class _List:
     free: list[tuple[str, int]] = field(default_factory=list)
     moved: list[tuple[str, int]] = field(default_factory=list)
     gone: list[str] = field(default_factory=list)
+    taken: list[tuple[str, int]] = field(default_factory=list)  # with what an earlier run's leg has
+    first: bool = True  # nothing was prepared before
     left: dict[int, int] = field(default_factory=dict)
     batches: list[Any] = field(default_factory=list)
 
@@ -63,14 +67,19 @@ class SqlPlan:
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    def prepared(self, task: int, attempt: int, result: Prepared, divide: Divide) -> None:
+    def prepared(
+        self, task: int, attempt: int, result: Prepared, divide: Divide, *, reuse: Reuse | None = None
+    ) -> None:
         """End a preparation. Units finished before a resume stay so, unless the image or the data changed.
 
-        `divide`: gives the batches for units that no batch holds yet. Raises Fenced.
+        `divide`: gives the batches for units that no batch holds yet. `reuse`: what an earlier leg has. Raises Fenced,
+        BaseReplaced when the other leg stands on other data, and OutputsGone.
         """
+        known = reuse.units if reuse is not None else {}
         with self._db.read() as connection:
             row = fence(connection, task, attempt, lock=False)
-            found = _compare(connection, row, result)
+            _require_same_data(connection, row, result)
+            found = _compare(connection, row, result, known)
         order = [name for name, _ in sorted(found.new + found.free, key=lambda one: one[1])]
         batches = divide(order)
         with self._db.write() as connection:
@@ -81,7 +90,7 @@ class SqlPlan:
                 append_event(connection, row.run, "repeat", now, task=task, attempt=attempt, data=data)
             ids = reserve_tasks(connection, len(batches))
         holder = {name: number for number, names in zip(ids, batches, strict=True) for name in names}
-        pieces = list(_pieces(row, found, holder))
+        pieces = list(_pieces(row, found, holder, known))
         for statement, values in pieces[:-1]:
             with self._db.write() as connection:
                 fence(connection, task, attempt)
@@ -93,7 +102,21 @@ class SqlPlan:
             row = fence(connection, task, attempt)
             for statement, values in pieces[-1:]:
                 connection.execute(statement, values)
+            if reuse is not None and found.first:
+                self._note_reuse(connection, row, result, found, reuse)
             self._end(connection, row, result, found, list(zip(ids, batches, strict=True)))
+
+    def _note_reuse(self, connection: Connection, row: Any, result: Prepared, found: _List, reuse: Reuse) -> None:
+        """Record what was taken over, or why nothing was."""
+        query = select(runs.c.id).where(runs.c.id == reuse.run, runs.c.outputs_removed_at.is_(None))
+        if found.taken and connection.execute(query).first() is None:
+            raise OutputsGone(f"The outputs of run {reuse.run} were removed while they were taken over.")
+        here = (legs.c.run == row.run, legs.c.name == row.leg)
+        spec = connection.execute(select(legs.c.spec_digest).where(*here)).scalar_one()
+        made = Made(spec, result.image_digest, result.template.data_id if result.template else None, False)
+        record = reuse.record(made, [name for name, _ in found.taken])
+        connection.execute(update(legs).where(*here).values(reused=record))
+        append_event(connection, row.run, "reuse", self._db.now(connection), task=row.id, data={"of": row.leg} | record)
 
     def _end(
         self,
@@ -105,10 +128,11 @@ class SqlPlan:
     ) -> None:
         now = self._db.now(connection)
         lock_run(connection, row.run)
-        if found.new or found.free or found.gone:
+        _require_same_data(connection, row, result)
+        if found.new or found.free or found.gone or found.taken:
             forget(connection, row.run)
-        if is_cancelled(connection, row.run):
-            move(connection, row, S.CANCELLED, now, reason=Reason("cancelled", "The run was cancelled."))
+        if (why := ending(connection, row.run)) is not None:
+            move(connection, row, S.CANCELLED, now, reason=why)
         else:
             _requeue(connection, found, now)
             last = max((batch.batch for batch in found.batches), default=0)
@@ -130,12 +154,39 @@ class SqlPlan:
         refresh_run(connection, row.run, now)
 
 
-def _compare(connection: Connection, row: Any, result: Prepared) -> _List:
-    """Hold the list against the one that stands."""
+def settled_data(connection: Connection, run: int, leg: str) -> str | None:
+    """Give the id of the data on which the other leg of a run stands for good, None while it may still change."""
+    other = connection.execute(select(legs).where(legs.c.run == run, legs.c.name != leg)).one_or_none()
+    if other is None or other.data_id is None or other.prepared:
+        return None if other is None else other.data_id
+    final = [state.value for state in FINAL_TASK_STATES]
+    preparing = select(tasks.c.id).where(
+        tasks.c.run == run,
+        tasks.c.leg == other.name,
+        tasks.c.kind == TaskKind.PREPARE.value,
+        tasks.c.state.not_in(final),
+    )
+    return None if connection.execute(preparing.limit(1)).first() is not None else other.data_id
+
+
+def _require_same_data(connection: Connection, row: Any, result: Prepared) -> None:
+    wanted = settled_data(connection, row.run, row.leg)
+    if result.template is None or wanted in (None, result.template.data_id):
+        return
+    raise BaseReplaced(
+        f"The source was blessed anew while the legs were prepared: the other one has the data {wanted}, this one has "
+        f"{result.template.data_id}. It is prepared again."
+    )
+
+
+def _compare(connection: Connection, row: Any, result: Prepared, known: Collection[str]) -> _List:
+    """Hold the list against the one that stands; a leg that is prepared for the first time takes what is `known`."""
     leg = connection.execute(select(legs).where(legs.c.run == row.run, legs.c.name == row.leg)).one()
     data_id = result.template.data_id if result.template else None
     versions = (("image", leg.image_digest, result.image_digest), ("data", leg.data_id, data_id))
     found = _List([what for what, old, new in versions if old is not None and old != new])
+    found.first = leg.image_digest is None
+    known = known if found.first else ()
     batches = (tasks.c.run == row.run, tasks.c.leg == row.leg, tasks.c.kind == TaskKind.VERIFY.value)
     found.batches = list(connection.execute(select(tasks).where(*batches).order_by(tasks.c.id)))
     # What was voided in a batch that ended well goes to a batch of its own.
@@ -146,7 +197,11 @@ def _compare(connection: Connection, row: Any, result: Prepared) -> _List:
     old = {unit.unit: unit for unit in connection.execute(query)}
     for position, name in enumerate(result.units):
         unit = old.pop(name, None)
-        if unit is None:
+        if name in known and (unit is None or unit.state == UnitState.TODO.value):
+            found.taken.append((name, position))
+            if unit is not None:
+                found.gone.append(name)  # left by an attempt that did not come to its end
+        elif unit is None:
             found.new.append((name, position))
         elif unit.state == UnitState.DONE.value and found.changed:
             found.repeated += 1
@@ -158,16 +213,20 @@ def _compare(connection: Connection, row: Any, result: Prepared) -> _List:
                 found.left[unit.task] = found.left.get(unit.task, 0) + 1
             if unit.position != position:
                 found.moved.append((name, position))
-    found.gone = list(old)
+    found.gone += list(old)
     return found
 
 
-def _pieces(row: Any, found: _List, holder: Mapping[str, int]) -> Iterator[tuple[Executable, list[dict[str, Any]]]]:
+def _pieces(
+    row: Any, found: _List, holder: Mapping[str, int], known: Mapping[str, UnitResult]
+) -> Iterator[tuple[Executable, list[dict[str, Any]]]]:
     """Give the writes, each short enough for one transaction."""
     here = {"of_run": row.run, "of_leg": row.leg}
     mine = {"run": row.run, "leg": row.leg}
     for names in _cut(found.gone):
         yield delete(units).where(*_HERE), [here | {"of_unit": name} for name in names]
+    for some in _cut(found.taken):
+        yield insert(units), [mine | _BLANK | _taken(known[name]) | {"unit": name, "position": at} for name, at in some]
     for some in _cut(found.new):
         yield (
             insert(units),
@@ -180,6 +239,13 @@ def _pieces(row: Any, found: _List, holder: Mapping[str, int]) -> Iterator[tuple
         )
     for some in _cut(found.moved):
         yield update(units).where(*_HERE), [here | {"of_unit": name, "position": at} for name, at in some]
+
+
+def _taken(result: UnitResult) -> dict[str, Any]:
+    values = {"state": result.state.value, "text": result.text, "seconds": result.seconds}
+    if result.output is not None:
+        values |= {f"output_{name}": value for name, value in vars(result.output).items()}
+    return values
 
 
 def _cut(items: Sequence[Item]) -> Iterator[Sequence[Item]]:

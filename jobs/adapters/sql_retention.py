@@ -16,6 +16,7 @@ from jobs.adapters.sql_rows import append_event
 from jobs.adapters.sql_schema import (
     archive,
     attempts,
+    causes,
     comparisons,
     events,
     executions,
@@ -180,6 +181,7 @@ def _shred(connection: Connection, run: int, *, whole: bool) -> bool:
     return (
         _cut(connection, units, units.c.position, units.c.run == run)
         or _cut(connection, comparisons, comparisons.c.position, comparisons.c.run == run)
+        or _cut(connection, causes, causes.c.unit, causes.c.run == run)
         or _cut(connection, events, events.c.id, events.c.run == run)
         or _cut(connection, steps, steps.c.id, steps.c.run == run)
         or _cut(connection, attempts, attempts.c.task, attempts.c.run == run)

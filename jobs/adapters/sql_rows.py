@@ -59,6 +59,7 @@ def leg_of(row: R) -> Leg:
         image_digest=row.image_digest,
         data_id=row.data_id,
         prepared=row.prepared,
+        reused=row.reused,
     )
 
 
@@ -220,13 +221,18 @@ def refresh_run(connection: Connection, run: int, now: float) -> Derived:
             runs.c.compared_at,
             runs.c.units_different,
             runs.c.cancel_requested,
+            runs.c.stop_code,
+            runs.c.stop_text,
         ).where(runs.c.id == run)
     ).one()
     facts = _facts(connection, run)
     comparison = None
     if before.baseline_commit is not None:
         # The comparer says when nothing is left; counting it at each step would cost more than it tells.
-        comparison = Comparison(before.compared_at is None, before.units_different, before.cancel_requested)
+        stopped = Reason(before.stop_code, before.stop_text) if before.stop_code is not None else None
+        comparison = Comparison(
+            before.compared_at is None, before.units_different, before.cancel_requested, stopped=stopped
+        )
     derived = derive(facts, comparison=comparison)
     values: dict[str, Any] = {
         "state": derived.state.value,

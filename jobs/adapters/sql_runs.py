@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Select, delete, insert, or_, select, update
 
 from jobs.adapters.sql_compare import forget_failed
 from jobs.adapters.sql_engine import Database
-from jobs.adapters.sql_moves import move
+from jobs.adapters.sql_moves import cancel_waiting, move
 from jobs.adapters.sql_plan import add_task, count_units, task_row
 from jobs.adapters.sql_rows import append_event, at, legs_of, lock_run, no_run, refresh_run, run_of
 from jobs.adapters.sql_schema import events, idempotency, legs, removals, runs, tasks, units
@@ -20,6 +20,7 @@ from runner.errors import Conflict, Gone, RequestError
 from runner.model import Reason, TaskKind, UnitState
 
 IDEMPOTENCY_SECONDS = 24 * 3600.0
+_OPEN = {"cancel_requested": False, "stop_code": None, "stop_text": None, "cleaned_at": None, "finished_at": None}
 CLEANING_SECONDS = 60.0  # after this another sweeper may try, and a resumed run waits no longer
 
 
@@ -209,7 +210,10 @@ class SqlRuns:
         """Give (run, ref, units) of the newest run of a project, of that ref if one is named, that lists all units."""
         with self._db.read() as connection:
             query = select(runs.c.id, runs.c.ref, runs.c.units_total).where(
-                runs.c.project == project, runs.c.units_total.is_not(None), runs.c.units_filter.is_(None)
+                runs.c.project == project,
+                runs.c.units_total.is_not(None),
+                runs.c.units_filter.is_(None),
+                runs.c.options["only_of"].as_integer().is_(None),
             )
             if ref is not None:
                 query = query.where(runs.c.ref == ref)
@@ -288,16 +292,7 @@ class SqlRuns:
             connection.execute(update(runs).where(runs.c.id == run).values(cancel_requested=True))
             if not before.cancel_requested:
                 append_event(connection, run, "cancel", now, data={"user": user})
-            # One that is locked is being claimed or interrupted now, by somebody who will see the request.
-            waiting = connection.execute(
-                select(tasks)
-                .where(tasks.c.run == run, tasks.c.state.in_([TaskState.QUEUED, TaskState.INTERRUPTED]))
-                .order_by(tasks.c.id)
-                .with_for_update(skip_locked=True)
-            ).all()
-            for row in waiting:
-                reason = Reason("cancelled", f"Cancelled by {user}.")
-                move(connection, row, TaskState.CANCELLED, now, reason=reason)
+            cancel_waiting(connection, run, Reason("cancelled", f"Cancelled by {user}."), now)
             refresh_run(connection, run, now)
             return self._one(connection, run)
 
@@ -336,9 +331,7 @@ class SqlRuns:
     def _reopen(self, connection: Connection, run: int, rows: Sequence[Any], now: float) -> None:
         until = connection.execute(select(runs.c.cleaning_until).where(runs.c.id == run)).scalar_one()
         due = max(now, until or now)
-        connection.execute(
-            update(runs).where(runs.c.id == run).values(cancel_requested=False, cleaned_at=None, finished_at=None)
-        )
+        connection.execute(update(runs).where(runs.c.id == run).values(**_OPEN))
         blank = dict.fromkeys(
             ("seconds", "attempt", "output_name", "output_digest", "output_size", "output_tree"), None
         )

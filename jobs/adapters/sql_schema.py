@@ -65,6 +65,8 @@ runs = Table(
     Column("units_failed", Integer, nullable=False, default=0),
     Column("units_different", Integer, nullable=False, default=0, server_default="0"),
     Column("compared_at", Float),  # when nothing of a compare run was left to compare
+    Column("stop_code", String(64)),  # why a compare run was stopped before its end
+    Column("stop_text", Text),
     Column("attempts", Integer, nullable=False, default=0),
     Column("cancel_requested", Boolean, nullable=False, default=False),
     Column("created_at", Float, nullable=False),
@@ -101,6 +103,7 @@ legs = Table(
     Column("data_id", Text),
     Column("template", JSON(none_as_null=True)),
     Column("prepared", Boolean, nullable=False, default=False),
+    Column("reused", JSON(none_as_null=True)),  # the earlier leg that was looked at, see jobs.reusing.Reuse.record
 )
 
 tasks = Table(
@@ -253,6 +256,24 @@ comparisons = Table(
     Index("ix_comparisons_run_kind_position", "run", "kind", "position"),
     Index("ix_comparisons_run_kind_tenant", "run", "kind", "tenant", "report"),
     Index("ix_comparisons_run_largest", "run", "largest", "position"),
+)
+
+causes = Table(  # why a unit differs, see jobs.causes
+    "causes",
+    metadata,
+    Column("run", Id, primary_key=True, autoincrement=False),
+    Column("key", String(16), primary_key=True),
+    Column("unit", Text, primary_key=True),
+    Column("pattern", Text, nullable=False),
+    Column("what", String(20), nullable=False),
+    Column("column", Text),
+    Column("sign", String(8)),
+    Column("count", BigInteger, nullable=False),
+    Column("ratio_low", Float),
+    Column("ratio_high", Float),
+    Column("offset_low", Float),
+    Column("offset_high", Float),
+    Index("ix_causes_run_unit", "run", "unit"),
 )
 
 events = Table(

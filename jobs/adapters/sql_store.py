@@ -10,11 +10,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from jobs.adapters.sql_compare import SqlCompare
 from jobs.adapters.sql_compare_views import SqlCompareViews
 from jobs.adapters.sql_engine import Database, open_engine
+from jobs.adapters.sql_groups import SqlGroups
 from jobs.adapters.sql_inside import SqlInside
 from jobs.adapters.sql_keeping import SqlKeeping
+from jobs.adapters.sql_latency import SqlLatency
 from jobs.adapters.sql_ledger import SqlLedger
 from jobs.adapters.sql_plan import SqlPlan
 from jobs.adapters.sql_retention import SqlRetention
+from jobs.adapters.sql_reuse import SqlReuse
 from jobs.adapters.sql_runs import IDEMPOTENCY_SECONDS, SqlRuns
 from jobs.adapters.sql_schema import installation, metadata
 from jobs.adapters.sql_tasks import SqlTasks
@@ -36,6 +39,9 @@ class Store:
         self.inside = SqlInside(database)
         self.compare = SqlCompare(database)
         self.compare_views = SqlCompareViews(database)
+        self.groups = SqlGroups(database)
+        self.reuse = SqlReuse(database)
+        self.latency = SqlLatency(database)
         self.workers = SqlWorkers(database)
         self.keeping = SqlKeeping(database)
         self.retention = SqlRetention(database, key_seconds=IDEMPOTENCY_SECONDS)

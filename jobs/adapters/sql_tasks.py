@@ -11,10 +11,11 @@ from sqlalchemy import ColumnElement, Connection, Row, delete, func, insert, or_
 
 from jobs.adapters.sql_engine import Database
 from jobs.adapters.sql_ledger import has_new_token
-from jobs.adapters.sql_moves import fence, is_cancelled, move
+from jobs.adapters.sql_moves import ending, fence, move, stop
+from jobs.adapters.sql_plan import settled_data
 from jobs.adapters.sql_rows import append_event, lock_run, refresh_run, task_of
 from jobs.adapters.sql_schema import attempts, executions, legs, runs, tasks, units, workers
-from jobs.run import OUTAGES, WORKER_LOST, Task, TaskState, interruption
+from jobs.run import LEG_FAILED, OUTAGES, WORKER_LOST, Task, TaskState, interruption
 from runner.errors import Drained, Fenced, Incomplete, StoreUnavailable, UnitsFailed
 from runner.model import Output, Reason, TaskKind, Template, UnitState
 
@@ -30,7 +31,11 @@ SILENT_WORKER_SECONDS = 60.0  # a slot shows its presence every few seconds
 
 @dataclass(frozen=True)
 class Claim:
-    """A task that is ours now, and all that was recorded for it. `lease` is in seconds."""
+    """A task that is ours now, and all that was recorded for it. `lease` is in seconds.
+
+    `data_id`: what a preparation has to start from. `reuse`: whether a baseline may take over what an earlier run has
+    finished. `only_of`: the compare run whose differing and failed units alone are wanted.
+    """
 
     task: Task
     project: str
@@ -46,6 +51,10 @@ class Claim:
     resume_from: str | None
     resume_output: Output | None
     lease: float
+    compares: bool = False
+    data_id: str | None = None
+    reuse: bool = True
+    only_of: int | None = None
 
 
 class SqlTasks:
@@ -68,8 +77,9 @@ class SqlTasks:
             now = self._db.now(connection)
             while (row := self._best(connection, pool, host, now, adopt_only)) is not None:
                 lock_run(connection, row.run)
-                if is_cancelled(connection, row.run):  # it became claimable while somebody cancelled the run
-                    move(connection, row, S.CANCELLED, now, reason=Reason("cancelled", "The run was cancelled."))
+                # It became claimable while somebody cancelled the run.
+                if (why := ending(connection, row.run)) is not None:
+                    move(connection, row, S.CANCELLED, now, reason=why)
                     refresh_run(connection, row.run, now)
                     continue
                 self._take(connection, row, now, host=host, worker=worker, lease=lease)
@@ -158,10 +168,14 @@ class SqlTasks:
             resume_from=row.resume_token,
             resume_output=Output(**row.resume_output) if row.resume_output else None,
             lease=lease,
+            compares=run.baseline_commit is not None,
+            reuse=run.options.get("reuse") is not False,
+            only_of=run.options.get("only_of"),
+            data_id=settled_data(connection, row.run, row.leg) if row.kind == TaskKind.PREPARE.value else None,
         )
 
     def renew(self, task: int, attempt: int, lease: float) -> bool:
-        """Extend the lease; tell whether the run's cancellation was asked for. Raises Fenced."""
+        """Extend the lease; tell whether the run was cancelled or stopped. Raises Fenced."""
         with self._db.write() as connection:
             now = self._db.now(connection)
             changed = connection.execute(
@@ -171,7 +185,8 @@ class SqlTasks:
             )
             if changed.rowcount != 1:
                 raise Fenced(f"task {task}: attempt {attempt} lost its lease")
-            query = select(runs.c.cancel_requested).join(tasks, tasks.c.run == runs.c.id).where(tasks.c.id == task)
+            over = or_(runs.c.cancel_requested, runs.c.stop_code.is_not(None))
+            query = select(over).join(tasks, tasks.c.run == runs.c.id).where(tasks.c.id == task)
             return bool(connection.execute(query).scalar_one())
 
     # ---- ends -----------------------------------------------------------------------------------------
@@ -187,7 +202,11 @@ class SqlTasks:
             if state is S.DONE and row.kind == TaskKind.VERIFY.value:
                 reason = _unfinished(connection, row)
                 state = S.DONE if reason is None else S.FAILED
+            if state is S.CANCELLED:
+                reason = ending(connection, row.run) or reason
             move(connection, row, state, now, reason=reason, fruitless=0 if state is S.DONE else row.fruitless)
+            if state is S.FAILED and row.kind == TaskKind.PREPARE.value:
+                _stop_the_other_leg(connection, row, now)
             refresh_run(connection, row.run, now)
             return state
 
@@ -220,8 +239,8 @@ class SqlTasks:
             outages=self._outages_before(connection, row.id, row.attempt),
             now=now,
         )
-        if is_cancelled(connection, row.run):
-            move(connection, row, S.CANCELLED, now, reason=Reason("cancelled", "The run was cancelled."))
+        if (why := ending(connection, row.run)) is not None:
+            move(connection, row, S.CANCELLED, now, reason=why)
             new = S.CANCELLED
         elif decided.errored:
             text = f"Needs attention: {decided.why}. Last: {reason.text}"
@@ -357,6 +376,15 @@ def _unfinished(connection: Connection, row: Row[Any]) -> Reason | None:
     if failed := counts.get(UnitState.FAILED.value, 0):
         return Reason(UnitsFailed.code, f"{failed:,} unit{'s' if failed != 1 else ''} failed.")
     return None
+
+
+def _stop_the_other_leg(connection: Connection, row: Row[Any], now: float) -> None:
+    """Let the other leg of a compare run end too: there is nothing to compare it with."""
+    lock_run(connection, row.run)
+    compares = connection.execute(select(runs.c.baseline_commit).where(runs.c.id == row.run)).scalar_one()
+    if compares is not None and ending(connection, row.run) is None:
+        reason = Reason(LEG_FAILED, f"The {row.leg} could not be prepared, so there is nothing to compare with.")
+        stop(connection, row.run, reason, now)
 
 
 def _kept_for_another(host: str, now: float) -> ColumnElement[bool]:

@@ -26,6 +26,7 @@ from runner.adapters.postgres_names import (
     SourceCheck,
     SourceProblem,
     base_name,
+    choose,
     marked,
     marker,
     new_data_id,
@@ -77,15 +78,15 @@ def bases(connection: Connection, source: str, installation: str) -> list[Base]:
     return sorted(found, key=lambda base: base.data_id, reverse=True)
 
 
-def newest(server: Server, connection: Connection, installation: str) -> Base:
-    """Find the newest base of a source whose marker stands."""
+def find(server: Server, connection: Connection, installation: str, data_id: str | None) -> Base:
+    """Find the newest base of a source whose marker stands, or the one with that id."""
     require_marker(server, connection)
     found = bases(connection, server.source, installation)
     if not found:
         raise DatabaseRefused(
             f"the source {server.source} has no frozen base yet; run: seatrial db bless {server.source}"
         )
-    return found[0]
+    return choose(found, data_id)
 
 
 def judge(server: Server, connection: Connection, owner: str | None) -> tuple[str, list[SourceProblem]]:

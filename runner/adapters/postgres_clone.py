@@ -54,10 +54,16 @@ class PostgresSource:
 
     # ---- the port ------------------------------------------------------------------------------------------
 
-    def base(self) -> Base:
-        """Find the newest blessed base; DatabaseRefused when the marker or a base is missing."""
+    def base(self, data_id: str | None = None) -> Base:
+        """Find the newest blessed base, or the one with that id; DatabaseRefused when marker or base is missing."""
         with self._server.session() as connection:
-            return postgres_base.newest(self._server, connection, self._installation)
+            return postgres_base.find(self._server, connection, self._installation, data_id)
+
+    def made_from(self, database: str) -> tuple[str, str]:
+        """Give (data id, owner) of a clone that stands, by its label."""
+        with self._server.session() as connection:
+            label, _ = self._clone(connection, database)
+            return label.data_id, label.owner
 
     def clone(self, template: str, name: str) -> Clone:
         """Make database `name` from a frozen database of ours, with its grants and settings; asks the marker again."""

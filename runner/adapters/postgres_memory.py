@@ -19,6 +19,7 @@ from runner.adapters.postgres_names import (
     check_clone,
     check_ours,
     check_source,
+    choose,
 )
 from runner.errors import DatabaseRefused, DatabaseUnavailable, SourceInUse
 from runner.model import Base, Clone, Login
@@ -107,14 +108,20 @@ class MemoryDatabases:
         with self._answering():
             return self._bases()
 
-    def base(self) -> Base:
-        """Find the newest blessed base; DatabaseRefused when the marker or a base is missing."""
+    def made_from(self, database: str) -> tuple[str, str]:
+        """Give (data id, owner) of a clone that stands."""
+        with self._answering():
+            found = self._clone(database)
+            return found.data_id, found.owner
+
+    def base(self, data_id: str | None = None) -> Base:
+        """Find the newest blessed base, or the one with that id; DatabaseRefused when marker or base is missing."""
         with self._answering():
             self._require_marker()
             found = self._bases()
             if not found:
                 raise DatabaseRefused(f"no frozen base yet; run: seatrial db bless {self.name}")
-            return found[0]
+            return choose(found, data_id)
 
     def forget(self, *, keep: int = 2, needed: set[str] | None = None) -> list[str]:
         """Drop all bases but the newest `keep` and those that are needed."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 import secrets
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from runner.errors import DatabaseRefused
+from runner.errors import BaseGone, DatabaseRefused
+from runner.model import Base
 
 SOURCE = re.compile(r"[a-z][a-z0-9_]{0,24}")
 # 63 bytes is PostgreSQL's limit for a name; longer ones would be cut silently, and two could become one.
@@ -86,6 +88,17 @@ class Label:
     def of(self, kind: str, database: str, made_at: str) -> Label:
         """Give the label of a copy."""
         return replace(self, kind=kind, database=database, made_at=made_at)
+
+
+def choose(found: Sequence[Base], data_id: str | None) -> Base:
+    """Choose among a source's bases, newest first: the newest, or the one with that id; raises BaseGone."""
+    chosen = next((base for base in found if data_id in (None, base.data_id)), None)
+    if chosen is None:
+        raise BaseGone(
+            f"The other leg was made from the data {data_id}, and the source {found[0].source} has no such base any more: "
+            "two legs are compared on the same data only. Submit the run again."
+        )
+    return chosen
 
 
 def read_label(comment: str | None) -> Label | None:

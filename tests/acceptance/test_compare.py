@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 from fixtures_git import Repository
-from fixtures_server import Server, branch_files, until
+from fixtures_server import Server, branch_files, kill, until
 
 UNITS = ["a/pl", "b/pl", "c/pl", "d/pl", "e/pl"]
 RULES = "compare: {rules: [{match: '*/pl', key: [account], tolerance: {absolute: 0.005}}]}"
@@ -59,6 +60,12 @@ def test_each_unit_has_a_class(lab: Repository, shared_server: Server) -> None:
     [cell] = one["differences"]
     assert (cell["key"], cell["column"], cell["a"], cell["b"]) == (["4000"], "amount", "1.00", "3.50")
     assert cell["delta"] == pytest.approx(2.5)
+    groups = server.get(f"/runs/{run['id']}/groups")["groups"]
+    assert {group["title"]: (group["units"], group["ratio"]) for group in groups} == {
+        "*/pl: amount: values went up": (1, pytest.approx(3.5)),
+        "*/pl: the candidate does not list it": (1, None),
+    }
+    assert server.get(f"/runs/{run['id']}/latency")["units"] == 3
 
 
 def test_the_same_branch_twice_passes(lab: Repository, shared_server: Server) -> None:
@@ -77,15 +84,22 @@ def test_a_unit_that_fails_is_a_class_and_no_failed_run(lab: Repository, shared_
 
 
 def test_differences_appear_while_the_rest_runs(lab: Repository, shared_server: Server) -> None:
-    waits = WRITE.replace("{ :; }", '{ [ "$1" != b/pl ] || gate; }')
+    # Units of its own: those that differed in another test would go first.
+    waits = WRITE.replace("{ :; }", '{ [ "$1" != late/pl ] || gate; }')
+    units = ["late/pl", "soon/pl"]
     for name, amount in (("early-a", "1"), ("early-b", "2")):
-        files = branch_files(waits, units=UNITS[:2], more=RULES) | {"amounts": f"a/pl {amount}\n".encode()}
+        files = branch_files(waits, units=units[::-1], more=RULES) | {"amounts": f"soon/pl {amount}\n".encode()}
         lab.branch(name, files)
     run = shared_server.submit("lab", "early-b", baseline="early-a")["id"]
-    until(lambda: classes(shared_server, run).get("a/pl") == "different", "the first difference is there")
+    until(lambda: classes(shared_server, run).get("soon/pl") == "different", "the first difference is there")
     assert shared_server.run(run)["state"] == "running"
-    shared_server.open_gate(run)
-    assert shared_server.wait(run, "done")["verdict"] == "different"
+    assert shared_server.finish(run)["verdict"] == "different"
+    lab.branch("early-a", branch_files(WRITE, units=units, more=RULES))
+    again = shared_server.submit("lab", "early-b", baseline="early-a")["id"]
+    found = shared_server.finish(again)
+    first = {task["id"] for task in found["tasks"] if task["batch"] == 1}
+    listed = shared_server.get(f"/runs/{again}/units")["units"]
+    assert [unit["unit"] for unit in listed if unit["task"] in first] == ["soon/pl"] * 2, "what differed goes first"
 
 
 def test_a_baseline_that_is_not_there_is_named(lab: Repository, shared_server: Server) -> None:
@@ -93,3 +107,108 @@ def test_a_baseline_that_is_not_there_is_named(lab: Repository, shared_server: S
     answer = shared_server.post("/runs", {"project": "lab", "ref": "lonely", "baseline": "no-such-branch"})
     assert answer.status_code in (404, 422)
     assert answer.json()["errors"][0]["key"] == "baseline"
+
+
+def test_fail_fast_stops_the_run(lab: Repository, shared_server: Server) -> None:
+    waits = WRITE.replace("{ :; }", '{ case "$1" in f?/pl) ;; *) gate ;; esac; }')
+    units = ["fa/pl", "fb/pl", "fast-c/pl", "fast-d/pl", "fast-e/pl"]
+    for name, amount in (("fast-a", "1"), ("fast-b", "2")):
+        files = branch_files(waits, units=units, more=RULES)
+        lab.branch(name, files | {"amounts": f"fa/pl {amount}\nfb/pl {amount}\n".encode()})
+    run = shared_server.submit("lab", "fast-b", baseline="fast-a", options={"fail_fast": 2})["id"]
+    ended = shared_server.wait(run, "done")
+    assert (ended["verdict"], ended["different"]) == ("different", 2)
+    text = "Stopped after 2 differing units (fail_fast); 3 units were not compared."
+    assert ended["reason"] == {"code": "fail_fast", "text": text}
+    assert classes(shared_server, run) == {"fa/pl": "different", "fb/pl": "different"}
+    assert shared_server.get(f"/runs/{run}/diffs")["left"] == 3
+
+
+def test_a_leg_that_cannot_be_prepared_ends_the_other_one(lab: Repository, shared_server: Server) -> None:
+    waits = WRITE.replace("{ :; }", "{ gate; }")
+    lab.branch("prepared", branch_files(waits, units=UNITS, more=RULES))
+    lab.branch("unprepared", branch_files(waits, units=UNITS, more="setup: [sleep 2; exit 7]"))
+    run = shared_server.submit("lab", "unprepared", baseline="prepared")["id"]
+    ended = shared_server.wait(run, "failed")
+    assert (ended["verdict"], ended["reason"]["code"]) == (None, "step_failed")
+    states = {task["leg"]: task["state"] for task in ended["tasks"] if task["kind"] == "verify"}
+    assert states == {"baseline": "cancelled"}
+
+
+def test_a_comparer_that_is_killed_again_and_again_loses_nothing(lab: Repository, shared_server: Server) -> None:
+    units = [f"u{number:02}/pl" for number in range(40)]
+    slow = WRITE.replace("{ :; }", "{ sleep 0.1; }")
+    for name, amount in (("killed-a", "1"), ("killed-b", "2")):
+        amounts = "".join(f"{unit} {amount}\n" for unit in units[::2]).encode()
+        lab.branch(name, branch_files(slow, units=units, more=RULES) | {"amounts": amounts})
+    run = shared_server.submit("lab", "killed-b", baseline="killed-a")["id"]
+    kills = 0
+    while shared_server.run(run)["state"] != "done":
+        for comparer in [one for one in shared_server.direct("") if "comparer" in one.cmdline()]:
+            children = comparer.children()
+            if children and kills < 6:  # it is comparing, or was a moment ago
+                kill(*(children if kills % 2 else [comparer, *children]))
+                kills += 1
+        time.sleep(0.2)
+    ended = shared_server.run(run)
+    assert (ended["verdict"], ended["different"]) == ("different", 20)
+    expected = {unit: "different" if number % 2 == 0 else "same" for number, unit in enumerate(units)}
+    assert classes(shared_server, run) == expected
+    assert kills > 0
+    for unit in units[::2]:
+        assert shared_server.get(f"/runs/{run}/diffs/{unit}")["rows"]["changed"] == 1, unit
+
+
+def test_both_legs_have_the_same_data_though_the_source_is_blessed_between(
+    lab: Repository, shared_server: Server
+) -> None:
+    more = RULES + '\ndatabase: {source: sample}\nsetup: ["sleep 0"]'
+    lab.branch("blessed-a", branch_files(WRITE, units=["n/pl"], more=more))
+    slow = more.replace("sleep 0", "until test -e /tmp/go; do sleep 0.1; done")
+    lab.branch("blessed-b", branch_files(WRITE, units=["n/pl"], more=slow))
+    run = shared_server.submit("lab", "blessed-b", baseline="blessed-a")["id"]
+
+    def legs() -> dict[str, Any]:
+        return {leg["name"]: leg for leg in shared_server.run(run)["legs"]}
+
+    until(lambda: legs()["baseline"]["prepared"], "the baseline is prepared")
+    before = legs()["baseline"]["data_id"]
+    until(lambda: shared_server.workspaces(run), "the candidate is prepared")
+    candidate = next(task for task in shared_server.run(run)["tasks"] if task["leg"] == "candidate")
+    shared_server.bless("sample")
+    [slot] = [one for one in shared_server.processes("slot") if one.pid == _pid_of(shared_server, candidate["worker"])]
+    kill(slot)  # whoever adopts its container finds a newer base
+    ended = shared_server.finish(run)
+    assert ended["verdict"] == "passed"
+    assert {leg["data_id"] for leg in ended["legs"]} == {before}
+    again = shared_server.submit("lab", "blessed-a", baseline="blessed-a")["id"]
+    assert {leg["data_id"] for leg in shared_server.wait(again, "done")["legs"]} != {before}
+
+
+def _pid_of(server: Server, worker: str) -> int:
+    [pool] = server.get("/capacity")["pools"]
+    return next(int(one["pid"]) for one in pool["workers"] if one["name"] == worker)
+
+
+def test_a_baseline_is_taken_over_and_only_what_differs_is_run_again(lab: Repository, shared_server: Server) -> None:
+    units = ["ra/pl", "rb/pl", "rc/pl"]
+    branch(lab, "reused", {}, units)
+    branch(lab, "using", {"rb/pl": "2"}, units)
+    first = shared_server.wait(shared_server.submit("lab", "using", baseline="reused")["id"], "done")
+    assert first["legs"][0]["reused"] is None
+    second = shared_server.wait(shared_server.submit("lab", "using", baseline="reused")["id"], "done")
+    reused = second["legs"][0]["reused"]
+    assert (reused["run"], reused["units"], reused["differs"]) == (first["id"], 3, [])
+    assert reused["seconds_saved"] > 0
+    assert [task["kind"] for task in second["tasks"] if task["leg"] == "baseline"] == ["prepare"]
+    assert classes(shared_server, second["id"]) == classes(shared_server, first["id"])
+    anew = shared_server.submit("lab", "using", baseline="reused", options={"reuse": False})
+    assert shared_server.wait(anew["id"], "done")["legs"][0]["reused"] is None
+    answer = shared_server.post(f"/runs/{first['id']}/rerun", {"only": "different"})
+    assert answer.status_code == 201, answer.text
+    child = shared_server.wait(answer.json()["id"], "done")
+    assert (child["parent"], child["verdict"]) == (first["id"], "different")
+    assert classes(shared_server, child["id"]) == {"rb/pl": "different"}
+    passed = shared_server.passes(shared_server.submit("lab", "reused", baseline="reused")["id"])
+    refused = shared_server.post(f"/runs/{passed['id']}/rerun", {"only": "different"})
+    assert refused.status_code == 409

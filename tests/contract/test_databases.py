@@ -12,7 +12,7 @@ import pytest
 
 from runner.adapters.postgres_clone import PostgresSource
 from runner.adapters.postgres_memory import MemoryDatabases, MemoryServer
-from runner.errors import DatabaseRefused, DatabaseUnavailable, SourceInUse
+from runner.errors import BaseGone, DatabaseRefused, DatabaseUnavailable, SourceInUse
 from runner.model import execution_database
 
 
@@ -96,6 +96,23 @@ def test_blessing_freezes_a_base_and_the_newest_one_counts(world: World) -> None
     assert second.data_id != first.data_id
     assert world.source.base() == second
     assert world.source.bases() == [second, first]
+
+
+def test_a_base_is_found_by_its_id_and_missed_when_it_is_gone(world: World) -> None:
+    first = world.source.bless()
+    second = world.source.bless()
+    assert world.source.base(first.data_id) == first
+    clone = fresh("leg")
+    world.source.clone(first.database, clone)
+    assert world.source.made_from(clone) == (first.data_id, world.owner)
+    world.source.forget(keep=1)
+    assert world.source.base(second.data_id) == second
+    with pytest.raises(BaseGone, match=f"{first.data_id}, and the source books has no such base any more"):
+        world.source.base(first.data_id)
+    assert world.source.made_from(clone) == (first.data_id, world.owner)
+    world.source.drop(clone)
+    with pytest.raises(DatabaseRefused):
+        world.source.made_from(clone)
 
 
 def test_a_production_marker_refuses_blessing_and_use(world: World) -> None:

@@ -29,7 +29,7 @@ from jobs.adapters.sql_schema import (
     units,
 )
 from jobs.adapters.sql_tasks import Claim
-from jobs.comparing import Compared, UnitClass
+from jobs.comparing import Compared, Pair, Side, UnitClass
 from jobs.pruning import Pruning
 from jobs.retention import Rule, Rules
 from jobs.run import RunState, TaskState
@@ -131,7 +131,8 @@ def by_manifest_of_resume_point(hands: Hands, objects: FileObjects, claim: Claim
 
 def by_comparison(hands: Hands, objects: FileObjects, claim: Claim) -> None:
     found = Compared("a", 0, UnitClass.DIFFERENT, changed=1, rows=put(objects, b"[]"))
-    hands.store.compare.record(claim.task.run, [found])
+    pair = Pair(found.unit, found.position, None, Side(UnitState.TODO))
+    hands.store.compare.record(claim.task.run, [(pair, found)])
 
 
 REFERENCES = [by_comparison, by_output, by_manifest, by_log, by_resume_point, by_manifest_of_resume_point]
@@ -286,7 +287,8 @@ def test_a_run_goes_after_its_outputs_and_leaves_word(hands: Hands, monkeypatch:
     hands.mark(claim, "u1", "u2")
     hands.log(claim, b"line\n")
     ledger = hands.store.ledger
-    hands.store.compare.record(run, [Compared("u1", 0, UnitClass.SAME)])
+    alone = Pair("u1", 0, None, Side(UnitState.TODO))
+    hands.store.compare.record(run, [(alone, Compared("u1", 0, UnitClass.SAME))])
     ledger.step(claim.task.id, claim.task.attempt, "run", state="done", seconds=1.0, detail="")
     ledger.execution(claim.task.id, claim.task.attempt, 1, state="ended", container="c", exit_code=1)
     hands.end(claim, TaskState.FAILED, BAD)

@@ -62,3 +62,10 @@ def test_an_unknown_unit_is_taken_as_the_median() -> None:
 def test_durations_of_nothing_do_no_harm() -> None:
     assert sorted(map(len, divide("abcd", dict.fromkeys("abcd", 0.0), slots=2))) == [2, 2]
     assert divide("ab", {"gone": 5.0}, slots=2) == [("a",), ("b",)]
+
+
+def test_some_go_first_in_batches_of_their_own() -> None:
+    durations = {"a": 8.0, "b": 5.0, "c": 4.0, "d": 1.0}
+    assert divide("abcd", durations, slots=2, first={"d", "gone"}) == [("d",), ("b", "c"), ("a",)]
+    assert divide("abcd", durations, slots=2, first={"gone"}) == divide("abcd", durations, slots=2)
+    assert divide("abcd", durations, slots=2, first=set("abcd")) == divide("abcd", durations, slots=2)

@@ -12,7 +12,7 @@ import click
 import pytest
 
 from jobs.cli import SECTIONS, main
-from jobs.run import WORKER_LOST
+from jobs.run import FAIL_FAST, LEG_FAILED, WORKER_LOST
 from jobs.settings import load_settings
 from runner.spec import parse_spec
 
@@ -116,7 +116,7 @@ def test_marked_examples_parse(document: Path, tmp_path: Path) -> None:
 
 def codes_in_source() -> Iterator[str]:
     """Find the `code` of each class, and those that reasons and the web's refusals name themselves."""
-    yield WORKER_LOST
+    yield from (WORKER_LOST, FAIL_FAST, LEG_FAILED)
     for package in ("runner", "jobs", "web"):
         for path in sorted((ROOT / package).rglob("*.py")):
             for node in ast.walk(ast.parse(path.read_text("utf-8"))):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -99,6 +100,24 @@ def test_a_compare_run_goes_on_until_all_is_compared() -> None:
     assert derive(facts, comparison=Comparison(left=True, different=1)).state is RunState.RUNNING
     assert derive(facts, comparison=Comparison(left=True, cancelled=True)).state is RunState.CANCELLED
     assert derive(facts, comparison=Comparison(cancelled=True)).state is RunState.DONE
+
+
+def test_a_run_that_stopped_itself_is_done_with_what_it_found() -> None:
+    reason = Reason("fail_fast", "Stopped after 2 differing units (fail_fast).")
+    facts = [fact(S.DONE, P), fact(S.DONE), fact(S.CANCELLED)]
+    stopped = Comparison(different=2, stopped=reason)
+    assert derive(facts, comparison=stopped) == Derived(RunState.DONE, Verdict.DIFFERENT, reason)
+    assert derive(facts, comparison=replace(stopped, left=True)).state is RunState.RUNNING
+    assert derive([*facts, fact(S.RUNNING)], comparison=stopped).state is RunState.RUNNING
+    assert derive([*facts, fact(S.ERRORED)], comparison=stopped).state is RunState.ERRORED
+    assert derive(facts, comparison=replace(stopped, cancelled=True)).state is RunState.CANCELLED
+    assert derive(facts, comparison=Comparison(different=2)).state is RunState.CANCELLED
+
+
+def test_a_leg_that_cannot_be_prepared_fails_the_run_though_the_other_one_was_stopped() -> None:
+    facts = [fact(S.FAILED, P, code="step_failed"), fact(S.CANCELLED, code="leg_failed")]
+    failed = derive(facts, comparison=Comparison(left=True, stopped=Reason("leg_failed", "…")))
+    assert (failed.state, failed.reason) == (RunState.FAILED, Reason("step_failed", "step_failed"))
 
 
 def test_the_reason_is_the_first_one_of_the_state() -> None:

@@ -33,6 +33,9 @@ from jobs.submission import Submission, SubmissionRefused
         ({"options": {"merge_base": True}}, "options.merge_base", "name a baseline"),
         ({"baseline": ""}, "baseline", "a branch, a tag"),
         ({"baseline": "v\0"}, "baseline", "NUL"),
+        ({"options": {"fail_fast": 3}}, "options.fail_fast", "name a baseline"),
+        ({"options": {"fail_fast": -1}, "baseline": "v1"}, "options.fail_fast", "whole number"),
+        ({"options": {"fail_fast": True}, "baseline": "v1"}, "options.fail_fast", "whole number"),
     ],
 )
 def test_a_wrong_field_is_named_with_its_remedy(fields: dict[str, Any], key: str, words: str) -> None:

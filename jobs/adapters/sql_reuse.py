@@ -1,0 +1,81 @@
+"""Find an earlier leg of the same commit, whose finished units a leg can take over."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, select
+
+from jobs.adapters.sql_engine import Database
+from jobs.adapters.sql_schema import legs, runs, units
+from jobs.reusing import Made, Reuse, differing
+from runner.model import Output, Prepared, UnitResult, UnitState
+
+LOOK_AT = 20  # earlier legs of the commit
+
+
+class SqlReuse:
+    """Read what earlier legs have finished."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    def find(self, run: int, leg: str, result: Prepared, *, migrations: bool) -> Reuse | None:
+        """Give the newest earlier leg with nothing different, else the newest with what differs; None without any.
+
+        `migrations`: whether the specification has some; they run on a candidate only.
+        """
+        with self._db.read() as connection:
+            mine = connection.execute(
+                select(legs.c.commit, legs.c.spec_digest, runs.c.project)
+                .join(runs, runs.c.id == legs.c.run)
+                .where(legs.c.run == run, legs.c.name == leg)
+            ).one()
+            made = made_by(leg, mine.spec_digest, result, migrations=migrations)
+            earlier = connection.execute(
+                select(legs)
+                .join(runs, runs.c.id == legs.c.run)
+                .where(
+                    runs.c.project == mine.project,
+                    legs.c.commit == mine.commit,
+                    runs.c.id < run,
+                    runs.c.finished_at.is_not(None),
+                    runs.c.outputs_removed_at.is_(None),
+                    legs.c.image_digest.is_not(None),
+                )
+                .order_by(runs.c.id.desc(), legs.c.name)
+                .limit(LOOK_AT)
+            ).all()
+            newest = None
+            for row in earlier:
+                migrated = migrations and row.name == "candidate"
+                differs = differing(made, Made(row.spec_digest, row.image_digest, row.data_id, migrated))
+                found = _done(connection, row.run, row.name, result) if not differs else {}
+                if not differs and found is None:
+                    differs = ("units",)
+                if not differs and found:
+                    return Reuse(row.run, row.name, units=found)
+                newest = newest or (Reuse(row.run, row.name, differs) if differs else None)
+            return newest
+
+
+def made_by(leg: str, spec: str, result: Prepared, *, migrations: bool) -> Made:
+    """Give what a leg's outputs come from."""
+    data = result.template.data_id if result.template else None
+    return Made(spec, result.image_digest, data, migrations and leg == "candidate")
+
+
+def _done(connection: Connection, run: int, leg: str, result: Prepared) -> dict[str, UnitResult] | None:
+    """Give the finished units of a leg; None when it did not list all that are wanted."""
+    wanted = set(result.units)
+    listed = 0
+    found = {}
+    for row in connection.execute(select(units).where(units.c.run == run, units.c.leg == leg)):
+        if row.unit not in wanted:
+            continue
+        listed += 1
+        if row.state != UnitState.DONE.value:
+            continue
+        output = None
+        if row.output_digest is not None:
+            output = Output(row.output_name, row.output_digest, row.output_size, bool(row.output_tree))
+        found[row.unit] = UnitResult(row.unit, UnitState.DONE, output, row.text, row.seconds)
+    return found if listed == len(wanted) else None
