@@ -116,10 +116,14 @@ def worker(config: Path | None, pool: str, slots: int | None, slot: int | None, 
     count = slots or settings.pools[pool].slots
     store, doorbell = Store.open(settings.server.database_url), build_doorbell(settings)
     ours = take_instance(settings.server.home, pool)
-    try:
-        close_dead_networks(DockerEngine(settings.server.docker_url), settings, ours)
-    except EngineUnavailable as error:
-        log.warning("worker.pause_left", error=error.text)
+
+    def tidy() -> None:
+        try:
+            close_dead_networks(DockerEngine(settings.server.docker_url), settings, ours)
+        except EngineUnavailable as error:
+            log.warning("worker.pause_left", error=error.text)
+
+    tidy()
 
     def died(name: str) -> None:
         reason = Reason(WORKER_LOST, f"The worker process {name} on {host_name(settings)} died.")
@@ -146,6 +150,7 @@ def worker(config: Path | None, pool: str, slots: int | None, slot: int | None, 
     supervisor = Supervisor(children, host_environment(), patience=SLOT_SECONDS)
     supervisor.install_signals()
     supervisor.run()
+    tidy()  # what a slot left that was killed, and not there again before all ended
 
 
 def _be_slot(settings: Settings, pool: str, instance: int, number: int) -> None:

@@ -94,6 +94,7 @@ def test_a_slot_that_hangs_is_killed_by_its_worker_and_not_the_worker_by_up(serv
     killed = [line for line in _since(server.log, mark) if "child.killed" in line]
     assert len(killed) == 1, killed
     assert "worker-local" not in killed[0]
+    assert not server.containers(), "its worker removes what it left"
     server.start()
 
 
