@@ -112,9 +112,9 @@ def _latency(server: Server) -> Row:
             if line.startswith("event:"):
                 event = line[6:].strip()
             elif line.startswith("data: ") and event == "log":
-                # Each is a flush of whole lines, so each line of text is a line of the log.
-                text = line.removeprefix("data: ")
-                late += [now - float(text)] if text.replace(".", "").isdigit() else []
+                # Each is a flush of whole lines.
+                lines = line.removeprefix("data: ").split("\x1f")
+                late += [now - float(text) for text in lines if text.replace(".", "").isdigit()]
             if len(late) >= 55:
                 break
     p95 = percentile(late, 0.95)

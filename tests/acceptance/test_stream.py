@@ -71,7 +71,9 @@ class Viewer:
             assert chunk["offset"] == len(log), (
                 f"task {chunk['task']}: byte {len(log)} was expected, not {chunk['offset']}"
             )
-            self.logs[chunk["task"]] = log + (base64.b64decode(chunk["base64"]) if "base64" in chunk else text.encode())
+            self.logs[chunk["task"]] = log + (
+                base64.b64decode(chunk["base64"]) if "base64" in chunk else text.replace("\x1f", "\n").encode()
+            )
         self.ended = fields.get("event") == "end"
 
 

@@ -66,7 +66,7 @@ class Stream:
             head, _, text = fields["data"].partition("\n")
             kind, data = fields["event"], json.loads(head)
             if kind == "log":
-                body = base64.b64decode(data["base64"]) if "base64" in data else text.encode()
+                body = base64.b64decode(data["base64"]) if "base64" in data else text.replace("\x1f", "\n").encode()
                 data["bytes"] = body
                 held = self.logs.setdefault(data["task"], b"")
                 self.logs[data["task"]] = held[: data["offset"]] + body

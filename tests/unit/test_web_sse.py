@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from web.sse import event, log_event, portion
+from web.sse import LINE_END, event, log_event, portion
 
 
 def received(events: bytes) -> bytes:
@@ -21,7 +21,7 @@ def received(events: bytes) -> bytes:
         head, *text = [line.removeprefix(b"data:").removeprefix(b" ") for line in lines]
         told = json.loads(head)
         assert (told["task"], told["offset"]) == (7, len(found))
-        found += base64.b64decode(told["base64"]) if "base64" in told else b"\n".join(text)
+        found += base64.b64decode(told["base64"]) if "base64" in told else b"\n".join(text).replace(LINE_END, b"\n")
     return found
 
 
@@ -39,12 +39,13 @@ def sent(data: bytes) -> bytes:
 @example(b"\n\n")
 @example(b" led by a blank\n  two\n")
 @example(b"data: {}\n\nevent: end\ndata: {}\n\n")
+@example(b"\x1f\n\x1f")
 @example("\u2028 \x85 \x0b \x1c \0 are no ends of lines\n".encode())
 def test_every_byte_comes_back(data: bytes) -> None:
     assert received(sent(data)) == data
 
 
-@given(st.text(alphabet=st.characters(exclude_characters="\r", exclude_categories=["Cs"]), min_size=1))
+@given(st.text(alphabet=st.characters(exclude_characters="\r\x1f", exclude_categories=["Cs"]), min_size=1))
 def test_text_goes_as_text(text: str) -> None:
     data = text.encode()
     assert portion(data) == (len(data), True)
@@ -62,6 +63,7 @@ def test_text_goes_as_text(text: str) -> None:
         (b"ok \xff\xfe\n", (6, False)),
         (b"\x80" * 9, (3, False)),
         (b"50 %\r100 %\n", (11, False)),
+        (b"a\x1fb\n", (4, False)),
     ],
 )
 def test_what_is_sent_next(data: bytes, expected: tuple[int, bool]) -> None:

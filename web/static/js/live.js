@@ -52,12 +52,12 @@ function poll(why) {
   }, FALLBACK);
 }
 
-// A piece of a log: a head in JSON, then the text as it is; bytes that are no text stand in the head.
+// A piece of a log: a head in JSON, then the text, with US for line ends; bytes that are no text stand in the head.
 function piece(data) {
   const at = data.indexOf("\n");
   const head = JSON.parse(at < 0 ? data : data.slice(0, at));
   const bytes = head.base64 === undefined
-    ? new TextEncoder().encode(data.slice(at + 1))
+    ? new TextEncoder().encode(data.slice(at + 1).replaceAll("\x1f", "\n"))
     : Uint8Array.from(atob(head.base64), (c) => c.charCodeAt(0));
   return { task: head.task, offset: head.offset, bytes };
 }
