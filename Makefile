@@ -10,6 +10,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.seatrial-installed
 SUDO   := $(if $(filter-out 0,$(shell id -u)),sudo)
+# Two at a time: the tests start real servers and containers, and three overload two cores. One file stays in one
+# process, because its tests share the services that it started.
 PYTEST := $(BIN)/python -m pytest
 
 .PHONY: help
@@ -26,13 +28,9 @@ demo: venv engine images ## Start everything, run the examples, print the URL (O
 up: venv engine images ## Start Seatrial on your seatrial.toml
 	$(BIN)/seatrial up
 
-# Three at a time on two cores: the tests start real servers and containers, and wait more than they compute. One file
-# stays in one process, because its tests share the services that it started; the folders come in the order of conftest.py.
-SHARED := -n 3 --dist loadfile --no-loadscope-reorder
-
 .PHONY: test
 test: venv engine images browser testdeps lint ## Set up, lint and run every test
-	$(PYTEST) $(SHARED) --hypothesis-profile=thorough tests
+	$(PYTEST) -n 2 --dist loadfile --hypothesis-profile=thorough tests
 
 .PHONY: check
 check: ## Exactly what CI does

@@ -44,17 +44,3 @@ def register_profiles() -> None:
 
     for name, examples in EXAMPLES.items():
         settings.register_profile(name, max_examples=examples, deadline=None)
-
-
-# Slow folders first, so that no process is left alone with the longest file at the end.
-FOLDERS = ("acceptance", "chaos", "browser", "integration", "contract", "service", "unit")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the folders into order; within one the order stays."""
-
-    def rank(item: pytest.Item) -> int:
-        folder = item.path.relative_to(TESTS).parts[0]
-        return FOLDERS.index(folder) if folder in FOLDERS else len(FOLDERS)
-
-    items.sort(key=rank)
