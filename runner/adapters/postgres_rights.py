@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import secrets
+import time
 
 import psycopg
 from psycopg import sql
+from psycopg.errors import InsufficientPrivilege
 
 from runner.adapters.postgres_copy import describe
 from runner.adapters.postgres_link import Connection, Server, execute, name, rows, value
@@ -18,6 +20,9 @@ SPLIT = 160_000
 LISTS = {"search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries"}
 # `role` is ours to set; the others would lock the execution's own session out.
 NEVER = {"role", "session_authorization"}
+# How often sessions are asked to end, and how long is waited between two times.
+TRIES = 10
+AGAIN_SECONDS = 0.1
 
 GRANTS = """
 SELECT a.grantee::regrole::text, a.grantee, a.privilege_type, a.is_grantable
@@ -154,7 +159,14 @@ def roles_of(connection: Connection, installation: str) -> dict[str, Label]:
 def shut_role(connection: Connection, role: str) -> None:
     """Let a role of ours log in no more and end its sessions."""
     execute(connection, "ALTER ROLE {} NOLOGIN", name(check_ours(role)))
-    rows(connection, "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = %s", role)
+    for left in reversed(range(TRIES)):
+        try:
+            rows(connection, "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = %s", role)
+            return
+        except InsufficientPrivilege:  # one that ends or begins at this moment has no role, and counts as a superuser's
+            if not left:
+                raise
+            time.sleep(AGAIN_SECONDS)
 
 
 def drop_role(connection: Connection, role: str, installation: str) -> None:

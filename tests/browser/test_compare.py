@@ -119,7 +119,7 @@ def test_a_filter_is_in_the_address(whole: Served, eyes: Eyes) -> None:
     expect(page).to_have_url(re.compile("text=tax"))
     page.locator("#chip-missing").click()
     expect(page.locator("#diff-units tbody tr")).to_have_count(1)
-    expect(page.locator("#durations svg")).to_be_visible()
+    expect(page.locator("#durations svg.scatter")).to_be_visible()
 
 
 def test_the_form_says_what_is_compared(whole: Served, eyes: Eyes) -> None:

@@ -146,10 +146,10 @@ def test_a_row_changes_where_it_stands(many: Served, eyes: Eyes) -> None:
 
 def test_a_run_is_submitted_with_completion_and_preview(served: Served, eyes: Eyes) -> None:
     page = eyes.open("/new")
-    page.get_by_label("Branch, tag or commit").press_sequentially("feature/", delay=20)
+    page.locator("#ref").press_sequentially("feature/", delay=20)
     expect(page.locator("#refs option")).to_have_count(1)
     expect(page.locator("#refs option")).to_have_attribute("value", "feature/rounding")
-    page.get_by_label("Branch, tag or commit").press_sequentially("rounding", delay=20)
+    page.locator("#ref").press_sequentially("rounding", delay=20)
     expect(page.locator("#preview")).to_contain_text("Round half to even in the ledger")
     page.get_by_label("What could this change affect?").fill("Every amount <b>with</b> a tie")
     page.get_by_role("button", name="Start the run").dblclick()
@@ -158,12 +158,12 @@ def test_a_run_is_submitted_with_completion_and_preview(served: Served, eyes: Ey
     expect(page.get_by_text("Every amount <b>with</b> a tie")).to_be_visible()
     assert len(served.site.service.runs().runs) == 1
     page.goto("/new")
-    expect(page.get_by_label("Branch, tag or commit")).to_have_value("feature/rounding")
+    expect(page.locator("#ref")).to_have_value("feature/rounding")
 
 
 def test_a_refused_submission_says_why_beside_the_field(served: Served, eyes: Eyes) -> None:
     page = eyes.open("/new")
-    field = page.get_by_label("Branch, tag or commit")
+    field = page.locator("#ref")
     field.fill("gone")
     page.get_by_role("button", name="Start the run").click()
     expect(page.locator("#ref-error")).to_contain_text("gone")
@@ -182,7 +182,7 @@ def test_without_scripts_everything_but_live_works(many: Served, eyes: Eyes) -> 
     page.goto("/runs/2?tab=log")
     expect(page.locator("#log-view")).to_contain_text("KeyError: amount")
     page.goto("/new")
-    page.get_by_label("Branch, tag or commit").fill("main")
+    page.locator("#ref").fill("main")
     page.get_by_role("button", name="Start the run").click()
     expect(page).to_have_url(re.compile("/runs/6$"))
     page.get_by_role("button", name="Cancel run").click()

@@ -74,7 +74,7 @@ def test_a06_fifty_viewers_see_a_line(server: Server) -> None:
         assert b"200 OK" in receive(viewer, b"event: steps")
     server.site.log(claim, b"a printed line\n")
     for viewer in viewers:
-        receive(viewer, b"data: a printed line\ndata: \n\n")
+        receive(viewer, b"data: a printed line\x1f\n\n")
     assert httpx.get(f"{server.url}/runs/{run.id}").status_code == 200
     for viewer in viewers:
         viewer.close()

@@ -128,7 +128,9 @@ def test_the_other_way_round_it_finds_the_same(
 ) -> None:
     first, second = written(both[0], how_a), written(both[1], how_b)
     there, back = compared(first, second), compared(second, first)
-    assert (there.outcome, set(there.leniencies)) == (back.outcome, set(back.leniencies))
+    assert there.outcome is back.outcome
+    if there.outcome is not Outcome.DIFFERENT:  # else it stops looking for them when it has found what differs
+        assert set(there.leniencies) == set(back.leniencies)
     assert (there.rows.added, there.rows.removed) == (back.rows.removed, back.rows.added)
 
 
