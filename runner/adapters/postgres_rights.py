@@ -21,7 +21,7 @@ LISTS = {"search_path", "temp_tablespaces", "local_preload_libraries", "session_
 # `role` is ours to set; the others would lock the execution's own session out.
 NEVER = {"role", "session_authorization"}
 # How often sessions are asked to end, and how long is waited between two times.
-TRIES = 10
+TRIES = 40
 AGAIN_SECONDS = 0.1
 
 GRANTS = """

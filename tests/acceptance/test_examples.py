@@ -79,6 +79,7 @@ def examples(
     with Server(repositories, dsns) as server:
         server.bless("tenants")
         yield server
+        server.wait_clean()
 
 
 @pytest.fixture
