@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from jobs.run import Verdict
 from runner.model import Output, UnitState
 
 if TYPE_CHECKING:
@@ -111,9 +110,3 @@ def is_still_so(pair: Pair, present: Mapping[str, Side], *, over: bool) -> bool:
 
 def _content(output: Output | None) -> tuple[str, bool] | None:
     return (output.digest, output.tree) if output is not None else None
-
-
-def verdict(counts: Mapping[UnitClass, int]) -> Verdict:
-    """Give the verdict of a compare run from how many units each class has."""
-    harmful = any(count for kind, count in counts.items() if kind not in HARMLESS)
-    return Verdict.DIFFERENT if harmful else Verdict.PASSED

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from threading import Lock
@@ -43,14 +43,6 @@ class Differences:
         self._kept: dict[Hashable, tuple[Hashable, Any]] = {}
         self._keeping = Lock()
 
-    def compared(
-        self, run: int, *, kinds: Sequence[UnitClass] = (), text: str = "", after: int | None = None, limit: int = 200
-    ) -> list[Compared]:
-        """List units that have a class, after a position, in the order of their lists."""
-        self._check(run)
-        after = -1 if after is None else after
-        return self._store.compare.list(run, kinds=kinds, text=text, after=after, limit=limit)
-
     def comparison(self, run: int) -> Tally:
         """Count a run's units by class."""
         self._check(run)
@@ -60,21 +52,19 @@ class Differences:
 
     def overview(self, run: int) -> Overview:
         """Sum a run up: its classes, the worst reports, tenants and columns, the largest deltas."""
-        self._check(run)
-        return self._keep(run, ("overview",), lambda: self._store.compare_views.overview(run))
+        return self._keep(self._check(run), ("overview",), lambda: self._store.compare_views.overview(run))
 
     def heat_map(self, run: int, *, first: int = 0, limit: int = MAP_TENANTS) -> HeatMap:
         """Give a page of tenants, those with the most differing units first, and the classes of their units."""
-        self._check(run)
         read = self._store.compare_views.heat_map
-        return self._keep(run, ("map", first, limit), lambda: read(run, first=first, limit=limit))
+        return self._keep(self._check(run), ("map", first, limit), lambda: read(run, first=first, limit=limit))
 
     def durations(self, run: int) -> Durations:
         """Compare how long the units took, by the threshold of the candidate's seatrial.yml."""
-        self._check(run)
+        found = self._check(run)
         ratio, floor = self._threshold(run)
         read = self._store.compare_views.durations
-        return self._keep(run, ("durations",), lambda: read(run, ratio=ratio, floor=floor))
+        return self._keep(found, ("durations",), lambda: read(run, ratio=ratio, floor=floor))
 
     def by_position(
         self, run: int, wanted: Wanted = EVERY_UNIT, *, after: int | None = None, limit: int = 100
@@ -109,12 +99,11 @@ class Differences:
         """Name the units of some classes before and after a position."""
         return self._store.compare_views.beside(run, position, kinds)
 
-    def _keep(self, run: int, what: tuple[Hashable, ...], read: Callable[[], T]) -> T:
+    def _keep(self, run: Run, what: tuple[Hashable, ...], read: Callable[[], T]) -> T:
         """Give an answer that was read before, as long as nothing of the run has changed since."""
-        counts, left = self._store.compare_views.counts(run)
-        found = self._store.runs.get(run)
-        stamp = (tuple(sorted(counts.items())), left, found.finished_at, found.attempts, found.units.done)
-        key = (run, *what)
+        counts, left = self._store.compare_views.counts(run.id)
+        stamp = (tuple(sorted(counts.items())), left, run.finished_at, run.attempts, run.units.done)
+        key = (run.id, *what)
         with self._keeping:
             kept = self._kept.get(key)
         if kept is not None and kept[0] == stamp:
@@ -163,9 +152,8 @@ class Differences:
     def latency(self, run: int, *, limit: int = 200) -> Latency:
         """Compare how long units took on both legs, by the rule of the candidate's specification."""
         self._check(run)
-        text, source = self._store.runs.spec_of(run, "candidate")
-        rule = parse_spec(text, source=source).compare.latency
-        return self._store.latency.of(run, ratio=rule.ratio, floor=rule.floor, limit=limit)
+        ratio, floor = self._threshold(run)
+        return self._store.latency.of(run, ratio=ratio, floor=floor, limit=limit)
 
     def _check(self, run: int) -> Run:
         found = self._store.runs.get(run)

@@ -166,7 +166,7 @@ class SqlCompare:
             query = query.where(comparisons.c.unit.contains(text, autoescape=True))
         with self._db.read() as connection:
             rows = connection.execute(query.order_by(comparisons.c.position, comparisons.c.unit).limit(limit))
-            return [_compared(row) for row in rows]
+            return [compared(row) for row in rows]
 
     def one(self, run: int, unit: str) -> Compared:
         """Give what became of a unit; raises NotFound."""
@@ -176,7 +176,7 @@ class SqlCompare:
         if row is None:
             remedy = "It may not be compared yet; see the run's differences."
             raise NotFound(f"Run {run} has no comparison of {unit!r}.", field="unit", value=unit[:80], remedy=remedy)
-        return _compared(row)
+        return compared(row)
 
 
 def _harmed(connection: Connection, run: int | None) -> frozenset[str]:
@@ -318,7 +318,8 @@ def _side(fields: RowMapping, name: str) -> Side:
     return Side(UnitState(fields[f"{name}_state"]), output)
 
 
-def _compared(row: Row[Any]) -> Compared:
+def compared(row: Row[Any]) -> Compared:
+    """Give a row as what is recorded of a unit."""
     return Compared(
         unit=row.unit,
         position=row.position,

@@ -6,9 +6,9 @@ import heapq
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, case, func, select
+from sqlalchemy import Connection, and_, case, func, select
 
-from jobs.adapters.sql_compare import BASELINE, CANDIDATE, counts_of
+from jobs.adapters.sql_compare import BASELINE, CANDIDATE, compared, counts_of
 from jobs.adapters.sql_engine import Database
 from jobs.adapters.sql_schema import comparisons, runs, tasks, units
 from jobs.comparing import HARMLESS, Compared, UnitClass
@@ -184,20 +184,6 @@ class SqlCompareViews:
             ratio=ratio,
             floor=floor,
         )
-
-
-def compared(row: Row[Any]) -> Compared:
-    """Give a row as what is recorded of a unit."""
-    return Compared(
-        unit=row.unit,
-        position=row.position,
-        kind=UnitClass(row.kind),
-        changed=row.changed,
-        largest=row.largest,
-        summary=row.summary,
-        rows=row.rows,
-        seconds=row.seconds,
-    )
 
 
 def _narrowed(query: Any, wanted: Wanted) -> Any:
