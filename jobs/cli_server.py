@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from functools import partial
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import click
 import structlog
@@ -31,10 +34,25 @@ WORKER_SECONDS = 10.0
 log = structlog.get_logger(__name__)
 
 
-def _again(config: Path | None, *words: str) -> list[str]:
-    """Give the command line of another `seatrial` process with the same settings."""
+# What a slot, a sweeper and a comparer import: a server imports it once, and they are forks of it.
+PARTS = ("jobs.comparer", "jobs.housekeeping", "jobs.sweeper", "jobs.worker", "runner.adapters.docker_engine")
+
+
+def _again(config: Path | None, name: str, *words: str, **more: Any) -> Program:
+    """Describe another `seatrial` process with the same settings: a fork of this one."""
     chosen = ["--config", str(config)] if config is not None else []
-    return [sys.executable, "-m", "jobs.cli", *chosen, *words]
+    return Program(name, ["seatrial", *chosen, *words], main=_as_command, **more)
+
+
+def _as_command(words: Sequence[str]) -> None:
+    from jobs.cli import main
+
+    main(list(words[1:]), prog_name=words[0])
+
+
+def _import_parts() -> None:
+    for name in PARTS:
+        import_module(name)
 
 
 @click.command()
@@ -48,6 +66,7 @@ def up(config: Path | None) -> None:
     """
     settings = current_settings(config)
     configure_logging()
+    _import_parts()
     supervisor = Supervisor(programs(settings, config), host_environment(), patience=WORKER_SECONDS)
     supervisor.install_signals()
     click.echo(f"Seatrial is at {settings.server.url} (Ctrl-C ends it)")
@@ -59,10 +78,10 @@ def programs(settings: Settings, config: Path | None) -> list[Program]:
     found = []
     if settings.server.redis_url is None:
         found.append(Program("valkey", valkey_command(settings.server.valkey_socket), needed_by_others=True))
-    found.append(Program("sweeper", _again(config, "sweeper")))
-    found.append(Program("comparer", _again(config, "comparer")))
-    found += [Program(f"worker-{pool}", _again(config, "worker", "--pool", pool)) for pool in sorted(settings.pools)]
-    found.append(Program("web", _again(config, "web")))
+    found.append(_again(config, "sweeper", "sweeper"))
+    found.append(_again(config, "comparer", "comparer"))
+    found += [_again(config, f"worker-{pool}", "worker", "--pool", pool) for pool in sorted(settings.pools)]
+    found.append(_again(config, "web", "web"))
     return found
 
 
@@ -114,12 +133,14 @@ def worker(config: Path | None, pool: str, slots: int | None, slot: int | None, 
     from runner.adapters.docker_engine import DockerEngine
 
     count = slots or settings.pools[pool].slots
-    store, doorbell = Store.open(settings.server.database_url), build_doorbell(settings)
     ours = take_instance(settings.server.home, pool)
+    _import_parts()
 
+    # Slots are forks: what is connected here would be connected there too. Hence nothing stays open.
     def tidy() -> None:
         try:
-            close_dead_networks(DockerEngine(settings.server.docker_url), settings, ours)
+            with closing(DockerEngine(settings.server.docker_url)) as engine:
+                close_dead_networks(engine, settings, ours)
         except EngineUnavailable as error:
             log.warning("worker.pause_left", error=error.text)
 
@@ -128,20 +149,29 @@ def worker(config: Path | None, pool: str, slots: int | None, slot: int | None, 
     def died(name: str) -> None:
         reason = Reason(WORKER_LOST, f"The worker process {name} on {host_name(settings)} died.")
         try:
-            lost = store.tasks.revoke(name, reason)
-            for task in lost:
-                log.warning("task.revoked", task=task, worker=name)
-            if lost:  # its container goes on: another slot may follow it now, and not when the sweeper comes by
-                store.tasks.requeue_due()
-                for task, where in store.tasks.to_ring(every=0.0):
-                    doorbell.ring(where, task)
+            with closing(Store.open(settings.server.database_url)) as store:
+                lost = store.tasks.revoke(name, reason)
+                for task in lost:
+                    log.warning("task.revoked", task=task, worker=name)
+                if lost:  # its container goes on: another slot may follow it now, and not when the sweeper comes by
+                    store.tasks.requeue_due()
+                    with closing(build_doorbell(settings)) as doorbell:
+                        for task, where in store.tasks.to_ring(every=0.0):
+                            doorbell.ring(where, task)
         except StoreUnavailable as error:
             log.error("worker.store_away", error=error.text)
 
     children = [
-        Program(
+        _again(
+            config,
             f"{host_name(settings)}-{ours.slot(number)}",
-            _again(config, "worker", "--pool", pool, "--instance", str(ours.number), "--slot", str(number)),
+            "worker",
+            "--pool",
+            pool,
+            "--instance",
+            str(ours.number),
+            "--slot",
+            str(number),
             died=died,
             holds=(ours.descriptor,),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import signal
 import subprocess
@@ -14,9 +15,10 @@ from typing import IO, Any
 import structlog
 
 from jobs.flag import Flag
+from jobs.forked import Forked
 
 STEADY_SECONDS = 10.0  # a child that lived this long starts again at once
-LONGEST_PAUSE = 30.0
+LONGEST_PAUSE = 3.0  # a start is cheap, and somebody may wait for it
 DRAIN_SECONDS = 10.0
 LAST_SECONDS = 2.0  # that the ones which others needed have at least
 POLL_SECONDS = 0.1
@@ -31,7 +33,9 @@ log = structlog.get_logger(__name__)
 class Program:
     """A child to keep alive. `died` is told its name after each death, before it starts again.
 
-    `needed_by_others`: it ends when all the others have. `holds`: open files that it inherits.
+    `main`: what a fork of the supervisor calls with `command`'s words, instead of executing `command`: all that the
+    supervisor has imported is there, so it starts in milliseconds. `needed_by_others`: it ends when all the others have.
+    `holds`: open files that it inherits.
     """
 
     name: str
@@ -40,9 +44,10 @@ class Program:
     died: Callable[[str], None] | None = None
     needed_by_others: bool = False
     holds: Sequence[int] = ()
+    main: Callable[[Sequence[str]], object] | None = None
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Let the kernel ask this process to end when the supervisor was killed: what restarts it starts all anew."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
@@ -52,30 +57,47 @@ class _Child:
         self.program = program
         self._output = output
         self._surroundings = surroundings
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | Forked | None = None
         self._started = 0.0
         self._failures = 0
         self._due = 0.0
 
     def start(self) -> None:
-        environment = dict(self._surroundings) | dict(self.program.environment)
-        streams: dict[str, Any] = {} if self._output is None else {"stdout": self._output, "stderr": self._output}
-        # A session of its own: Ctrl-C reaches the supervisor alone, which then asks the children in order.
         self._started = time.monotonic()
         try:
-            self.process = subprocess.Popen(
-                list(self.program.command),
-                env=environment,
-                start_new_session=True,
-                pass_fds=self.program.holds,
-                preexec_fn=_end_with_parent,
-                **streams,
-            )
+            self.process = self._execute() if self.program.main is None else self._fork(self.program.main)
         except OSError as error:
             log.error("child.not_started", child=self.program.name, error=str(error))
             self._wait_longer(self._started)
             return
         log.info("child.started", child=self.program.name, pid=self.process.pid)
+
+    def _environment(self) -> dict[str, str]:
+        return dict(self._surroundings) | dict(self.program.environment)
+
+    def _execute(self) -> subprocess.Popen[bytes]:
+        streams: dict[str, Any] = {} if self._output is None else {"stdout": self._output, "stderr": self._output}
+        # A session of its own: Ctrl-C reaches the supervisor alone, which then asks the children in order.
+        return subprocess.Popen(
+            list(self.program.command),
+            env=self._environment(),
+            start_new_session=True,
+            pass_fds=self.program.holds,
+            preexec_fn=end_with_parent,
+            **streams,
+        )
+
+    def _fork(self, main: Callable[[Sequence[str]], object]) -> Forked:
+        gc.freeze()  # what is there now is shared with the child, and no collection of the child's touches it
+
+        def child() -> None:
+            end_with_parent()
+            if self._output is not None:
+                os.dup2(self._output.fileno(), 1)
+                os.dup2(self._output.fileno(), 2)
+            main(self.program.command)
+
+        return Forked(child, self.program.command, self._environment())
 
     def look(self) -> None:
         """Notice a death, and start again when the pause is over."""

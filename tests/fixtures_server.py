@@ -203,10 +203,7 @@ class Server:
                 if process.status() == psutil.STATUS_ZOMBIE:
                     continue
                 words = process.cmdline()
-                # gunicorn has the settings file in its environment only.
-                ours = any(str(self.root) in word for word in words)
-                ours = ours or process.environ().get("SEATRIAL_CONFIG") == str(self.config)
-                if ours and (not role or _role(words) == role):
+                if any(str(self.root) in word for word in words) and (not role or _role(words) == role):
                     found.append(process)
         return found
 
@@ -416,9 +413,10 @@ class Server:
 
 
 def _role(words: list[str]) -> str:
+    words = " ".join(words).split()  # a process that names itself has one word only
     if "valkey" in Path(words[0]).name:
         return "valkey"
-    if "gunicorn" in words or any("gunicorn" in word for word in words[:3]):
+    if any("gunicorn" in word for word in words[:3]):
         return "web"
     if "--slot" in words:
         return "slot"

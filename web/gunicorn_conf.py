@@ -9,6 +9,8 @@ from jobs.settings import settings_from_process
 from web.app import VIEWERS, follow_server
 
 bind = settings_from_process().server.listen
+# What a list of processes shows; the others of a server name themselves alike.
+proc_name = " ".join(["seatrial", "--config", os.environ.get("SEATRIAL_CONFIG", "seatrial.toml"), "web"])
 worker_class = "web.gunicorn_worker.Worker"
 workers = 1
 # Each live viewer holds a thread; the rest answer everything else.

@@ -55,6 +55,10 @@ class RqDoorbell:
     def __init__(self, connection: Redis) -> None:
         self._redis = connection
 
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._redis.close()
+
     def _queue(self, pool: str) -> Queue:
         return Queue(f"seatrial-{pool}", connection=self._redis, serializer=JSONSerializer)
 

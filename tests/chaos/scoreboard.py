@@ -144,7 +144,7 @@ def takeovers(count: int, strike: Callable[[Field, int], None], *, slots: int, p
 
 
 def _strike_slot(field: Field, task: int) -> None:
-    kill(until(lambda: field.holder(task), "somebody has it", every=0.02))
+    kill(until(lambda: field.holder(task), lambda: f"somebody has task {task}\n{field.server.tail()}", every=0.02))
 
 
 def _strike_worker(field: Field, _task: int) -> None:

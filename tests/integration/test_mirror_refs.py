@@ -236,7 +236,7 @@ def test_a_fetch_outlives_its_killed_worker_together_with_its_lock(remote: Repos
     remote.branch("main", {"a": b"1"})
     slow = tmp_path / "bin" / "ssh"
     slow.parent.mkdir()
-    slow.write_text(f"#!/bin/sh\necho $$ >{tmp_path}/pid\nexec sleep 30\n")
+    slow.write_text(f"#!/bin/sh\necho $$ >{tmp_path}/new\nmv {tmp_path}/new {tmp_path}/pid\nexec sleep 30\n")
     slow.chmod(0o755)
     script = (
         "from pathlib import Path; from runner.adapters.git_mirror import GitMirror\n"

@@ -19,19 +19,17 @@ from runner.door import GatewayDoor
 from runner.model import Container, Order, Template, UnitState
 
 REPOSITORY = Path(__file__).parents[2]
-# The first unit is finished, the second one asks the database until it does not answer any more.
+# The first unit is finished; the second one is in the middle of a query when the gateway goes.
 ASKING = """
 database: {source: books%s}
 units: [a, b, c]
 run: |
   set -u
   while read -r u; do
-    ask() { psql -Atc 'SELECT count(*) FROM account'; }
-    ask >$SEATRIAL_OUTPUT/$u.csv && echo "asked for $u" || exit 3
-    while [ $u = b ] && [ ! -e /tmp/go ] && [ "$SEATRIAL_ATTEMPT" = 1 ]; do
-      ask >/dev/null || { %s; }
-      sleep 0.1
-    done
+    psql -Atc 'SELECT count(*) FROM account' >$SEATRIAL_OUTPUT/$u.csv || exit 3
+    if [ $u = b ] && [ "$SEATRIAL_ATTEMPT" = 1 ]; then
+      psql -At -c "SELECT 'asking for b'" -c 'SELECT pg_sleep(60)' || { %s; }
+    fi
     echo $u >>$SEATRIAL_CHECKPOINT
   done <$SEATRIAL_UNITS
 """
@@ -74,7 +72,7 @@ def spoil(harbour: Harbour, fault: str, *commands: list[str], part: str = "door"
     bench, order = harbour.bench, harbour.order(fault, tcp=part == "relay")
     recorder = bench.recorder(order)
     running = bench.begin(order, recorder)
-    running.wait_for("asked for b\n")
+    running.wait_for("asking for b\n")
     for command in commands:
         subprocess.run(["docker", *command, f"{bench.container()}-{part}"], check=True, capture_output=True)
     outcome = running.end()
