@@ -196,7 +196,7 @@ class Server:
         return code, time.monotonic() - began
 
     def processes(self, role: str = "") -> list[psutil.Process]:
-        """List the living processes of this server: all, or `up`, `supervisor`, `slot`, `sweeper`, `web`, `valkey`."""
+        """List the living processes of this server: all, or `up`, `supervisor`, `slot`, `sweeper`, `comparer`, `web` …"""
         found = []
         for process in psutil.process_iter():
             with suppress(psutil.Error):
@@ -420,7 +420,7 @@ def _role(words: list[str]) -> str:
         return "web"
     if "--slot" in words:
         return "slot"
-    names = {"up": "up", "worker": "supervisor", "sweeper": "sweeper", "web": "web"}
+    names = {"up": "up", "worker": "supervisor", "sweeper": "sweeper", "comparer": "comparer", "web": "web"}
     return next((role for word, role in names.items() if word in words), "")
 
 

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, closing, contextmanager, nullcont
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, Table, create_engine, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -190,6 +190,12 @@ class Database:
         """Let the transactions that name the same thing go one after the other."""
         if not self.is_sqlite:  # where they do so anyway
             connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": name})
+
+    def learn(self, table: Table) -> None:
+        """Let PostgreSQL's planner know that a table has grown: it would read all units of a run for each mark."""
+        if not self.is_sqlite:
+            with self.write() as connection:
+                connection.execute(text(f"ANALYZE {table.name}"))
 
     def pulse(self) -> int:
         """Give a number that changes whenever somebody committed something; ask from one thread only."""

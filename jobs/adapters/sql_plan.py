@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -21,7 +22,7 @@ from jobs.adapters.sql_rows import append_event, lock_run, refresh_run
 from jobs.adapters.sql_schema import legs, runs, tasks, units
 from jobs.reusing import Made, Reuse
 from jobs.run import FINAL_TASK_STATES, TaskState
-from runner.errors import BaseReplaced, OutputsGone
+from runner.errors import BaseReplaced, OutputsGone, StoreUnavailable
 from runner.model import Prepared, TaskKind, UnitResult, UnitState
 
 S = TaskState
@@ -29,6 +30,7 @@ Item = TypeVar("Item")
 Divide = Callable[[Sequence[str]], list[tuple[str, ...]]]
 
 PIECE = 5_000  # units in one transaction: about 0.1 s
+MANY = 1_000  # units of one leg, from which on a poor plan for each of them is felt
 PAUSE = 0.01  # between two of them, in which others get their turn
 
 _BLANK = {
@@ -105,6 +107,9 @@ class SqlPlan:
             if reuse is not None and found.first:
                 self._note_reuse(connection, row, result, found, reuse)
             self._end(connection, row, result, found, list(zip(ids, batches, strict=True)))
+        if len(found.new) >= MANY:
+            with suppress(StoreUnavailable):  # it is only quicker afterwards
+                self._db.learn(units)
 
     def _note_reuse(self, connection: Connection, row: Any, result: Prepared, found: _List, reuse: Reuse) -> None:
         """Record what was taken over, or why nothing was."""
