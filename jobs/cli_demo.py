@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from pathlib import Path
@@ -14,14 +15,15 @@ from rich.table import Table
 
 from jobs.api_client import ApiClient
 from jobs.cli_common import EXIT_FAILED, EXIT_INFRASTRUCTURE, Failure, current_settings
-from jobs.cli_server import programs
+from jobs.cli_server import WORKER_SECONDS
 from jobs.demo import Expected, default_home, expected, postgres, prepare, settings_file, submit, wait_until_ready
 from jobs.host import Sources
 from jobs.logs import configure_logging
 from jobs.settings import Settings, host_environment
-from jobs.supervisor import Supervisor
+from jobs.supervisor import LAST_SECONDS, Program, Supervisor
 from runner.errors import DatabaseRefused, SeatrialError
 
+UP_SECONDS = WORKER_SECONDS + LAST_SECONDS + 1.0  # that it has for ending its own in order
 FINAL = ("done", "failed", "errored", "cancelled")
 
 
@@ -68,7 +70,9 @@ def _serve(settings: Settings, home: Path, wanted: list[Expected], console: Cons
     configure_logging(log)
     console.print(f"· Server processes (their log: {log})")
     with log.open("ab") as output:
-        supervisor = Supervisor(programs(settings, settings_file(home)), host_environment(), output=output)
+        # A process of its own: it forks, and this one has threads.
+        up = Program("up", [sys.executable, "-m", "jobs.cli", "--config", str(settings_file(home)), "up"])
+        supervisor = Supervisor([up], host_environment(), output=output, patience=UP_SECONDS)
         supervisor.install_signals()
         thread = threading.Thread(target=supervisor.run, name="supervisor")
         thread.start()

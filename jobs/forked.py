@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -22,6 +23,10 @@ class Forked:
     """
 
     def __init__(self, main: Callable[[], object], words: Sequence[str], environment: Mapping[str, str]) -> None:
+        if threading.active_count() > 1:
+            raise RuntimeError(
+                "a process with threads cannot be forked: the child could wait for ever for what they hold"
+            )
         # A signal that comes before the child has its own handlers must not end in a copy of the parent's.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
