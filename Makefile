@@ -11,7 +11,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.seatrial-installed
 SUDO   := $(if $(filter-out 0,$(shell id -u)),sudo)
 # Two at a time: the tests start real servers and containers, and three overload two cores. One file stays in one
-# process, because its tests share the services that it started.
+# process, because its tests share the services that it started; the files of few long tests come first.
 PYTEST := $(BIN)/python -m pytest
 
 .PHONY: help
@@ -30,7 +30,7 @@ up: venv engine images ## Start Seatrial on your seatrial.toml
 
 .PHONY: test
 test: venv engine images browser testdeps lint ## Set up, lint and run every test
-	$(PYTEST) -n 2 --dist loadfile --hypothesis-profile=thorough tests
+	$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder --hypothesis-profile=thorough tests
 
 .PHONY: check
 check: ## Exactly what CI does

@@ -13,7 +13,7 @@ sys.path.insert(0, str(TESTS))
 pytest_plugins = ["fixtures_bench"]
 SERVICES = ["fixtures_docker", "fixtures_engine", "fixtures_postgres", "fixtures_s3", "fixtures_store"]
 # How many examples a property is tried with. `make test` asks for the thorough profile, `make unit` for none.
-EXAMPLES = {"quick": 20, "thorough": 300}
+EXAMPLES = {"quick": 20, "thorough": 100}
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -120,7 +120,8 @@ def test_what_is_no_digest_cannot_be_removed(make: Make) -> None:
 
 
 def test_two_who_remove_are_harmless(make: Make) -> None:
-    digests = [put(make(), b"%d" % number) for number in range(60)]
+    first = make()
+    digests = [put(first, b"%d" % number) for number in range(60)]
     with ThreadPoolExecutor(2) as pool:
         gone = list(pool.map(lambda _: make().remove(digests, untouched_since=later()), range(2)))
     assert set(gone[0]) | set(gone[1]) == set(digests)
