@@ -252,19 +252,25 @@ def units_repeated() -> str:
     units = [f"u{number}" for number in range(60)]
     with Field(2) as field:
         run = field.begin("slow", "work() { sleep 0.7; }\neach\n", units)
-        kills = 0
-        while kills < 10 and field.server.run(run)["state"] not in FINAL:
-            time.sleep(3.0)
-            containers = field.server.workspaces(run)
-            if not containers:
-                continue
-            labels = containers[0].labels
-            slot = field.holder(int(labels["seatrial.task"]))
-            with suppress(docker.errors.APIError):
-                containers[0].kill()
-                kills += 1
-            if slot is not None:
-                kill(slot)
+        kills, finished = 0, dict[int, int]()
+        while kills < 10 and (found := field.server.run(run))["state"] not in FINAL:
+            time.sleep(0.5)
+            done = {task["id"]: task["units"]["done"] for task in found["tasks"]}
+            for container in field.server.workspaces(run):
+                task = int(container.labels["seatrial.task"])
+                if done[task] <= finished.get(
+                    task, 0
+                ):  # three kills without any progress would end the run, and rightly
+                    continue
+                finished[task] = done[task]
+                slot = field.holder(task)
+                with suppress(docker.errors.APIError):
+                    container.kill()
+                    kills += 1
+                if slot is not None:
+                    kill(slot)
+                time.sleep(3.0)
+                break
         field.server.passes(run, timeout=300.0)
         begun = field.server.begun(run)
     return f"{(len(begun) - len(set(begun))) / kills:.2f} a kill ({kills} kills of slot and container, 1 unit in flight each)"
