@@ -11,6 +11,8 @@ import os
 import random
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -77,12 +79,28 @@ def create_books(name: str, seed: int, documents: int) -> str:
     return str(entity.slug)
 
 
-def keep_autovacuum(state: str) -> None:
-    """Turn autovacuum of all tables `off`, or back `on`.
+@contextmanager
+def kept_order() -> Iterator[None]:
+    """Let rows stay in the order in which they were written: the generator draws from them as they come.
 
-    The generator draws from rows in the order in which they come. Fresh statistics would change plans, and with them that
-    order, whenever autovacuum happens to come by.
+    Autovacuum would change plans with fresh statistics, and room that is used again would change the order of rows, at
+    moments that depend on what else the server does. So there is no autovacuum, and an old snapshot keeps all versions.
     """
+    keeper = connection.copy()
+    keeper.set_autocommit(False)
+    try:
+        with keeper.cursor() as cursor:
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            cursor.execute("SELECT count(*) FROM pg_class")
+        _autovacuum("off")
+        yield
+    finally:
+        keeper.rollback()
+        keeper.close()
+    _autovacuum("on")
+
+
+def _autovacuum(state: str) -> None:
     with connection.cursor() as cursor:
         for table in connection.introspection.table_names(cursor):
             cursor.execute(f"ALTER TABLE {connection.ops.quote_name(table)} SET (autovacuum_enabled = {state})")
@@ -104,13 +122,12 @@ def main() -> None:
     if "django_ledger_entitymodel" in connection.introspection.table_names():
         raise SystemExit("the database holds books already: drop it and create it anew")
     call_command("migrate", verbosity=0)
-    keep_autovacuum("off")
     print(f"schema ({time.monotonic() - started:.1f} s)", flush=True)
-    for number, name in enumerate(NAMES[: options.entities]):
-        started = time.monotonic()
-        slug = create_books(name, SEED + number, options.documents)
-        print(f"{number + 1}/{options.entities} {slug} ({time.monotonic() - started:.1f} s)", flush=True)
-    keep_autovacuum("on")
+    with kept_order():
+        for number, name in enumerate(NAMES[: options.entities]):
+            started = time.monotonic()
+            slug = create_books(name, SEED + number, options.documents)
+            print(f"{number + 1}/{options.entities} {slug} ({time.monotonic() - started:.1f} s)", flush=True)
 
 
 if __name__ == "__main__":
