@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 from jobs.adapters.sql_groups import Group
 from jobs.adapters.sql_store import Store
 from jobs.comparing import Compared, UnitClass
-from jobs.latency import Latency
-from jobs.overview import EVERY_UNIT, Durations, HeatMap, Overview, Wanted
+from jobs.latency import Latency, Timed
+from jobs.overview import EVERY_UNIT, HeatMap, Overview, Wanted
 from jobs.run import Run
 from runner.errors import Conflict, NotFound
 from runner.ports import Objects
@@ -59,12 +59,17 @@ class Differences:
         read = self._store.compare_views.heat_map
         return self._keep(self._check(run), ("map", first, limit), lambda: read(run, first=first, limit=limit))
 
-    def durations(self, run: int) -> Durations:
-        """Compare how long the units took, by the threshold of the candidate's seatrial.yml."""
+    def latency(self, run: int, *, limit: int = 200) -> Latency:
+        """Compare how long units took on both legs, by the rule of the candidate's specification."""
         found = self._check(run)
         ratio, floor = self._threshold(run)
-        read = self._store.compare_views.durations
-        return self._keep(found, ("durations",), lambda: read(run, ratio=ratio, floor=floor))
+        read = self._store.latency.of
+        return self._keep(found, ("latency", limit), lambda: read(run, ratio=ratio, floor=floor, limit=limit))
+
+    def timed(self, run: int, units: int) -> list[Timed]:
+        """Give the durations of some of the units that both legs finished, for a picture of all `units`."""
+        read = self._store.latency.some
+        return self._keep(self._check(run), ("timed", units), lambda: read(run, units))
 
     def by_position(
         self, run: int, wanted: Wanted = EVERY_UNIT, *, after: int | None = None, limit: int = 100
@@ -148,12 +153,6 @@ class Differences:
         """List the causes of a run's differences, those of most units first."""
         self._check(run)
         return self._store.groups.list(run)
-
-    def latency(self, run: int, *, limit: int = 200) -> Latency:
-        """Compare how long units took on both legs, by the rule of the candidate's specification."""
-        self._check(run)
-        ratio, floor = self._threshold(run)
-        return self._store.latency.of(run, ratio=ratio, floor=floor, limit=limit)
 
     def _check(self, run: int) -> Run:
         found = self._store.runs.get(run)

@@ -1,4 +1,4 @@
-"""What a compare run looks like from above: classes by tenant and report, columns, the largest deltas, durations. Pure."""
+"""What a compare run looks like from above: classes by tenant and report, columns, the largest deltas. Pure."""
 
 from __future__ import annotations
 
@@ -83,36 +83,6 @@ class Overview:
     @property
     def harmful(self) -> int:
         return self.of(*HARMFUL)
-
-
-@dataclass(frozen=True)
-class Duration:
-    """How long a unit took on each leg, in seconds."""
-
-    unit: str
-    baseline: float
-    candidate: float
-
-    @property
-    def ratio(self) -> float:
-        return self.candidate / self.baseline if self.baseline else math.inf
-
-
-@dataclass(frozen=True)
-class Durations:
-    """Units that both legs finished: some for a picture, those slower than the threshold, and all summed up.
-
-    `ratio` and `floor` (seconds) are the threshold; `slower` are the worst of `slower_count`.
-    """
-
-    shown: tuple[Duration, ...]
-    slower: tuple[Duration, ...]
-    slower_count: int
-    count: int
-    baseline: float
-    candidate: float
-    ratio: float
-    floor: float
 
 
 def columns_of(summaries: Iterable[Mapping[str, Any]]) -> tuple[ColumnShare, ...]:

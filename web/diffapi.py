@@ -45,13 +45,6 @@ def heat(run: int) -> Response:
     return answer(shapes.heat(asking.service().heat_map(run, first=asked.first, limit=asked.limit)))
 
 
-@blueprint.get("/runs/<id:run>/comparison/durations")
-def durations(run: int) -> Response:
-    """Compare how long units took on both legs, and name those slower than the threshold."""
-    asking.query(q.NoQuery)
-    return answer(shapes.durations(asking.service().durations(run)))
-
-
 @blueprint.get("/runs/<id:run>/diffs")
 def diffs(run: int) -> Response:
     """List what became of a compare run's units."""

@@ -20,6 +20,7 @@ blueprint = Blueprint("diffs", __name__)
 
 UNITS_A_PAGE = 100
 CELLS_A_PAGE = 100
+SLOWER = 50
 
 # What a filter names: one class, or those that speak against the candidate together.
 DIFFERING = "differing"
@@ -168,9 +169,10 @@ def live(run: int) -> str:
 def durations(run: int) -> str:
     """Give the picture of durations, which takes longer than the rest of the tab."""
     service = asking.service()
-    found = service.durations(run)
-    drawn = charts.scatter(found.shown, found.ratio, found.floor)
-    return render_template("_durations.html", run=service.run(run), found=found, drawn=drawn)
+    found = service.latency(run, limit=SLOWER)
+    shown = service.timed(run, found.units)
+    drawn = charts.scatter(shown, found.ratio, found.floor)
+    return render_template("_durations.html", run=service.run(run), found=found, shown=len(shown), drawn=drawn)
 
 
 # ---- one unit ----------------------------------------------------------------------------------------------

@@ -47,7 +47,6 @@ OPERATIONS: Mapping[str, Operation] = {
     "api.units": Operation(s.UnitsOut, query=q.UnitsQuery, problems=(404,)),
     "diffapi.comparison": Operation(s.ComparisonOut, problems=(404, 409)),
     "diffapi.heat": Operation(s.HeatOut, query=q.HeatQuery, problems=(404, 409)),
-    "diffapi.durations": Operation(s.DurationsOut, problems=(404, 409)),
     "diffapi.diffs": Operation(s.DiffsOut, query=q.DiffsQuery, problems=(404, 409)),
     "diffapi.diffs_file": Operation(media=("text/csv",), query=q.DiffsFileQuery, problems=(404, 409)),
     "diffapi.diff": Operation(s.DiffDetail, query=q.DiffQuery, problems=(404, 409)),

@@ -229,24 +229,6 @@ class HeatOut(Shape):
     more_reports: int
 
 
-class DurationOut(Shape):
-    unit: str
-    baseline: float
-    candidate: float
-
-
-class DurationsOut(Shape):
-    """Seconds of the units that both legs finished. `slower` are the worst of `slower_count` beyond `ratio` and `floor`."""
-
-    count: int
-    baseline: float
-    candidate: float
-    ratio: float
-    floor: float
-    slower_count: int
-    slower: list[DurationOut]
-
-
 class LegTimesOut(Shape):
     """Where and when a leg's units ran. `reused_from`: the run in which units were timed that were taken over."""
 
@@ -271,14 +253,17 @@ class SlowerOut(Shape):
 class LatencyOut(Shape):
     """How long units took on both legs.
 
-    A unit is slower when the candidate takes `ratio` times as long and `floor` seconds more. `units`: those timed on both
-    legs; `count`: those that are slower, of which `slower` lists the costliest. `cautions` say why not to trust it blindly.
+    A unit is slower when the candidate takes more than `ratio` times as long, and `floor` seconds at least. `units`: those
+    that both legs finished, in `baseline` and `candidate` seconds altogether; `count`: those that are slower, of which
+    `slower` lists the costliest. `cautions` say why not to trust it blindly.
     """
 
     ratio: float
     floor: float
     legs: list[LegTimesOut]
     units: int
+    baseline: float
+    candidate: float
     count: int
     slower: list[SlowerOut]
     cautions: list[str]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from jobs.comparing import Compared, UnitClass
     from jobs.latency import Latency
     from jobs.outlook import Estimate, KnownUnits, PoolStatus
-    from jobs.overview import Durations, HeatMap, Overview, Part
+    from jobs.overview import HeatMap, Overview, Part
     from jobs.projects import Preview, ProjectInfo
     from jobs.waiting import Waiting
 
@@ -300,18 +300,6 @@ def heat(found: HeatMap) -> s.HeatOut:
     )
 
 
-def durations(found: Durations) -> s.DurationsOut:
-    return s.DurationsOut(
-        count=found.count,
-        baseline=found.baseline,
-        candidate=found.candidate,
-        ratio=found.ratio,
-        floor=found.floor,
-        slower_count=found.slower_count,
-        slower=[s.DurationOut(unit=one.unit, baseline=one.baseline, candidate=one.candidate) for one in found.slower],
-    )
-
-
 def diff_detail(
     run_id: int, found: Compared, differences: Sequence[Mapping[str, Any]], *, stored: int, following: str | None
 ) -> s.DiffDetail:
@@ -347,6 +335,8 @@ def latency(found: Latency) -> s.LatencyOut:
             for one in found.legs
         ],
         units=found.units,
+        baseline=found.baseline,
+        candidate=found.candidate,
         count=found.count,
         slower=[
             s.SlowerOut(

@@ -6,22 +6,19 @@ import heapq
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, and_, case, func, select
+from sqlalchemy import Connection, and_, func, select
 
 from jobs.adapters.sql_compare import BASELINE, CANDIDATE, compared, counts_of
 from jobs.adapters.sql_engine import Database
-from jobs.adapters.sql_schema import comparisons, runs, tasks, units
+from jobs.adapters.sql_schema import comparisons, runs, tasks
 from jobs.comparing import HARMLESS, Compared, UnitClass
-from jobs.overview import HARMFUL, Duration, Durations, HeatMap, Overview, Part, Wanted, columns_of
-from runner.model import UnitState
+from jobs.overview import HARMFUL, HeatMap, Overview, Part, Wanted, columns_of
 
 PARTS = 12  # tenants and reports of a summary
 LARGEST = 8
 SUMMARIES = 500  # differing units that are looked at for columns: reading them takes some 15 ms
 MAP_REPORTS = 40
 MAP_CELLS = 20_000
-POINTS = 1_500
-SLOWER = 50
 
 _HARMFUL = [kind.value for kind in HARMFUL]
 _ALL = [kind.value for kind in UnitClass]
@@ -148,42 +145,6 @@ class SqlCompareViews:
                 found.append(best)
         before, after = found
         return (max(before)[1] if before else None), (min(after)[1] if after else None)
-
-    def durations(self, run: int, *, ratio: float, floor: float) -> Durations:
-        """Compare how long the units took that both legs finished."""
-        a, b = units.alias("a"), units.alias("b")
-        done = UnitState.DONE.value
-        both = (
-            select(b.c.unit, a.c.seconds.label("baseline"), b.c.seconds.label("candidate"))
-            .join_from(b, a, and_(a.c.run == b.c.run, a.c.unit == b.c.unit, a.c.leg == BASELINE))
-            .where(b.c.run == run, b.c.leg == CANDIDATE, a.c.state == done, b.c.state == done)
-            .where(a.c.seconds.is_not(None), b.c.seconds.is_not(None))
-        )
-        pairs = both.subquery()
-        slow = and_(pairs.c.candidate > pairs.c.baseline * ratio, pairs.c.candidate >= floor)
-        sums = select(
-            func.count(),
-            func.sum(pairs.c.baseline),
-            func.sum(pairs.c.candidate),
-            func.sum(case((slow, 1), else_=0)),
-        )
-        with self._db.read() as connection:
-            count, baseline, candidate, slower = connection.execute(sums).one()
-            step = max(1, int(count) // POINTS)
-            shown = connection.execute(both.where(b.c.position % step == 0).limit(2 * POINTS))
-            listed = [Duration(*row) for row in shown]
-            worst = select(pairs).where(slow).order_by((pairs.c.candidate - pairs.c.baseline).desc()).limit(SLOWER)
-            ordered = [Duration(*row) for row in connection.execute(worst)] if slower else []
-        return Durations(
-            shown=tuple(listed),
-            slower=tuple(ordered),
-            slower_count=int(slower or 0),
-            count=int(count),
-            baseline=float(baseline or 0.0),
-            candidate=float(candidate or 0.0),
-            ratio=ratio,
-            floor=floor,
-        )
 
 
 def _narrowed(query: Any, wanted: Wanted) -> Any:
