@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 from flask import Blueprint, Response
@@ -106,10 +107,17 @@ def diff(run: int, unit: str) -> Response:
     return answer(shapes.diff_detail(run, found, page, stored=len(differences), following=following))
 
 
-@blueprint.get("/runs/<id:run>/units/<unit:unit>/differences.csv")
-def diff_file(run: int, unit: str) -> Response:
-    """Send a unit's stored differences as CSV; what a spreadsheet would calculate begins with an apostrophe."""
+@blueprint.get("/runs/<id:run>/units/<unit:unit>/differences.<any(csv,json,parquet):form>")
+def diff_file(run: int, unit: str, form: str) -> Response:
+    """Send a unit's stored differences as a file; in CSV what a spreadsheet would calculate begins with an apostrophe."""
     asked = asking.query(q.DiffFileQuery)
     _, differences = asking.service().differences(run, unit)
     chosen = select(differences, column=asked.column, change=asked.change, file=asked.file)
-    return download(diffcsv.lines(chosen), f"run-{run}-{unit.replace('/', '-')}.csv", "text/csv")
+    name = f"run-{run}-{unit.replace('/', '-')}.{form}"
+    if form == "csv":
+        return download(diffcsv.lines(chosen), name, "text/csv")
+    if form == "json":
+        return download(iter([json.dumps(chosen).encode()]), name, "application/json")
+    from runner.adapters.parquet_writer import parquet_of  # half a second that few requests need
+
+    return download(iter([parquet_of(chosen)]), name, "application/vnd.apache.parquet")

@@ -21,6 +21,7 @@ blueprint = Blueprint("openapi", __name__)
 JSON = "application/json"
 PROBLEM = "application/problem+json"
 BYTES = "application/octet-stream"
+PARQUET = "application/vnd.apache.parquet"
 REF = "#/components/schemas/{model}"
 
 
@@ -50,7 +51,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "diffapi.diffs": Operation(s.DiffsOut, query=q.DiffsQuery, problems=(404, 409)),
     "diffapi.diffs_file": Operation(media=("text/csv",), query=q.DiffsFileQuery, problems=(404, 409)),
     "diffapi.diff": Operation(s.DiffDetail, query=q.DiffQuery, problems=(404, 409)),
-    "diffapi.diff_file": Operation(media=("text/csv",), query=q.DiffFileQuery, problems=(404, 409)),
+    "diffapi.diff_file": Operation(media=("text/csv", JSON, PARQUET), query=q.DiffFileQuery, problems=(404, 409)),
     "api_report.html": Operation(media=("text/html",), problems=(404, 409)),
     "api_report.markdown": Operation(media=("text/markdown",), problems=(404, 409)),
     "api.groups": Operation(s.GroupsOut, problems=(404, 409)),

@@ -13,6 +13,7 @@ from jobs.run import Run
 from runner.errors import Conflict
 from web import asking, diffwords, present
 from web import queries as q
+from web.files import disposition
 from web.present import Badge
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def html(run: int) -> Response:
     report = gather(asking.service(), run, UNITS)
     response = Response(render_template("report.html", report=report, address=request.host_url.rstrip("/")))
     response.headers["Content-Security-Policy"] = POLICY
-    response.headers["Content-Disposition"] = f'inline; filename="run-{run}.html"'
+    response.headers["Content-Disposition"] = disposition(f"run-{run}.html", "inline")
     return response
 
 
@@ -95,7 +96,7 @@ def markdown(run: int) -> Response:
     report = gather(asking.service(), run, UNITS_IN_SHORT)
     text = render_template("report.md", report=report, address=request.host_url.rstrip("/"), md=escape)
     response = Response(text, mimetype="text/markdown")
-    response.headers["Content-Disposition"] = f'inline; filename="run-{run}.md"'
+    response.headers["Content-Disposition"] = disposition(f"run-{run}.md", "inline")
     return response
 
 
