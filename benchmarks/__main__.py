@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import compare, databases, ledger, logs, pages, runs, trees
+from benchmarks import compare, compare_pages, compare_runs, databases, ledger, logs, pages, runs, trees
 from benchmarks.measure import Row
 
 GROUPS: dict[str, Callable[[Path], Iterator[Row]]] = {
@@ -22,6 +22,8 @@ GROUPS: dict[str, Callable[[Path], Iterator[Row]]] = {
     "ledger": ledger.rows,
     "pages": pages.rows,
     "compare": compare.rows,
+    "compare_runs": compare_runs.rows,
+    "compare_pages": compare_pages.rows,
 }
 KEPT = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 MARK = "<!-- measured below: written by `make bench` -->"
