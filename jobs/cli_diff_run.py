@@ -12,8 +12,8 @@ from jobs.cli_client import exit_code
 from jobs.cli_common import EXIT_FAILED, EXIT_PASSED, EXIT_USAGE
 from jobs.cli_files import keep
 from jobs.cli_show import FINAL, columns, plain, say_json, say_lines
+from jobs.comparing import HARMLESS, UnitClass
 
-HARMLESS = ("same", "equivalent", "new")
 PAGE = 1_000  # the most that the server gives at once
 
 
@@ -87,7 +87,7 @@ def tell_unit(client: ApiClient, run: int, unit: str, *, as_json: bool, limit: i
         say_json(found)
     else:
         say_lines(_unit_lines(run, found))
-    return EXIT_PASSED if found["class"] in HARMLESS else EXIT_FAILED
+    return EXIT_PASSED if UnitClass(found["class"]) in HARMLESS else EXIT_FAILED
 
 
 def _unit_lines(run: int, found: Document) -> Iterator[str]:

@@ -19,7 +19,7 @@ import structlog
 from jobs.adapters.sql_store import Store
 from jobs.causes import causes
 from jobs.compare_child import Child, ChildEnded, Request
-from jobs.comparing import HARMLESS, Compared, Pair, Side, UnitClass, classify
+from jobs.comparing import HARMFUL, Compared, Pair, Side, UnitClass, classify
 from jobs.flag import Flag
 from runner.errors import StoreUnavailable
 from runner.ports import Objects
@@ -99,7 +99,7 @@ class Comparer:
                 break
             else:
                 found.append((pair, self._compare_outputs(run, pair)))
-            harmful += found[-1][1].kind not in HARMLESS
+            harmful += found[-1][1].kind in HARMFUL
             if time.monotonic() - written > RECORD_SECONDS or (limit is not None and harmful >= limit):
                 if not self._store.compare.record(run, found, fail_fast=limit):
                     return

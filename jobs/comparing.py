@@ -28,6 +28,8 @@ class UnitClass(StrEnum):
 
 # What has the same figures on both legs, and what no existing report is. A unit that failed on both legs proves nothing.
 HARMLESS = frozenset({UnitClass.SAME, UnitClass.EQUIVALENT, UnitClass.NEW})
+HARMFUL = tuple(kind for kind in UnitClass if kind not in HARMLESS)
+FAILED = (UnitClass.BASELINE_FAILED, UnitClass.CANDIDATE_FAILED, UnitClass.BOTH_FAILED)
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from jobs.comparing import HARMLESS, Compared, UnitClass
-
-HARMFUL = tuple(kind for kind in UnitClass if kind not in HARMLESS)
+from jobs.comparing import HARMFUL, Compared, UnitClass
 
 
 @dataclass(frozen=True)

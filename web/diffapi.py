@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from flask import Blueprint, Response
 
-from jobs.comparing import UnitClass
-from jobs.overview import HARMFUL, Wanted
+from jobs.comparing import HARMFUL, UnitClass
+from jobs.overview import Wanted
 from web import asking, diffcsv, links, shapes
 from web import queries as q
 from web import schemas as s

@@ -8,9 +8,9 @@ from typing import Any, Literal
 from flask import Blueprint, Response, make_response, render_template
 from pydantic import BaseModel, ConfigDict, Field
 
-from jobs.comparing import Compared, UnitClass
+from jobs.comparing import HARMFUL, Compared, UnitClass
 from jobs.differences import MAP_TENANTS
-from jobs.overview import HARMFUL, Wanted, distribution
+from jobs.overview import Wanted, distribution
 from jobs.run import Run, Unit
 from runner.errors import NotFound
 from web import asking, charts, diffwords, links

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jobs.comparing import HARMLESS, Compared, UnitClass
-from jobs.overview import HARMFUL
+from jobs.comparing import HARMFUL, HARMLESS, Compared, UnitClass
 from web.present import Badge
 from web.words import number, plural
 

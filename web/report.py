@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Response, render_template, request
 
-from jobs.comparing import Compared
-from jobs.overview import HARMFUL, HeatMap, Overview, Wanted
+from jobs.comparing import HARMFUL, Compared
+from jobs.overview import HeatMap, Overview, Wanted
 from jobs.run import Run
 from runner.errors import Conflict
 from web import asking, diffwords, present

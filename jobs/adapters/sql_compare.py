@@ -9,18 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, RowMapping, and_, case, delete, func, insert, literal, or_, select, update
+from sqlalchemy import Connection, Row, and_, case, delete, func, insert, literal, or_, select, update
 from sqlalchemy.sql.expression import Select
 
 from jobs.adapters.sql_engine import Database
 from jobs.adapters.sql_groups import share_row
 from jobs.adapters.sql_moves import ending, stop
-from jobs.adapters.sql_rows import lock_run, refresh_run
+from jobs.adapters.sql_rows import lock_run, output_of, refresh_run
 from jobs.adapters.sql_schema import causes, comparisons, legs, runs, tasks, units
-from jobs.comparing import HARMLESS, Compared, Pair, Side, UnitClass, is_still_so
+from jobs.comparing import HARMFUL, Compared, Pair, Side, UnitClass, is_still_so
 from jobs.run import FAIL_FAST, FINAL_TASK_STATES, RunState
 from runner.errors import NotFound
-from runner.model import Output, Reason, UnitState
+from runner.model import Reason, UnitState
 
 BASELINE, CANDIDATE = "baseline", "candidate"
 TODO = UnitState.TODO.value
@@ -92,7 +92,7 @@ class SqlCompare:
             connection.execute(insert(comparisons), rows)
             if shares := [share_row(run, one.unit, share) for one in new for share in one.causes]:
                 connection.execute(insert(causes), shares)
-            harmful = sum(one.kind not in HARMLESS for one in new)
+            harmful = sum(one.kind in HARMFUL for one in new)
             values = {"units_different": runs.c.units_different + harmful}
             connection.execute(update(runs).where(runs.c.id == run).values(values))
             query = select(runs.c.units_different).where(runs.c.id == run)
@@ -148,26 +148,6 @@ class SqlCompare:
         with self._db.read() as connection:
             return _harmed(connection, run)
 
-    # ---- what people read -----------------------------------------------------------------------------
-
-    def tally(self, run: int) -> tuple[dict[UnitClass, int], int]:
-        """Count the units by class, and those that have none yet."""
-        with self._db.read() as connection:
-            return counts_of(connection, run), left_to_compare(connection, run)
-
-    def list(
-        self, run: int, *, kinds: Sequence[UnitClass] = (), text: str = "", after: int = -1, limit: int = 200
-    ) -> list[Compared]:
-        """Give compared units after a position, in the order of the list."""
-        query = select(comparisons).where(comparisons.c.run == run, comparisons.c.position > after)
-        if kinds:
-            query = query.where(comparisons.c.kind.in_([kind.value for kind in kinds]))
-        if text:
-            query = query.where(comparisons.c.unit.contains(text, autoescape=True))
-        with self._db.read() as connection:
-            rows = connection.execute(query.order_by(comparisons.c.position, comparisons.c.unit).limit(limit))
-            return [compared(row) for row in rows]
-
     def one(self, run: int, unit: str) -> Compared:
         """Give what became of a unit; raises NotFound."""
         with self._db.read() as connection:
@@ -180,8 +160,8 @@ class SqlCompare:
 
 
 def _harmed(connection: Connection, run: int | None) -> frozenset[str]:
-    harmful = [kind.value for kind in UnitClass if kind not in HARMLESS]
-    query = select(comparisons.c.unit).where(comparisons.c.run == run, comparisons.c.kind.in_(harmful))
+    harmful = comparisons.c.kind.in_([kind.value for kind in HARMFUL])
+    query = select(comparisons.c.unit).where(comparisons.c.run == run, harmful)
     return frozenset(connection.scalars(query))
 
 
@@ -199,10 +179,7 @@ def _present(connection: Connection, run: int, names: Sequence[str]) -> dict[str
     """Read units as the legs have them now."""
     found: dict[str, dict[str, Side]] = {}
     for row in connection.execute(select(units).where(units.c.run == run, units.c.unit.in_(names))):
-        output = None
-        if row.output_digest is not None:
-            output = Output(row.output_name, row.output_digest, row.output_size, bool(row.output_tree))
-        found.setdefault(row.unit, {})[row.leg] = Side(UnitState(row.state), output)
+        found.setdefault(row.unit, {})[row.leg] = Side(UnitState(row.state), output_of(row))
     return found
 
 
@@ -219,22 +196,17 @@ def left_to_compare(connection: Connection, run: int) -> int:
     return int(connection.execute(names).scalar_one()) - int(connection.execute(done).scalar_one())
 
 
-def forget(connection: Connection, run: int, wanted: Sequence[str] | None = None) -> None:
-    """Let units be compared again, because they are done again: these, or all."""
+def forget(
+    connection: Connection, run: int, *, names: Sequence[str] | None = None, kinds: Iterable[UnitClass] | None = None
+) -> None:
+    """Let units be compared again, because they are done again: all, or those of these names, or of these classes."""
     if connection.execute(select(runs.c.baseline_commit).where(runs.c.id == run)).scalar_one() is None:
         return
     here = [comparisons.c.run == run]
-    if wanted is not None:
-        here.append(comparisons.c.unit.in_(wanted))
-    connection.execute(delete(comparisons).where(*here))
-    _forget_causes(connection, run)
-    _recount(connection, run)
-
-
-def forget_failed(connection: Connection, run: int) -> None:
-    """Let those that failed on a leg be compared again."""
-    failed = (UnitClass.BASELINE_FAILED, UnitClass.CANDIDATE_FAILED, UnitClass.BOTH_FAILED)
-    here = (comparisons.c.run == run, comparisons.c.kind.in_([kind.value for kind in failed]))
+    if names is not None:
+        here.append(comparisons.c.unit.in_(names))
+    if kinds is not None:
+        here.append(comparisons.c.kind.in_([kind.value for kind in kinds]))
     connection.execute(delete(comparisons).where(*here))
     _forget_causes(connection, run)
     _recount(connection, run)
@@ -247,7 +219,7 @@ def _forget_causes(connection: Connection, run: int) -> None:
 
 
 def _recount(connection: Connection, run: int) -> None:
-    harmful = sum(count for kind, count in counts_of(connection, run).items() if kind not in HARMLESS)
+    harmful = sum(count for kind, count in counts_of(connection, run).items() if kind in HARMFUL)
     connection.execute(update(runs).where(runs.c.id == run).values(units_different=harmful, compared_at=None))
 
 
@@ -303,19 +275,15 @@ def _uncompared(side: Any) -> Any:
 
 
 def _pair(row: Row[Any]) -> Pair:
-    fields = row._mapping
-    leg = fields.get("leg")
+    leg = row._mapping.get("leg")
     if leg is not None:
         side = Side(UnitState.TODO)
         return Pair(row.unit, row.position, side if leg == BASELINE else None, side if leg == CANDIDATE else None)
-    return Pair(row.unit, row.position, _side(fields, "a"), _side(fields, "b"))
+    return Pair(row.unit, row.position, _side(row, "a"), _side(row, "b"))
 
 
-def _side(fields: RowMapping, name: str) -> Side:
-    output = None
-    if fields[f"{name}_output_digest"] is not None:
-        output = Output(*(fields[f"{name}_{column}"] for column in _COLUMNS[1:]))
-    return Side(UnitState(fields[f"{name}_state"]), output)
+def _side(row: Row[Any], name: str) -> Side:
+    return Side(UnitState(row._mapping[f"{name}_state"]), output_of(row, f"{name}_"))
 
 
 def compared(row: Row[Any]) -> Compared:

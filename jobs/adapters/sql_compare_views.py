@@ -11,8 +11,8 @@ from sqlalchemy import Connection, and_, func, select
 from jobs.adapters.sql_compare import BASELINE, CANDIDATE, compared, counts_of
 from jobs.adapters.sql_engine import Database
 from jobs.adapters.sql_schema import comparisons, runs, tasks
-from jobs.comparing import HARMLESS, Compared, UnitClass
-from jobs.overview import HARMFUL, HeatMap, Overview, Part, Wanted, columns_of
+from jobs.comparing import HARMFUL, HARMLESS, Compared, UnitClass
+from jobs.overview import HeatMap, Overview, Part, Wanted, columns_of
 
 PARTS = 12  # tenants and reports of a summary
 LARGEST = 8

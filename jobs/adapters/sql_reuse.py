@@ -5,9 +5,10 @@ from __future__ import annotations
 from sqlalchemy import Connection, select
 
 from jobs.adapters.sql_engine import Database
+from jobs.adapters.sql_rows import output_of
 from jobs.adapters.sql_schema import legs, runs, units
 from jobs.reusing import Made, Reuse, differing
-from runner.model import Output, Prepared, UnitResult, UnitState
+from runner.model import Prepared, UnitResult, UnitState
 
 LOOK_AT = 20  # earlier legs of the commit
 
@@ -74,8 +75,5 @@ def _done(connection: Connection, run: int, leg: str, result: Prepared) -> dict[
         listed += 1
         if row.state != UnitState.DONE.value:
             continue
-        output = None
-        if row.output_digest is not None:
-            output = Output(row.output_name, row.output_digest, row.output_size, bool(row.output_tree))
-        found[row.unit] = UnitResult(row.unit, UnitState.DONE, output, row.text, row.seconds)
+        found[row.unit] = UnitResult(row.unit, UnitState.DONE, output_of(row), row.text, row.seconds)
     return found if listed == len(wanted) else None

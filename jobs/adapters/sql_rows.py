@@ -144,10 +144,13 @@ def step_of(row: R) -> StepRecord:
     )
 
 
+def output_of(row: R, side: str = "") -> Output | None:
+    """Give the output that a row of units names; `side`: the prefix of its columns where two units stand in a row."""
+    name, digest, size, tree = (row._mapping[f"{side}output_{part}"] for part in ("name", "digest", "size", "tree"))
+    return None if digest is None else Output(name, digest, size, bool(tree))
+
+
 def unit_of(row: R) -> Unit:
-    output = None
-    if row.output_digest:
-        output = Output(row.output_name, row.output_digest, row.output_size, bool(row.output_tree))
     return Unit(
         leg=row.leg,
         unit=row.unit,
@@ -155,7 +158,7 @@ def unit_of(row: R) -> Unit:
         task=row.task,
         state=UnitState(row.state),
         text=row.text,
-        output=output,
+        output=output_of(row),
         seconds=row.seconds,
         attempt=row.attempt,
     )

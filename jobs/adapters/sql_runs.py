@@ -8,13 +8,14 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, delete, insert, or_, select, update
 
-from jobs.adapters.sql_compare import forget_failed
+from jobs.adapters.sql_compare import forget
 from jobs.adapters.sql_engine import Database
 from jobs.adapters.sql_moves import cancel_waiting, move
 from jobs.adapters.sql_plan import add_task, count_units, task_row
 from jobs.adapters.sql_rows import append_event, at, legs_of, lock_run, no_run, refresh_run, run_of
 from jobs.adapters.sql_schema import events, idempotency, legs, removals, runs, tasks, units
 from jobs.adapters.sql_together import Together
+from jobs.comparing import FAILED
 from jobs.run import Page, Run, RunFilter, RunState, TaskState
 from runner.errors import Conflict, Gone, RequestError
 from runner.model import Reason, TaskKind, UnitState
@@ -341,7 +342,7 @@ class SqlRuns:
             .values(state=UnitState.TODO.value, text="", **blank)
         )
         count_units(connection, run)
-        forget_failed(connection, run)
+        forget(connection, run, kinds=FAILED)
         for leg in connection.execute(select(legs.c.name, legs.c.prepared).where(legs.c.run == run)).all():
             mine = [row for row in rows if row.leg == leg.name]
             unfinished = [row for row in mine if row.state != TaskState.DONE]

@@ -17,8 +17,8 @@ from jobs.adapters.sql_engine import Database, open_engine
 from jobs.adapters.sql_runs import NewLeg
 from jobs.adapters.sql_schema import comparisons, legs, runs, tasks, units
 from jobs.adapters.sql_store import MIGRATIONS, Store
-from jobs.comparing import Compared, UnitClass
-from jobs.overview import EVERY_UNIT, HARMFUL, Wanted
+from jobs.comparing import HARMFUL, Compared, UnitClass
+from jobs.overview import EVERY_UNIT, Wanted
 from runner.model import Output, UnitResult, UnitState
 
 BASELINE = NewLeg("baseline", "v1", "b" * 40, "subject", "author", "f", SPEC, "d")

@@ -9,9 +9,9 @@ import pytest
 from hands import SPEC, Hands
 
 from jobs.adapters.sql_runs import NewLeg
-from jobs.comparing import Compared, Pair, Side, UnitClass
+from jobs.comparing import HARMFUL, Compared, Pair, Side, UnitClass
 from jobs.latency import is_slower
-from jobs.overview import EVERY_UNIT, HARMFUL, HeatMap, Wanted
+from jobs.overview import EVERY_UNIT, HeatMap, Wanted
 from runner.model import Output, UnitResult, UnitState
 
 K = UnitClass
