@@ -11,6 +11,7 @@ from jobs.run import RunFilter, RunState, Verdict
 from jobs.submission import Submission
 from runner.model import UnitState
 from web import asking, guard, links, shapes
+from web import compare_schemas as c
 from web import queries as q
 from web import schemas as s
 
@@ -164,7 +165,7 @@ def units(run: int) -> Response:
 def groups(run: int) -> Response:
     """List the causes of a compare run's differences, those of most units first."""
     asking.query(q.NoQuery)
-    return answer(s.GroupsOut(groups=[shapes.group(one) for one in asking.service().groups(run)]))
+    return answer(c.GroupsOut(groups=[shapes.group(one) for one in asking.service().groups(run)]))
 
 
 @blueprint.get("/runs/<id:run>/latency")

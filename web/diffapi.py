@@ -10,8 +10,8 @@ from flask import Blueprint, Response
 from jobs.comparing import HARMFUL, UnitClass
 from jobs.overview import Wanted
 from web import asking, diffcsv, links, shapes
+from web import compare_schemas as c
 from web import queries as q
-from web import schemas as s
 from web.api import answer
 from web.diffpage import select
 from web.diffwords import files
@@ -62,7 +62,7 @@ def diffs(run: int) -> Response:
         largest = found[-1].largest if asked.sort == "delta" else None
         following = links.api_run(run, "/diffs", **kept, after=found[-1].position, delta=largest)
     tally = service.comparison(run)
-    body = s.DiffsOut(
+    body = c.DiffsOut(
         units=[shapes.diff(run, one) for one in found],
         counts={kind.value: count for kind, count in tally.counts.items()},
         left=tally.left,

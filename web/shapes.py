@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.run import Attempt, Event, Leg, Run, StepRecord, Task, Unit, UnitCounts
 from runner.model import Reason, Ref
+from web import compare_schemas as c
 from web import diffwords, links
 from web import schemas as s
 
@@ -228,9 +229,9 @@ def pool(found: PoolStatus) -> s.PoolOut:
     )
 
 
-def diff(run_id: int, found: Compared) -> s.DiffOut:
+def diff(run_id: int, found: Compared) -> c.DiffOut:
     """Give what became of a unit as the API shows it."""
-    return s.DiffOut.model_validate(_diff(run_id, found))
+    return c.DiffOut.model_validate(_diff(run_id, found))
 
 
 def _diff(run_id: int, found: Compared) -> dict[str, Any]:
@@ -255,9 +256,9 @@ def _diff(run_id: int, found: Compared) -> dict[str, Any]:
     }
 
 
-def comparison(run_id: int, found: Overview) -> s.ComparisonOut:
+def comparison(run_id: int, found: Overview) -> c.ComparisonOut:
     """Give a compare run from above."""
-    return s.ComparisonOut(
+    return c.ComparisonOut(
         counts=_by_class(found.counts),
         left=found.left,
         differing=found.harmful,
@@ -265,7 +266,7 @@ def comparison(run_id: int, found: Overview) -> s.ComparisonOut:
         reports=[part(one) for one in found.reports],
         tenants=[part(one) for one in found.tenants],
         columns=[
-            s.ColumnOut(column=one.column, units=one.units, cells=one.cells, delta=one.delta, kinds=dict(one.kinds))
+            c.ColumnOut(column=one.column, units=one.units, cells=one.cells, delta=one.delta, kinds=dict(one.kinds))
             for one in found.columns
         ],
         columns_of=found.read,
@@ -277,18 +278,18 @@ def _by_class(found: Mapping[UnitClass, int]) -> dict[str, int]:
     return {kind.value: count for kind, count in found.items()}
 
 
-def part(found: Part) -> s.PartOut:
-    return s.PartOut(name=found.name, counts=_by_class(found.counts), differing=found.harmful, total=found.total)
+def part(found: Part) -> c.PartOut:
+    return c.PartOut(name=found.name, counts=_by_class(found.counts), differing=found.harmful, total=found.total)
 
 
-def heat(found: HeatMap) -> s.HeatOut:
+def heat(found: HeatMap) -> c.HeatOut:
     """Give the map of tenants and reports."""
 
     def cell(tenant: str, report: str) -> str | None:
         kind = found.cells.get((tenant, report))
         return None if kind is None else kind.value
 
-    return s.HeatOut.model_validate(
+    return c.HeatOut.model_validate(
         {
             "tenants": [part(one) for one in found.tenants],
             "reports": found.reports,
@@ -302,11 +303,11 @@ def heat(found: HeatMap) -> s.HeatOut:
 
 def diff_detail(
     run_id: int, found: Compared, differences: Sequence[Mapping[str, Any]], *, stored: int, following: str | None
-) -> s.DiffDetail:
+) -> c.DiffDetail:
     """Give a unit with all that its comparison found."""
     files = found.summary.get("results", [found.summary])
     cut = [file["truncated"] for file in files if file.get("truncated")]
-    return s.DiffDetail.model_validate(
+    return c.DiffDetail.model_validate(
         _diff(run_id, found)
         | {
             "result": dict(found.summary),
@@ -319,13 +320,13 @@ def diff_detail(
     )
 
 
-def latency(found: Latency) -> s.LatencyOut:
+def latency(found: Latency) -> c.LatencyOut:
     """Give the comparison of durations as the API shows it."""
-    return s.LatencyOut(
+    return c.LatencyOut(
         ratio=found.ratio,
         floor=found.floor,
         legs=[
-            s.LegTimesOut(
+            c.LegTimesOut(
                 name=one.name,
                 hosts=list(one.hosts),
                 started_at=None if one.started_at is None else datetime.fromtimestamp(one.started_at, UTC),
@@ -339,7 +340,7 @@ def latency(found: Latency) -> s.LatencyOut:
         candidate=found.candidate,
         count=found.count,
         slower=[
-            s.SlowerOut(
+            c.SlowerOut(
                 unit=one.unit,
                 baseline=one.baseline,
                 candidate=one.candidate,
@@ -353,10 +354,10 @@ def latency(found: Latency) -> s.LatencyOut:
     )
 
 
-def group(found: Group) -> s.GroupOut:
+def group(found: Group) -> c.GroupOut:
     """Give a cause as the API shows it."""
     cause = found.cause
-    return s.GroupOut.model_validate(
+    return c.GroupOut.model_validate(
         {
             "key": cause.key,
             "title": cause.title,
