@@ -58,6 +58,9 @@ def accepted(client: ApiClient, run: Document, *, wait: bool, as_json: bool) -> 
 @click.option("--no-reuse", is_flag=True, help="Take nothing over that an earlier run of the baseline has finished.")
 @click.option("--units", metavar="FILTER", help="Only the units that match.")
 @click.option("--database", metavar="NAME", help="Another source than the project's.")
+@click.option(
+    "--baseline-database", metavar="NAME", help="Compare REF on this source with the same commit on --database."
+)
 @click.option("--note", metavar="TEXT", help="What could this change affect?")
 @click.option("--priority", type=click.IntRange(-100, 100), help="Higher goes first (default 0).")
 @click.option("--idempotency-key", metavar="KEY", help="The same key gives the same run for 24 hours.")
@@ -74,6 +77,7 @@ def submit(
     merge_base: bool,
     fail_fast: int | None,
     no_reuse: bool,
+    baseline_database: str | None,
     wait: bool,
     as_json: bool,
     **more: Any,
@@ -86,9 +90,16 @@ def submit(
     Example: seatrial submit --project ledger feature/new-rates --note "rounding of interest" --wait
 
     Example: seatrial submit --project ledger feature/new-rates --baseline v2.41.0 --wait
+
+    Example: seatrial submit --project ledger v2.41.0 --baseline-database old_server --database new_server
     """
     body: dict[str, Any] = {"project": project or _only_project(client), "ref": ref}
-    asked = (("compare", compare or None), ("merge_base", merge_base or None), ("fail_fast", fail_fast))
+    asked = (
+        ("compare", compare or None),
+        ("merge_base", merge_base or None),
+        ("fail_fast", fail_fast),
+        ("baseline_database", baseline_database),
+    )
     options: dict[str, Any] = {name: value for name, value in asked if value is not None}
     options |= {"reuse": False} if no_reuse else {}
     body |= {"options": options} if options else {}

@@ -109,8 +109,7 @@ def run_lines(run: Mapping[str, Any], url: str) -> list[str]:
     told = {
         "project": run["project"],
         **{leg["name"]: commit for leg, commit in zip(run["legs"], commits, strict=True)},
-        "database": run["database"],
-        "data": ", ".join(sorted({leg["data_id"] for leg in run["legs"] if leg["data_id"]})),
+        **_data(run["legs"]),
         "image": ", ".join(sorted({leg["image"] for leg in run["legs"] if leg["image"]})),
         "units": counted(run["units"]),
         "only": run["units_filter"],
@@ -141,6 +140,17 @@ def run_lines(run: Mapping[str, Any], url: str) -> list[str]:
         ]
         lines += ["", *columns(("STEP OF", "", "STATE", "TOOK", "DETAIL"), steps)]
     return lines
+
+
+def _data(legs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Give sources and data ids, each with its leg when they are not the same for all."""
+    several = len({leg["database"] for leg in legs if leg["database"]}) > 1
+    found = {}
+    for title, key in (("database", "database"), ("data", "data_id")):
+        told = [(leg["name"], leg[key]) for leg in legs if leg[key]]
+        words = [f"{name} {value}" for name, value in told] if several else sorted({value for _, value in told})
+        found[title] = ", ".join(words)
+    return found
 
 
 def _left(estimate: Mapping[str, Any] | None) -> str:

@@ -216,7 +216,10 @@ def derive(tasks: Iterable[TaskFacts], *, comparison: Comparison | None = None) 
 
 @dataclass(frozen=True)
 class Leg:
-    """One commit on one base of data. `reused`: what became of the search for an earlier leg (jobs.reusing)."""
+    """One commit on one base of data. `reused`: what became of the search for an earlier leg (jobs.reusing).
+
+    `database`: the source of its data; `snapshot`: the name of the one that it was made from, once it was.
+    """
 
     name: str
     ref: str
@@ -230,6 +233,8 @@ class Leg:
     data_id: str | None
     prepared: bool
     reused: Mapping[str, Any] | None = None
+    database: str | None = None
+    snapshot: str | None = None
 
 
 @dataclass(frozen=True)
@@ -278,6 +283,11 @@ class Run:
     @property
     def baseline(self) -> Leg | None:
         return next((leg for leg in self.legs if leg.name == "baseline"), None)
+
+    @property
+    def two_databases(self) -> bool:
+        """Tell whether the legs take their data from two sources."""
+        return len({leg.database for leg in self.legs if leg.database is not None}) > 1
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal, Protocol
 
+from jobs import two_databases
 from jobs.adapters.sql_runs import NewLeg, NewRun, SqlRuns
 from jobs.adapters.sql_store import Store
 from jobs.differences import Differences
@@ -63,10 +64,14 @@ class Service(Projects, Views, Outlook, Differences):
         project = self._project(submission.project)
         preview = self.preview(submission.project, submission.ref)
         self._check_database(submission, preview.spec, project)
-        legs = [_leg("candidate", submission.ref, preview)]
-        if submission.compares:
+        source = self._source(submission, preview.spec, project)
+        legs = [_leg("candidate", submission.ref, preview, source)]
+        if submission.baseline_database is not None:
+            legs.insert(0, _leg("baseline", submission.ref, preview, submission.baseline_database))
+        elif submission.compares:
             ref, found = self._baseline(submission, project, preview)
-            legs.insert(0, _leg("baseline", ref, found))
+            own = found.spec.database.source if found.spec.database is not None else None
+            legs.insert(0, _leg("baseline", ref, found, source or own))
         new = NewRun(
             project=submission.project,
             pool=project.pool,
@@ -74,7 +79,7 @@ class Service(Projects, Views, Outlook, Differences):
             note=submission.note,
             priority=submission.priority,
             units_filter=submission.units or None,
-            database=self._source(submission, preview.spec, project),
+            database=source,
             options=submission.options,
             legs=tuple(legs),
         )
@@ -115,6 +120,7 @@ class Service(Projects, Views, Outlook, Differences):
         if source is not None and source not in self._settings.databases:
             known = ", ".join(self.databases()) or "none yet"
             problems.append(Problem("database", f"no such source in seatrial.toml; known: {known}", source))
+        problems += two_databases.problems(submission.baseline_database, source, self.databases())
         if submission.units is not None and spec.units is None:
             problems.append(
                 Problem("units", "this branch names no units, so none can be chosen", submission.units[:80])
@@ -175,11 +181,13 @@ class Service(Projects, Views, Outlook, Differences):
             raise Conflict(
                 f"Project {old.project} is not in seatrial.toml any more.", field="project", value=old.project
             )
-        if old.database is not None and old.database not in self._settings.databases:
+        sources = {old.database, *(leg.database for leg in old.legs)} - {None, *self._settings.databases}
+        if sources:
+            gone = str(min(filter(None, sources)))
             raise Conflict(
-                f"Database {old.database} is not in seatrial.toml any more.",
+                f"Database {gone} is not in seatrial.toml any more.",
                 field="database",
-                value=old.database,
+                value=gone,
                 remedy="Submit the commit again and choose another one.",
             )
         new = NewRun(
@@ -199,7 +207,7 @@ class Service(Projects, Views, Outlook, Differences):
         return made
 
 
-def _leg(name: str, ref: str, found: Preview) -> NewLeg:
+def _leg(name: str, ref: str, found: Preview, source: str | None) -> NewLeg:
     return NewLeg(
         name=name,
         ref=ref,
@@ -209,6 +217,7 @@ def _leg(name: str, ref: str, found: Preview) -> NewLeg:
         spec_source=found.spec_source,
         spec_text=found.spec_text,
         spec_digest=found.spec.digest(),
+        database=None if found.spec.database is None else source,
     )
 
 

@@ -18,8 +18,9 @@ FILTER_CHARACTERS = 2_000
 # commit at which the candidate left it.
 # fail_fast: stop a compare run when so many units differ, whatever the branch says; 0 never.
 # reuse: false lets the baseline do everything anew, also what an earlier run has finished.
+# baseline_database: the same commit on both legs, the baseline's on this source, the candidate's on the run's own.
 FLAGS = ("compare", "merge_base", "reuse")
-OPTIONS = (*FLAGS, "fail_fast")
+OPTIONS = (*FLAGS, "fail_fast", "baseline_database")
 FAIL_FAST = range(10_000_001)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -74,8 +75,13 @@ class Submission:
 
     @property
     def compares(self) -> bool:
-        """Tell whether a baseline is wanted: a ref, or the project's own."""
-        return self.baseline is not None or self.options.get("compare") is True
+        """Tell whether a baseline is wanted: a ref, the project's own, or the same commit on another source."""
+        return self.baseline is not None or self.options.get("compare") is True or self.baseline_database is not None
+
+    @property
+    def baseline_database(self) -> str | None:
+        """Name the source of the baseline's data, when it is not the candidate's."""
+        return self.options.get("baseline_database")
 
     def _option_problems(self) -> list[Problem]:
         problems = []
@@ -86,6 +92,8 @@ class Submission:
                 problems.append(
                     Problem("options.fail_fast", "use a whole number from 0 to 10,000,000", str(value)[:40])
                 )
+            elif name == "baseline_database" and (type(value) is not str or not value):
+                problems.append(Problem("options.baseline_database", "name one of the databases", str(value)[:40]))
             elif name in FLAGS and type(value) is not bool:
                 problems.append(Problem(f"options.{name}", "use true or false", str(value)[:40]))
         if self.options.get("compare") is False and self.baseline is not None:
@@ -94,7 +102,16 @@ class Submission:
             problems.append(Problem("options.merge_base", "name a baseline, or set options.compare", "true"))
         if self.options.get("fail_fast") is not None and not self.compares:
             problems.append(Problem("options.fail_fast", "name a baseline, or set options.compare"))
+        if self.baseline_database is not None:
+            problems += self._two_databases_problems()
         return problems
+
+    def _two_databases_problems(self) -> list[Problem]:
+        """With two sources both legs have one commit: whatever names another baseline is refused."""
+        why = "leave it out: with options.baseline_database both legs have the same commit"
+        others = [("baseline", self.baseline)] if self.baseline is not None else []
+        others += [(f"options.{name}", "true") for name in ("compare", "merge_base") if self.options.get(name) is True]
+        return [Problem(name, why, str(value)[:80]) for name, value in others]
 
     def body(self) -> str:
         """Give the digest by which an idempotency key knows the same request again."""

@@ -36,6 +36,7 @@ class Hands:
             "f",
             SPEC,
             "d",
+            more.pop("source", None),
         )
         return NewRun(
             project=more.pop("project", "accounts"),

@@ -14,6 +14,7 @@ from flask_wtf.csrf import CSRFProtect
 from web import (
     api,
     asking,
+    datawords,
     diffapi,
     diffpage,
     diffwords,
@@ -101,7 +102,7 @@ def create_app(
 def _templates(app: Flask) -> None:
     """Give templates the words and addresses that they use."""
     env = app.jinja_env
-    env.globals |= {"links": links, "present": present, "diffwords": diffwords}
+    env.globals |= {"links": links, "present": present, "diffwords": diffwords, "datawords": datawords}
     env.filters |= {
         "number": words.number,
         "plural": words.plural,

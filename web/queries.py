@@ -34,7 +34,8 @@ class RunBody(BaseModel):
         default_factory=dict,
         description="compare: true compares with the project's default baseline when none is named; merge_base: true "
         "compares with the commit at which the candidate left its baseline; fail_fast: N stops when N units differ, "
-        "whatever the branch says (0: never); reuse: false takes nothing over from an earlier run.",
+        "whatever the branch says (0: never); reuse: false takes nothing over from an earlier run; "
+        "baseline_database: the same commit on both legs, the baseline's data from this database.",
     )
 
 

@@ -85,6 +85,7 @@ class LegOut(Shape):
     data_id: str | None
     prepared: bool
     reused: ReusedOut | None = Field(description="What was taken over from an earlier run; null: none was looked for.")
+    database: str | None = Field(description="The source of its data.")
 
 
 class LinksOut(Shape):

@@ -8,6 +8,7 @@ from flask import Blueprint, Response, make_response, redirect, render_template,
 from pydantic import BaseModel, ConfigDict, ValidationError
 from werkzeug.wrappers import Response as AnyResponse
 
+from jobs import two_databases
 from jobs.projects import Preview, ProjectInfo
 from jobs.run import RunFilter, RunState
 from jobs.submission import Submission
@@ -20,9 +21,10 @@ from web.words import duration
 
 blueprint = Blueprint("submit", __name__)
 
-CHOICES = ("project", "ref", "units", "database", "priority", "against", "baseline", "merge_base")
-# What a submission may be compared with: nothing, the project's default baseline, or the ref in `baseline`.
-AGAINST = ("nothing", "default", "other")
+CHOICES = ("project", "ref", "units", "database", "priority", "against", "baseline", "merge_base", "baseline_database")
+# What a submission may be compared with: nothing, the project's default baseline, or the ref in `baseline`
+# (`other`), or the same commit on the data of `baseline_database`.
+AGAINST = ("nothing", "default", "other", "database")
 
 
 class NewRunForm(BaseModel):
@@ -39,10 +41,11 @@ class NewRunForm(BaseModel):
     against: str = "nothing"
     baseline: str = ""
     merge_base: str = ""
+    baseline_database: str = ""
 
     @property
     def compares(self) -> bool:
-        return self.against in ("default", "other")
+        return self.against in ("default", "other", "database")
 
     def submission(self) -> Submission:
         """Check the fields as the API does; raises ValidationError, RequestError."""
@@ -69,7 +72,9 @@ class NewRunForm(BaseModel):
             options=body.options,
         )
 
-    def _options(self) -> dict[str, bool]:
+    def _options(self) -> dict[str, bool | str]:
+        if self.against == "database":
+            return {"baseline_database": self.baseline_database}
         chosen = {"compare": self.against == "default", "merge_base": self.compares and bool(self.merge_base)}
         return {name: True for name, wanted in chosen.items() if wanted}
 
@@ -107,7 +112,8 @@ def _show(shown: NewRunForm, problem: s.ProblemOut | None = None) -> Response:
     projects = service.projects()
     if projects and shown.project not in {project.name for project in projects} and problem is None:
         shown = shown.model_copy(update={"project": projects[0].name})
-    errors = {item.key: item for item in problem.errors} if problem else {}
+    fields = {two_databases.FIELD: "baseline_database"}
+    errors = {fields.get(item.key, item.key): item for item in problem.errors} if problem else {}
     default = _default_baseline(shown.project, projects)
     if shown.against not in AGAINST or (shown.against == "default" and default is None and problem is None):
         shown = shown.model_copy(update={"against": "nothing"})
@@ -120,7 +126,7 @@ def _show(shown: NewRunForm, problem: s.ProblemOut | None = None) -> Response:
         default=default,
         problem=problem,
         errors=errors,
-        others=[item for item in errors.values() if item.key not in NewRunForm.model_fields],
+        others=[item for key, item in errors.items() if key not in NewRunForm.model_fields],
     )
     return make_response(page, problem.status if problem else 200)
 
@@ -190,11 +196,15 @@ def preview() -> str:
 
 @dataclass(frozen=True)
 class Against:
-    """What a submission would be compared with; `words` when that cannot be said yet, or cannot be."""
+    """What a submission would be compared with; `words` when that cannot be said yet, or cannot be.
+
+    `database`: the source on which the same commit is the baseline.
+    """
 
     ref: str
     found: Preview | None
     words: str = ""
+    database: str = ""
 
 
 def _against(sent: NewRunForm, candidate: Preview) -> Against | None:
@@ -202,6 +212,8 @@ def _against(sent: NewRunForm, candidate: Preview) -> Against | None:
     if not sent.compares:
         return None
     service = asking.service()
+    if sent.against == "database":
+        return Against(sent.ref, candidate, database=sent.baseline_database)
     ref = sent.baseline.strip() if sent.against == "other" else service.project(sent.project).default_baseline
     if not ref:
         return Against("", None, "Name the baseline to compare with.")

@@ -155,8 +155,15 @@ class SqlPlan:
 
 
 def settled_data(connection: Connection, run: int, leg: str) -> str | None:
-    """Give the id of the data on which the other leg of a run stands for good, None while it may still change."""
-    other = connection.execute(select(legs).where(legs.c.run == run, legs.c.name != leg)).one_or_none()
+    """Give the id of the data on which the other leg of a run stands for good, None while it may still change.
+
+    None too when the legs have sources of their own: then neither settles what the other one stands on.
+    """
+    found = {row.name: row for row in connection.execute(select(legs).where(legs.c.run == run))}
+    mine = found.pop(leg)
+    other = next(iter(found.values()), None)
+    if other is not None and mine.database != other.database:
+        return None
     if other is None or other.data_id is None or other.prepared:
         return None if other is None else other.data_id
     final = [state.value for state in FINAL_TASK_STATES]

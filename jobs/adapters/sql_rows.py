@@ -60,6 +60,8 @@ def leg_of(row: R) -> Leg:
         data_id=row.data_id,
         prepared=row.prepared,
         reused=row.reused,
+        database=row.database,
+        snapshot=row.snapshot,
     )
 
 

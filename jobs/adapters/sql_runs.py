@@ -42,6 +42,7 @@ class NewLeg:
     spec_source: str
     spec_text: str
     spec_digest: str
+    database: str | None = None
 
 
 @dataclass(frozen=True)

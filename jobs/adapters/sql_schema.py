@@ -104,6 +104,8 @@ legs = Table(
     Column("template", JSON(none_as_null=True)),
     Column("prepared", Boolean, nullable=False, default=False),
     Column("reused", JSON(none_as_null=True)),  # the earlier leg that was looked at, see jobs.reusing.Reuse.record
+    Column("database", Text),
+    Column("snapshot", Text),
 )
 
 tasks = Table(

@@ -161,7 +161,7 @@ class SqlTasks:
             spec_source=leg.spec_source,
             image=leg.image,
             template=Template(**leg.template) if leg.template else None,
-            database=run.database,
+            database=leg.database or run.database,
             units_filter=run.units_filter,
             migrate=leg.name == "candidate",
             units=tuple(todo),

@@ -26,9 +26,9 @@ BROKEN = Reason("step_failed", "The step setup ended with exit code 1.")
 class Comparing:
     """A compare run by hand: its legs' claims by name."""
 
-    def __init__(self, hands: Hands, **more: object) -> None:
+    def __init__(self, hands: Hands, *, of: NewLeg = BASELINE, **more: object) -> None:
         self.hands, self.compare = hands, hands.store.compare
-        self.run = hands.submit(legs=(BASELINE,), **more)
+        self.run = hands.submit(legs=(of,), **more)
         self.claims = self.take(2)
 
     def take(self, count: int = 1) -> dict[str, Claim]:
@@ -333,6 +333,19 @@ def test_a_resumed_leg_stays_on_the_data_of_the_one_that_is_done(hands: Hands) -
     hands.store.runs.resume(one.run, "mio")
     claim = hands.take()
     assert (claim.task.kind, claim.task.leg, claim.data_id) == (TaskKind.PREPARE, "candidate", "d1")
+
+
+def test_legs_with_sources_of_their_own_need_not_stand_on_the_same_data(hands: Hands) -> None:
+    one = Comparing(hands, source="new", of=replace(BASELINE, database="old"))
+    assert {name: claim.database for name, claim in one.claims.items()} == {"baseline": "old", "candidate": "new"}
+    hands.prepared(one.claims["baseline"], ["a"], data="d1")
+    hands.prepared(one.claims["candidate"], ["a"], data="d2")
+    assert {leg.name: (leg.database, leg.data_id) for leg in one.now.legs} == {
+        "baseline": ("old", "d1"),
+        "candidate": ("new", "d2"),
+    }
+    assert one.now.two_databases
+    assert {chosen for _, _, chosen in hands.store.inside.specs(one.run)} == {"old", "new"}
 
 
 def test_two_legs_that_are_both_prepared_again_may_take_newer_data(hands: Hands) -> None:

@@ -36,6 +36,11 @@ from jobs.submission import Submission, SubmissionRefused
         ({"options": {"fail_fast": 3}}, "options.fail_fast", "name a baseline"),
         ({"options": {"fail_fast": -1}, "baseline": "v1"}, "options.fail_fast", "whole number"),
         ({"options": {"fail_fast": True}, "baseline": "v1"}, "options.fail_fast", "whole number"),
+        ({"options": {"baseline_database": 7}}, "options.baseline_database", "name one"),
+        ({"options": {"baseline_database": ""}}, "options.baseline_database", "name one"),
+        ({"options": {"baseline_database": "old"}, "baseline": "v1"}, "baseline", "both legs have the same commit"),
+        ({"options": {"baseline_database": "old", "compare": True}}, "options.compare", "the same commit"),
+        ({"options": {"baseline_database": "old", "merge_base": True}}, "options.merge_base", "the same commit"),
     ],
 )
 def test_a_wrong_field_is_named_with_its_remedy(fields: dict[str, Any], key: str, words: str) -> None:

@@ -1,0 +1,113 @@
+"""Runs of one commit on two database sources: submitted, refused, shown, reported."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from flask.testing import FlaskClient
+from web_compare import compare_now, finish, ledger
+from web_site import Site
+
+from jobs.run import Run
+from jobs.submission import SubmissionRefused
+from runner.errors import NotFound
+
+UNITS = ("tenant_001/pl", "tenant_002/pl")
+OPTIONS = {"baseline_database": "old_server"}
+
+
+def compared(site: Site, **candidate: bytes) -> Run:
+    """Run both legs on data of their own, and compare them."""
+    run = site.submit(options=OPTIONS)
+    for _ in run.legs:
+        leg = site.claim_of_leg()
+        site.prepare_on(leg, UNITS, data=f"data-of-{leg.task.leg}", source=leg.database or "")
+    made = dict.fromkeys(UNITS, ledger())
+    finish(site, {"baseline": made, "candidate": made | dict(candidate)})
+    compare_now(site)
+    return site.service.run(run.id)
+
+
+def test_both_legs_have_the_commit_and_a_source_each(site: Site) -> None:
+    run = site.submit(options=OPTIONS)
+    assert run.two_databases
+    assert {leg.name: leg.database for leg in run.legs} == {"baseline": "old_server", "candidate": "verification"}
+    assert len({(leg.ref, leg.commit, leg.spec_digest) for leg in run.legs}) == 1
+    claims = [site.claim_of_leg(), site.claim_of_leg()]
+    assert {claim.task.leg: claim.database for claim in claims} == {
+        "baseline": "old_server",
+        "candidate": "verification",
+    }
+    assert {claim.task.leg: claim.migrate for claim in claims} == {"baseline": False, "candidate": True}
+    again = site.service.rerun(run.id, user="mio")
+    assert [leg.database for leg in again.legs] == [leg.database for leg in run.legs]
+
+
+def test_any_other_run_has_one_source(site: Site) -> None:
+    run = site.submit(options={"compare": True})
+    assert not run.two_databases
+    assert {leg.database for leg in run.legs} == {"verification"}
+    assert {leg.database for leg in site.submit("main", "plain").legs} == {None}
+
+
+def test_data_of_two_ids_is_compared_and_both_are_shown(site: Site, client: FlaskClient) -> None:
+    run = compared(site)
+    assert {leg.name: leg.data_id for leg in run.legs} == {
+        "baseline": "data-of-baseline",
+        "candidate": "data-of-candidate",
+    }
+    assert run.verdict == "passed"
+    page = client.get(f"/runs/{run.id}").text
+    report = client.get(f"/api/v1/runs/{run.id}/report.html").text
+    short = client.get(f"/api/v1/runs/{run.id}/report.md").text.replace("\\", "")
+    for text in (page, report, short):
+        for words in ("old_server", "verification", "data-of-baseline", "data-of-candidate", "taken to be alike"):
+            assert words in text
+    found = client.get(f"/api/v1/runs/{run.id}").get_json()
+    assert {leg["name"]: leg["database"] for leg in found["legs"]} == {
+        "baseline": "old_server",
+        "candidate": "verification",
+    }
+
+
+@pytest.mark.parametrize(
+    ("fields", "key", "words"),
+    [
+        ({"options": {"baseline_database": "gone"}}, "options.baseline_database", "known: old_server, verification"),
+        ({"options": {"baseline_database": "verification"}}, "options.baseline_database", "another source"),
+        ({"options": OPTIONS, "database": "old_server"}, "options.baseline_database", "another source"),
+        ({"options": OPTIONS, "database": "gone"}, "database", "no such source"),
+        ({"options": OPTIONS, "project": "plain", "ref": "main"}, "options.baseline_database", "uses no database"),
+    ],
+)
+def test_a_bad_source_is_refused(site: Site, fields: dict[str, object], key: str, words: str) -> None:
+    with pytest.raises(SubmissionRefused) as refused:
+        site.submit(**fields)  # type: ignore[arg-type]
+    (problem,) = refused.value.problems
+    assert problem.key == key
+    assert words in problem.message
+    with pytest.raises(NotFound):
+        site.service.run(1)
+
+
+def token(client: FlaskClient) -> str:
+    found = re.search(r'name="csrf_token" value="([^"]+)"', client.get("/new").text)
+    assert found is not None
+    return found[1]
+
+
+def test_the_form_takes_a_second_database(site: Site, client: FlaskClient) -> None:
+    form = {"project": "accounts", "ref": "feature/rounding", "against": "database", "csrf_token": token(client)}
+    answer = client.post("/new", data=form | {"baseline_database": "verification"})
+    assert answer.status_code == 422
+    found = re.search(r'id="baseline_database-error">(.*?)</p>', answer.text, re.DOTALL)
+    assert found is not None
+    assert "another source" in found[1]
+    assert client.post("/new", data=form | {"baseline_database": "old_server"}).status_code == 303
+    assert site.service.run(1).options == OPTIONS
+    assert 'value="database" checked' in client.get("/new").text
+    preview = "/new/preview?project=accounts&ref=feature/rounding&against=database&baseline_database=old_server"
+    text = client.get(preview).text
+    assert "clones of two databases" in text
+    assert "taken to be alike" in text
