@@ -61,6 +61,8 @@ def accepted(client: ApiClient, run: Document, *, wait: bool, as_json: bool) -> 
 @click.option(
     "--baseline-database", metavar="NAME", help="Compare REF on this source with the same commit on --database."
 )
+@click.option("--snapshot", metavar="NAME", help="This snapshot of the database, not the newest.")
+@click.option("--baseline-snapshot", metavar="NAME", help="The same of --baseline-database.")
 @click.option("--note", metavar="TEXT", help="What could this change affect?")
 @click.option("--priority", type=click.IntRange(-100, 100), help="Higher goes first (default 0).")
 @click.option("--idempotency-key", metavar="KEY", help="The same key gives the same run for 24 hours.")
@@ -78,6 +80,8 @@ def submit(
     fail_fast: int | None,
     no_reuse: bool,
     baseline_database: str | None,
+    snapshot: str | None,
+    baseline_snapshot: str | None,
     wait: bool,
     as_json: bool,
     **more: Any,
@@ -99,6 +103,8 @@ def submit(
         ("merge_base", merge_base or None),
         ("fail_fast", fail_fast),
         ("baseline_database", baseline_database),
+        ("snapshot", snapshot),
+        ("baseline_snapshot", baseline_snapshot),
     )
     options: dict[str, Any] = {name: value for name, value in asked if value is not None}
     options |= {"reuse": False} if no_reuse else {}

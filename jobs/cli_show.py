@@ -146,8 +146,10 @@ def _data(legs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Give sources and data ids, each with its leg when they are not the same for all."""
     several = len({leg["database"] for leg in legs if leg["database"]}) > 1
     found = {}
-    for title, key in (("database", "database"), ("data", "data_id")):
-        told = [(leg["name"], leg[key]) for leg in legs if leg[key]]
+    for title, key in (("database", "database"), ("data", "data_id"), ("snapshot", "snapshot")):
+        told = [
+            (leg["name"], leg[key]) for leg in legs if leg[key] and (key == "data_id" or leg[key] != leg["data_id"])
+        ]
         words = [f"{name} {value}" for name, value in told] if several else sorted({value for _, value in told})
         found[title] = ", ".join(words)
     return found

@@ -14,7 +14,7 @@ from jobs.outlook import Outlook
 from jobs.projects import Preview, Projects
 from jobs.run import Page, Run, RunFilter
 from jobs.settings import ProjectSettings, Settings
-from jobs.submission import Submission, SubmissionRefused
+from jobs.submission import SNAPSHOTS, Submission, SubmissionRefused
 from jobs.views import Views
 from runner.errors import Conflict, Gone, Problem, RequestError
 from runner.ports import Mirror, Objects
@@ -121,6 +121,12 @@ class Service(Projects, Views, Outlook, Differences):
             known = ", ".join(self.databases()) or "none yet"
             problems.append(Problem("database", f"no such source in seatrial.toml; known: {known}", source))
         problems += two_databases.problems(submission.baseline_database, source, self.databases())
+        if source is None:
+            problems += [
+                Problem(f"options.{name}", "this branch uses no database; leave it out", str(submission.options[name]))
+                for name in SNAPSHOTS
+                if submission.options.get(name) is not None
+            ]
         if submission.units is not None and spec.units is None:
             problems.append(
                 Problem("units", "this branch names no units, so none can be chosen", submission.units[:80])

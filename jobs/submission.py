@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from runner.errors import Problem, RequestError
+from runner.model import SNAPSHOT
 
 NOTE_CHARACTERS = 2_000
 PRIORITY = range(-100, 101)
@@ -20,7 +21,9 @@ FILTER_CHARACTERS = 2_000
 # reuse: false lets the baseline do everything anew, also what an earlier run has finished.
 # baseline_database: the same commit on both legs, the baseline's on this source, the candidate's on the run's own.
 FLAGS = ("compare", "merge_base", "reuse")
-OPTIONS = (*FLAGS, "fail_fast", "baseline_database")
+# snapshot, baseline_snapshot: the snapshot of its source that a leg is made from; the newest when none is named.
+SNAPSHOTS = ("snapshot", "baseline_snapshot")
+OPTIONS = (*FLAGS, "fail_fast", "baseline_database", *SNAPSHOTS)
 FAIL_FAST = range(10_000_001)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -94,6 +97,10 @@ class Submission:
                 )
             elif name == "baseline_database" and (type(value) is not str or not value):
                 problems.append(Problem("options.baseline_database", "name one of the databases", str(value)[:40]))
+            elif name in SNAPSHOTS and (type(value) is not str or not SNAPSHOT.fullmatch(value)):
+                problems.append(
+                    Problem(f"options.{name}", "use a name that `seatrial db snapshots` lists", str(value)[:40])
+                )
             elif name in FLAGS and type(value) is not bool:
                 problems.append(Problem(f"options.{name}", "use true or false", str(value)[:40]))
         if self.options.get("compare") is False and self.baseline is not None:
@@ -102,6 +109,9 @@ class Submission:
             problems.append(Problem("options.merge_base", "name a baseline, or set options.compare", "true"))
         if self.options.get("fail_fast") is not None and not self.compares:
             problems.append(Problem("options.fail_fast", "name a baseline, or set options.compare"))
+        if self.options.get("baseline_snapshot") is not None and self.baseline_database is None:
+            why = "with one database both legs have the same snapshot: name it in options.snapshot"
+            problems.append(Problem("options.baseline_snapshot", why))
         if self.baseline_database is not None:
             problems += self._two_databases_problems()
         return problems

@@ -282,6 +282,7 @@ class Slot:
             image=claim.image,
             template=claim.template,
             data_id=claim.data_id,
+            snapshot=claim.snapshot,
             installation=self._place.installation,
             live=live[0] if live is not None and live[2] == self._place.host else None,
             elsewhere=self._store.ledger.standing_elsewhere(task.id, host=self._place.host),

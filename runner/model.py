@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -91,12 +92,13 @@ class TaskKind(StrEnum):
 
 @dataclass(frozen=True)
 class Template:
-    """A frozen database from which executions get their clones."""
+    """A frozen database from which executions get their clones; `snapshot`: the name of what it was made from."""
 
     source: str
     database: str
     owner: str
     data_id: str
+    snapshot: str = ""
 
 
 def leg_database(installation: str, run: int, leg: str) -> str:
@@ -117,7 +119,7 @@ class Order:
     `live`: the execution whose container an earlier attempt left on this host, if any. `elsewhere`: those that may
     still stand on other hosts, which fell silent: they must not reach a database any more. `units`: those still to do;
     `failed`: those of this task that earlier attempts saw fail, so that its end can say so. `data_id`: the base that a
-    preparation has to start from, None for the newest.
+    preparation has to start from; else `snapshot`, the name of one; both None for the newest.
     """
 
     run: int
@@ -137,6 +139,7 @@ class Order:
     image: str | None = None
     template: Template | None = None
     data_id: str | None = None
+    snapshot: str | None = None
     installation: str = "0"
     live: int | None = None
     elsewhere: tuple[int, ...] = ()
@@ -260,9 +263,16 @@ class Image:
 # ---- database ----------------------------------------------------------------------------------------------
 
 
+# A snapshot's name goes into commands, labels and pages; no space, so that it is one word everywhere.
+SNAPSHOT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+
+
 @dataclass(frozen=True)
 class Base:
-    """A blessed, frozen copy of a source: `data_id` names the data of every result made from it."""
+    """A snapshot: a blessed, frozen copy of a source.
+
+    `data_id` names the data of every result made from it; `name` is what people call it, the data id by default.
+    """
 
     source: str
     database: str
@@ -270,6 +280,20 @@ class Base:
     owner: str
     blessed_at: datetime
     size: int
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            object.__setattr__(self, "name", self.data_id)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a clone of ours was made from."""
+
+    data_id: str
+    owner: str
+    snapshot: str
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from runner.errors import (
 from runner.execution import ONE_UNIT, Execution, Runtime, WayOut
 from runner.files import open_inside
 from runner.images import acquire
-from runner.model import Image, Order, Prepared, Template, UnitResult, UnitState
+from runner.model import Image, Order, Origin, Prepared, Template, UnitResult, UnitState
 from runner.ports import Databases, Recorder
 from runner.quantities import format_duration, format_size
 from runner.units import filter_units, parse_units
@@ -119,15 +119,15 @@ def prepare_database(state: State) -> State:
     with execution:
         if database is not None and source is not None:
             if execution.stands:  # whatever was blessed since, it stands on what it was made from
-                data_id, owner = source.made_from(order.leg_database())
+                origin = source.made_from(order.leg_database())
             else:
-                base = source.base(order.data_id)
-                data_id, owner = base.data_id, base.owner
+                base = source.base(order.data_id, snapshot=order.snapshot)
+                origin = Origin(base.data_id, base.owner, base.name)
                 with step(recorder, "clone") as detail:
                     clone = source.clone(base.database, order.leg_database())
                     size = format_size(base.size)
                     detail.append(f"{clone.method} {size} in {clone.seconds:.2f} s (data {base.data_id})")
-            template = Template(database.source, order.leg_database(), owner, data_id)
+            template = Template(database.source, order.leg_database(), origin.owner, origin.data_id, origin.snapshot)
         if commands:
             assert state.image is not None
             assert state.tree

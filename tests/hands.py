@@ -90,12 +90,13 @@ class Hands:
         batches: int = 2,
         image: str = "sha256:1",
         data: str | None = None,
+        snapshot: str = "",
     ) -> None:
         def divide(names: Sequence[str]) -> list[tuple[str, ...]]:
             size = max(1, -(-len(names) // batches))
             return [tuple(names[at : at + size]) for at in range(0, len(names), size)]
 
-        template = None if data is None else Template("verification", "leg", "app", data)
+        template = None if data is None else Template("verification", "leg", "app", data, snapshot)
         result = Prepared("image", image, tuple(units), template)
         self.store.plan.prepared(claim.task.id, claim.task.attempt, result, divide)
 

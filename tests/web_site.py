@@ -148,9 +148,9 @@ dsn = "postgresql://nobody:canary@localhost/old"
         number = len(self.store.workers.workers()) + 1
         return self.claim(self.worker(f"host-a/{number}"))
 
-    def prepare_on(self, claim: Claim, units: Sequence[str], *, data: str, source: str) -> None:
+    def prepare_on(self, claim: Claim, units: Sequence[str], *, data: str, source: str, snapshot: str = "") -> None:
         """End a preparation that was claimed, on data of its own; all units are one batch."""
-        template = Template(source, f"seatrial_leg_{claim.task.leg}", "app", data)
+        template = Template(source, f"seatrial_leg_{claim.task.leg}", "app", data, snapshot)
         result = Prepared("ruby:3.3", "sha256:" + "ab" * 32, tuple(units), template)
         self.store.plan.prepared(claim.task.id, claim.task.attempt, result, lambda names: [tuple(names)])
 

@@ -35,7 +35,8 @@ class RunBody(BaseModel):
         description="compare: true compares with the project's default baseline when none is named; merge_base: true "
         "compares with the commit at which the candidate left its baseline; fail_fast: N stops when N units differ, "
         "whatever the branch says (0: never); reuse: false takes nothing over from an earlier run; "
-        "baseline_database: the same commit on both legs, the baseline's data from this database.",
+        "baseline_database: the same commit on both legs, the baseline's data from this database; "
+        "snapshot, baseline_snapshot: the snapshot that a leg is made from, instead of the newest.",
     )
 
 

@@ -86,6 +86,7 @@ class LegOut(Shape):
     prepared: bool
     reused: ReusedOut | None = Field(description="What was taken over from an earlier run; null: none was looked for.")
     database: str | None = Field(description="The source of its data.")
+    snapshot: str | None = Field(description="The snapshot of its source that it was made from, by name.")
 
 
 class LinksOut(Shape):

@@ -8,10 +8,9 @@ from flask import Blueprint, Response, make_response, redirect, render_template,
 from pydantic import BaseModel, ConfigDict, ValidationError
 from werkzeug.wrappers import Response as AnyResponse
 
-from jobs import two_databases
 from jobs.projects import Preview, ProjectInfo
 from jobs.run import RunFilter, RunState
-from jobs.submission import Submission
+from jobs.submission import SNAPSHOTS, Submission
 from runner.errors import RequestError
 from web import asking, links, present, shapes
 from web import queries as q
@@ -42,6 +41,8 @@ class NewRunForm(BaseModel):
     baseline: str = ""
     merge_base: str = ""
     baseline_database: str = ""
+    snapshot: str = ""
+    baseline_snapshot: str = ""
 
     @property
     def compares(self) -> bool:
@@ -73,10 +74,16 @@ class NewRunForm(BaseModel):
         )
 
     def _options(self) -> dict[str, bool | str]:
+        named = {"snapshot": self.snapshot.strip()}
+        flags = {"compare": self.against == "default", "merge_base": self.compares and bool(self.merge_base)}
         if self.against == "database":
-            return {"baseline_database": self.baseline_database}
-        chosen = {"compare": self.against == "default", "merge_base": self.compares and bool(self.merge_base)}
-        return {name: True for name, wanted in chosen.items() if wanted}
+            flags = {}
+            named |= {"baseline_snapshot": self.baseline_snapshot.strip()}
+        chosen: dict[str, bool | str] = {name: True for name, wanted in flags.items() if wanted}
+        chosen |= {name: value for name, value in named.items() if value}
+        if self.against == "database":
+            chosen["baseline_database"] = self.baseline_database
+        return chosen
 
 
 @blueprint.get("/new")
@@ -112,7 +119,7 @@ def _show(shown: NewRunForm, problem: s.ProblemOut | None = None) -> Response:
     projects = service.projects()
     if projects and shown.project not in {project.name for project in projects} and problem is None:
         shown = shown.model_copy(update={"project": projects[0].name})
-    fields = {two_databases.FIELD: "baseline_database"}
+    fields = {f"options.{name}": name for name in ("baseline_database", *SNAPSHOTS)}
     errors = {fields.get(item.key, item.key): item for item in problem.errors} if problem else {}
     default = _default_baseline(shown.project, projects)
     if shown.against not in AGAINST or (shown.against == "default" and default is None and problem is None):

@@ -146,6 +146,7 @@ class SqlPlan:
                     image=result.image,
                     image_digest=result.image_digest,
                     data_id=result.template.data_id if result.template else None,
+                    snapshot=result.template.snapshot or result.template.data_id if result.template else None,
                     template=None if result.template is None else dict(vars(result.template)),
                 )
             )

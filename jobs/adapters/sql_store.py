@@ -20,6 +20,7 @@ from jobs.adapters.sql_retention import SqlRetention
 from jobs.adapters.sql_reuse import SqlReuse
 from jobs.adapters.sql_runs import IDEMPOTENCY_SECONDS, SqlRuns
 from jobs.adapters.sql_schema import installation, metadata
+from jobs.adapters.sql_snapshots import SqlSnapshots
 from jobs.adapters.sql_tasks import SqlTasks
 from jobs.adapters.sql_workers import SqlWorkers
 from runner.errors import StoreUnavailable
@@ -42,6 +43,7 @@ class Store:
         self.groups = SqlGroups(database)
         self.reuse = SqlReuse(database)
         self.latency = SqlLatency(database)
+        self.snapshots = SqlSnapshots(database)
         self.workers = SqlWorkers(database)
         self.keeping = SqlKeeping(database)
         self.retention = SqlRetention(database, key_seconds=IDEMPOTENCY_SECONDS)

@@ -71,6 +71,37 @@ def test_data_of_two_ids_is_compared_and_both_are_shown(site: Site, client: Flas
     }
 
 
+def test_the_snapshot_is_on_the_leg_the_page_and_the_report(site: Site, client: FlaskClient) -> None:
+    run = site.submit(options={"compare": True, "snapshot": "month-end"})
+    for _ in run.legs:
+        claim = site.claim_of_leg()
+        assert claim.snapshot == "month-end"
+        site.prepare_on(claim, UNITS, data="d1", source="verification", snapshot="month-end")
+    made = dict.fromkeys(UNITS, ledger())
+    finish(site, {"baseline": made, "candidate": made})
+    compare_now(site)
+    assert {leg.snapshot for leg in site.service.run(run.id).legs} == {"month-end"}
+    found = client.get(f"/api/v1/runs/{run.id}").get_json()
+    assert {leg["snapshot"] for leg in found["legs"]} == {"month-end"}
+    for page in (f"/runs/{run.id}", f"/api/v1/runs/{run.id}/report.html", f"/api/v1/runs/{run.id}/report.md"):
+        text = client.get(page).text.replace("\\", "")
+        assert "month-end" in text
+        assert "d1" in text
+        assert "taken to be alike" not in text
+
+
+def test_the_form_takes_snapshots(site: Site, client: FlaskClient) -> None:
+    form = {"project": "accounts", "ref": "feature/rounding", "against": "nothing", "csrf_token": token(client)}
+    answer = client.post("/new", data=form | {"snapshot": "a b"})
+    assert answer.status_code == 422
+    assert 'id="snapshot-error"' in answer.text
+    assert client.post("/new", data=form | {"snapshot": " month-end "}).status_code == 303
+    assert site.service.run(1).options == {"snapshot": "month-end"}
+    both = form | {"against": "database", "baseline_database": "old_server", "baseline_snapshot": "b", "snapshot": "a"}
+    assert client.post("/new", data=both).status_code == 303
+    assert site.service.run(2).options == OPTIONS | {"baseline_snapshot": "b", "snapshot": "a"}
+
+
 @pytest.mark.parametrize(
     ("fields", "key", "words"),
     [
@@ -79,6 +110,7 @@ def test_data_of_two_ids_is_compared_and_both_are_shown(site: Site, client: Flas
         ({"options": OPTIONS, "database": "old_server"}, "options.baseline_database", "another source"),
         ({"options": OPTIONS, "database": "gone"}, "database", "no such source"),
         ({"options": OPTIONS, "project": "plain", "ref": "main"}, "options.baseline_database", "uses no database"),
+        ({"options": {"snapshot": "x"}, "project": "plain", "ref": "main"}, "options.snapshot", "uses no database"),
     ],
 )
 def test_a_bad_source_is_refused(site: Site, fields: dict[str, object], key: str, words: str) -> None:
