@@ -53,11 +53,11 @@ WHERE datname LIKE 'seatrial\\_base\\_%%' AND pg_has_role(datdba, 'USAGE')
 def require_marker(server: Server, connection: Connection, *, lent_in: str | None = None) -> None:
     """Raise DatabaseRefused unless the source carries the positive marker; reads the server's catalogue alone.
 
-    `lent_in`: an installation whose bases serve on while the source is refreshed and has none (or is not there).
+    `lent_in`: an installation whose bases may have it while the source is refreshed and has none (or is not there).
     """
     source, database = server.source, server.database
     found = marker(value(connection, COMMENTS, database))
-    if found != PRODUCTION and lent_in is not None and any(alone(connection, source, lent_in)):
+    if found != PRODUCTION and lent_in is not None and any(lent(connection, server, lent_in)):
         return
     if not exists(connection, database):
         raise DatabaseRefused(f"the database {database} of the source {source} does not exist on {server.place}")
@@ -88,11 +88,11 @@ def bases(connection: Connection, source: str, installation: str) -> list[Base]:
     return sorted(found, key=lambda base: base.data_id, reverse=True)
 
 
-def alone(connection: Connection, source: str, installation: str) -> list[Label]:
-    """Give the labels of the bases that serve without the source's marker."""
+def lent(connection: Connection, server: Server, installation: str) -> list[Label]:
+    """Give the labels of the bases that have the source's marker while it is refreshed."""
     found = [read_label(comment) for _, comment, _, _ in rows(connection, BASES)]
-    ours = [label for label in found if label is not None and label.alone]
-    return [label for label in ours if (label.source, label.installation) == (source, installation)]
+    ours = [label for label in found if label is not None and label.lent == server.database]
+    return [label for label in ours if (label.source, label.installation) == (server.source, installation)]
 
 
 def find(
@@ -182,7 +182,7 @@ def _ready(server: Server, connection: Connection, owner: str | None) -> str:
 def _freeze_base(
     server: Server, connection: Connection, owner: str, installation: str, snapshot: str | None = None
 ) -> Base:
-    """Copy a source that has its marker; from then on no base serves without it."""
+    """Copy a source that has its marker; from then on no base has it instead."""
     source = server.source
     if snapshot is not None:
         check_unused(snapshot, bases(connection, source, installation))
@@ -201,8 +201,8 @@ def _freeze_base(
         if not connection.closed:
             drop_database(server, connection, base, installation)
         raise
-    for lent in alone(connection, source, installation):
-        describe(connection, "DATABASE", lent.database, replace(lent, alone=False))
+    for other in lent(connection, server, installation):
+        describe(connection, "DATABASE", other.database, replace(other, lent=""))
     size = int(value(connection, "SELECT pg_database_size(%s::name)", base))
     return Base(source, base, data_id, owner, now, size, label.name)
 
@@ -248,6 +248,8 @@ def check(server: Server, *, owner: str | None, installation: str) -> SourceChec
 
 def _check(server: Server, connection: Connection, owner: str | None, installation: str) -> SourceCheck:
     version = str(value(connection, "SHOW server_version"))
+    if marker(value(connection, COMMENTS, server.database)) is None and lent(connection, server, installation):
+        return _check_lent(server, connection, version, installation)
     if not exists(connection, server.database):
         problem = SourceProblem(f"there is no database {server.database} on {server.place}", "correct the dsn")
         return SourceCheck(reachable=True, version=version, problems=(problem,))
@@ -270,6 +272,18 @@ def _check(server: Server, connection: Connection, owner: str | None, installati
     return SourceCheck(
         reachable=True, version=version, marker=found, problems=tuple(problems), owner=chosen, method=method,
         seconds=seconds, size=_size(connection, server.database), sizes={base.database: base.size for base in standing},
+    )  # fmt: skip
+
+
+def _check_lent(server: Server, connection: Connection, version: str, installation: str) -> SourceCheck:
+    """Tell of a source that is being refreshed: whatever it is like just now, its newest base serves."""
+    text = "it is being refreshed, or that failed; until it has ended well its snapshots serve on"
+    problem = SourceProblem(text, f"when none is under way: seatrial db refresh {server.source}", refuses=False)
+    standing = bases(connection, server.source, installation)
+    method, seconds = _measure(server, connection, standing[0], installation)
+    return SourceCheck(
+        reachable=True, version=version, problems=(problem,), owner=standing[0].owner, method=method, seconds=seconds,
+        sizes={base.database: base.size for base in standing}, lent=True,
     )  # fmt: skip
 
 

@@ -124,7 +124,7 @@ class MemoryDatabases:
         """Begin to replace the data of the source."""
         with self._answering():
             key = (self._installation, self.name)
-            if self.server.markers.get(self._database) is not None:
+            if self.server.markers.get(self._database) is not None or key not in self.server.lent:
                 self._require_marker(lent=False)
                 self.server.lent.add(key)
                 self.server.markers[self._database] = None
@@ -258,7 +258,8 @@ class MemoryDatabases:
             problems.append(SourceProblem(error.text, f"seatrial db bless {self.name}"))
         sizes = {base.database: base.size for base in self._bases()}
         marker = self.server.markers.get(self._database)
-        return SourceCheck(True, "memory", marker, tuple(problems), self._owner, "memory", 0.0, 0, sizes)
+        lent = marker is None and (self._installation, self.name) in self.server.lent
+        return SourceCheck(True, "memory", marker, tuple(problems), self._owner, "memory", 0.0, 0, sizes, lent)
 
     def probe(self) -> MemoryProbe:
         """Open the watch on the link to the server."""

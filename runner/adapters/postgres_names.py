@@ -97,7 +97,7 @@ class Label:
 
     `settings`: what the application's role had by ALTER ROLE … SET when the base was made (name → value): branch
     code can change that of the shared role, but not this copy. `made_at` is by the server's clock. `name`: of the
-    snapshot, when it is not the data id. `alone`: a base serves without its source's marker, which is being refreshed.
+    snapshot, when it is not the data id. `lent`: the database whose marker a base has while that is refreshed.
     """
 
     installation: str
@@ -109,10 +109,10 @@ class Label:
     owner: str = ""
     settings: dict[str, str] = field(default_factory=dict)
     name: str = ""
-    alone: bool = False
+    lent: str = ""
 
     def text(self) -> str:
-        said = {key: value for key, value in asdict(self).items() if value or key not in ("name", "alone")}
+        said = {key: value for key, value in asdict(self).items() if value or key not in ("name", "lent")}
         return "seatrial " + json.dumps(said, separators=(",", ":"), sort_keys=True)
 
     @property
@@ -122,7 +122,7 @@ class Label:
 
     def of(self, kind: str, database: str, made_at: str) -> Label:
         """Give the label of a copy."""
-        return replace(self, kind=kind, database=database, made_at=made_at, alone=False)
+        return replace(self, kind=kind, database=database, made_at=made_at, lent="")
 
 
 def choose(found: Sequence[Base], data_id: str | None, snapshot: str | None = None) -> Base:
@@ -176,7 +176,8 @@ class SourceCheck:
     """What `db check` tells of a source.
 
     `method` and `seconds`: how a clone of the newest base was made and how long it took, when one was made.
-    `size` is the source's and `sizes` those of its bases (database → bytes), newest first.
+    `size` is the source's and `sizes` those of its bases (database → bytes), newest first. `lent`: the source has no
+    marker because it is being refreshed, and its bases serve on.
     """
 
     reachable: bool
@@ -188,8 +189,10 @@ class SourceCheck:
     seconds: float | None = None
     size: int | None = None
     sizes: dict[str, int] = field(default_factory=dict)
+    lent: bool = False
 
     @property
     def usable(self) -> bool:
         """Tell whether a run could use the source now."""
-        return self.reachable and self.marker == VERIFICATION and not any(p.refuses for p in self.problems)
+        marked = self.marker == VERIFICATION or self.lent
+        return self.reachable and marked and not any(p.refuses for p in self.problems)

@@ -10,7 +10,7 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
-from runner.adapters.postgres_base import BASES, mark_and_freeze, require_marker, undisturbed
+from runner.adapters.postgres_base import BASES, lent, mark_and_freeze, require_marker, undisturbed
 from runner.adapters.postgres_copy import COMMENTS, describe, exists
 from runner.adapters.postgres_link import Connection, Server, execute, name, rows, value
 from runner.adapters.postgres_names import PRODUCTION, marker, read_label, unmarked
@@ -63,24 +63,23 @@ class PostgresRefresh:
 def refreshing(server: Server, *, owner: str | None, installation: str) -> Iterator[PostgresRefresh]:
     """Begin a refresh: lend the marker to the snapshots, then take it from the source.
 
-    Raises SourceInUse when another one is under way, DatabaseRefused when the source says it is production.
+    Raises SourceInUse when another one is under way, DatabaseRefused for a source that says it is production, and for
+    one that has no marker, unless that is lent already: a refresh before this one failed.
     """
     with server.session() as connection, undisturbed(server, connection):
         found = PostgresRefresh(server, connection, owner, installation)
         comment = value(connection, COMMENTS, server.database)
-        if marker(comment) == PRODUCTION:
+        if marker(comment) is not None or not lent(connection, server, installation):
             require_marker(server, connection)
-        if marker(comment) is not None:  # else the one before did not come to its end, and they have it still
-            require_marker(server, connection)
-            _lend(connection, server.source, installation)
+            _lend(connection, server, installation)
             found.unmark()
         yield found
 
 
-def _lend(connection: Connection, source: str, installation: str) -> None:
+def _lend(connection: Connection, server: Server, installation: str) -> None:
     for database, comment, connectable, _ in rows(connection, BASES):
         label = read_label(comment)
         if label is None or connectable or label.kind != "base":
             continue
-        if (label.source, label.installation) == (source, installation):
-            describe(connection, "DATABASE", str(database), replace(label, alone=True))
+        if (label.source, label.installation) == (server.source, installation):
+            describe(connection, "DATABASE", str(database), replace(label, lent=server.database))

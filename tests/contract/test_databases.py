@@ -166,6 +166,7 @@ def test_snapshots_serve_while_the_source_is_refreshed_and_it_is_marked_at_the_e
     world.source.clone(old.database, clone)
     with pytest.raises(DatabaseRefused, match="not marked"):
         world.source.snapshot()
+    assert world.source.check().usable
     with world.source.refreshing() as refresh:
         new = refresh.finish("fresh")
     assert world.source.bases() == [new, old]
@@ -173,6 +174,11 @@ def test_snapshots_serve_while_the_source_is_refreshed_and_it_is_marked_at_the_e
     world.mark("something else")
     with pytest.raises(DatabaseRefused, match="not marked"):
         world.source.clone(old.database, clone)
+
+
+def test_a_source_that_nobody_blessed_is_not_refreshed(world: World) -> None:
+    with pytest.raises(DatabaseRefused, match="seatrial db bless books"):
+        cut_off(world, list)
 
 
 def test_production_is_never_refreshed_nor_used_although_a_refresh_failed(world: World) -> None:
