@@ -8,6 +8,7 @@ from flask import Blueprint, Response, make_response, redirect, render_template,
 from pydantic import BaseModel, ConfigDict, ValidationError
 from werkzeug.wrappers import Response as AnyResponse
 
+from jobs import two_databases
 from jobs.projects import Preview, ProjectInfo
 from jobs.run import RunFilter, RunState
 from jobs.submission import SNAPSHOTS, Submission
@@ -197,8 +198,21 @@ def preview() -> str:
     last = service.runs(RunFilter(project=project, state=RunState.DONE), limit=1).runs
     took = duration(present.span(last[0])) if last else ""
     return render_template(
-        "_preview.html", found=found, spec=found.spec, against=against, last=last[0] if last else None, took=took
+        "_preview.html",
+        found=found,
+        spec=found.spec,
+        source=_source(sent, found),
+        against=against,
+        last=last[0] if last else None,
+        took=took,
     )
+
+
+def _source(sent: NewRunForm, found: Preview) -> str | None:
+    """Name the candidate's database, as the submission will choose it."""
+    if found.spec.database is None:
+        return None
+    return sent.database or asking.service().project(sent.project).database or found.spec.database.source
 
 
 @dataclass(frozen=True)
@@ -220,7 +234,9 @@ def _against(sent: NewRunForm, candidate: Preview) -> Against | None:
         return None
     service = asking.service()
     if sent.against == "database":
-        return Against(sent.ref, candidate, database=sent.baseline_database)
+        refused = two_databases.problems(sent.baseline_database, _source(sent, candidate), service.databases())
+        words = " ".join(f"The baseline's database: {problem.message}." for problem in refused)
+        return Against(sent.ref, candidate, words, database=sent.baseline_database)
     ref = sent.baseline.strip() if sent.against == "other" else service.project(sent.project).default_baseline
     if not ref:
         return Against("", None, "Name the baseline to compare with.")

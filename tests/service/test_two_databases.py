@@ -142,4 +142,8 @@ def test_the_form_takes_a_second_database(site: Site, client: FlaskClient) -> No
     preview = "/new/preview?project=accounts&ref=feature/rounding&against=database&baseline_database=old_server"
     text = client.get(preview).text
     assert "clones of two databases" in text
+    assert "<b>verification</b> for the candidate and <b>old_server</b> for the baseline" in text
+    same = client.get(preview.replace("old_server", "verification")).text
+    assert 'class="error"' in same
+    assert "another source" in same
     assert "taken to be alike" in text
