@@ -64,6 +64,7 @@ def test_data_of_two_ids_is_compared_and_both_are_shown(site: Site, client: Flas
     for text in (page, report, short):
         for words in ("old_server", "verification", "data-of-baseline", "data-of-candidate", "taken to be alike"):
             assert words in text
+    assert "on verification against old_server" in client.get("/runs").text
     found = client.get(f"/api/v1/runs/{run.id}").get_json()
     assert {leg["name"]: leg["database"] for leg in found["legs"]} == {
         "baseline": "old_server",
