@@ -53,7 +53,7 @@ class Compared:
     """What is recorded of a unit. `summary`: what the comparison of its outputs found (see runner.comparison).
 
     `rows` is the digest of the object that holds the stored differences. `seconds` is how long the comparison
-    took, `causes`: why it differs (not there when it is read back).
+    took, `causes`: why it differs (not there when it is read back). `accepted`: it differs, and all its causes are accepted.
     """
 
     unit: str
@@ -65,6 +65,7 @@ class Compared:
     rows: str | None = None
     seconds: float = 0.0
     causes: tuple[Share, ...] = ()
+    accepted: bool = False
 
 
 def classify(pair: Pair) -> UnitClass | None:

@@ -186,12 +186,17 @@ MOST_BINS, EVEN_BINS = 14, 12
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which compared units: of some classes, all when empty, whose names hold `text`, of one tenant or report."""
+    """Which compared units: of some classes, all when empty, whose names hold `text`, of one tenant or report.
+
+    `group`: those that share a cause, by its key; `accepted`: those that are, or are not, wholly explained by what was.
+    """
 
     kinds: tuple[UnitClass, ...] = ()
     text: str = ""
     tenant: str | None = None
     report: str | None = None
+    group: str | None = None
+    accepted: bool | None = None
 
 
 EVERY_UNIT = Wanted()

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, RowMapping, and_, case, delete, func, insert, literal, or_, select, update
 from sqlalchemy.sql.expression import Select
 
+from jobs.adapters.sql_acceptances import explained_now, settle
 from jobs.adapters.sql_engine import Database
 from jobs.adapters.sql_groups import share_row
 from jobs.adapters.sql_moves import ending, stop
@@ -64,7 +65,7 @@ class SqlCompare:
     def record(self, run: int, found: Iterable[tuple[Pair, Compared]], *, fail_fast: int | None = None) -> bool:
         """Write what became of some units; what is written already stays, and what is not so any more is left out.
 
-        `fail_fast`: stop the run when so many units differ. Tells whether the run goes on.
+        `fail_fast`: stop the run when so many units differ that are not accepted. Tells whether the run goes on.
         """
         wanted = list(found)
         with self._db.write() as connection:
@@ -84,18 +85,22 @@ class SqlCompare:
             ]
             if not new:
                 return True
+            held = explained_now(connection, run, new, now)
+            own = {"run": run, "at": now}
             rows = [
                 {name: value for name, value in vars(one).items() if name != "causes"}
-                | {"run": run, "kind": one.kind.value, "summary": dict(one.summary), "at": now}
+                | {"kind": one.kind.value, "summary": dict(one.summary), "accepted": one.unit in held}
+                | own
                 for one in new
             ]
             connection.execute(insert(comparisons), rows)
             if shares := [share_row(run, one.unit, share) for one in new for share in one.causes]:
                 connection.execute(insert(causes), shares)
             harmful = sum(one.kind not in HARMLESS for one in new)
-            values = {"units_different": runs.c.units_different + harmful}
+            counts = {"units_different": harmful, "units_accepted": len(held)}
+            values = {name: runs.c[name] + count for name, count in counts.items()}
             connection.execute(update(runs).where(runs.c.id == run).values(values))
-            query = select(runs.c.units_different).where(runs.c.id == run)
+            query = select(runs.c.units_different - runs.c.units_accepted).where(runs.c.id == run)
             different = int(connection.execute(query).scalar_one())
             if fail_fast is None or different < fail_fast:
                 return True
@@ -118,8 +123,9 @@ class SqlCompare:
                 return False
             now = self._db.now(connection)
             values: dict[str, Any] = {"compared_at": now}
+            accepted = settle(connection, run, now) if waits else row.units_accepted
             if row.stop_code == FAIL_FAST:
-                values["stop_text"] = _stopped(row.units_different, left)
+                values["stop_text"] = _stopped(row.units_different - accepted, left)
             connection.execute(update(runs).where(runs.c.id == run).values(values))
             if waits:
                 refresh_run(connection, run, now)
@@ -248,7 +254,9 @@ def _forget_causes(connection: Connection, run: int) -> None:
 
 def _recount(connection: Connection, run: int) -> None:
     harmful = sum(count for kind, count in counts_of(connection, run).items() if kind not in HARMLESS)
-    connection.execute(update(runs).where(runs.c.id == run).values(units_different=harmful, compared_at=None))
+    accepted = select(func.count()).where(comparisons.c.run == run, comparisons.c.accepted)
+    values = {"units_different": harmful, "units_accepted": connection.execute(accepted).scalar_one()}
+    connection.execute(update(runs).where(runs.c.id == run).values(compared_at=None, **values))
 
 
 def _is_over(connection: Connection, run: int) -> bool:
@@ -329,4 +337,5 @@ def compared(row: Row[Any]) -> Compared:
         summary=row.summary,
         rows=row.rows,
         seconds=row.seconds,
+        accepted=row.accepted,
     )

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, and_, case, func, select
 
 from jobs.adapters.sql_compare import BASELINE, CANDIDATE, compared, counts_of
 from jobs.adapters.sql_engine import Database
-from jobs.adapters.sql_schema import comparisons, runs, tasks, units
+from jobs.adapters.sql_schema import causes, comparisons, runs, tasks, units
 from jobs.comparing import HARMLESS, Compared, UnitClass
 from jobs.overview import HARMFUL, Duration, Durations, HeatMap, Overview, Part, Wanted, columns_of
 from runner.model import UnitState
@@ -191,6 +191,11 @@ def _narrowed(query: Any, wanted: Wanted) -> Any:
         query = query.where(func.lower(_C.unit).contains(wanted.text.lower(), autoescape=True))
     for column, value in ((_C.tenant, wanted.tenant), (_C.report, wanted.report)):
         query = query if value is None else query.where(column == value)
+    if wanted.group is not None:
+        shares = (causes.c.run == _C.run, causes.c.key == wanted.group, causes.c.unit == _C.unit)
+        query = query.where(select(causes.c.unit).where(*shares).exists())
+    if wanted.accepted is not None:
+        query = query.where(_C.accepted if wanted.accepted else ~_C.accepted)
     return query
 
 

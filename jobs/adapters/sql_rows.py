@@ -89,6 +89,8 @@ def run_of(row: R, leg_rows: tuple[Leg, ...]) -> Run:
         if row.outputs_removed_at is None
         else Removed(at(row.outputs_removed_at), row.outputs_removed_why or ""),
         units_different=row.units_different,
+        units_accepted=row.units_accepted,
+        groups_accepted=row.groups_accepted,
     )
 
 
@@ -220,6 +222,7 @@ def refresh_run(connection: Connection, run: int, now: float) -> Derived:
             runs.c.baseline_commit,
             runs.c.compared_at,
             runs.c.units_different,
+            runs.c.units_accepted,
             runs.c.cancel_requested,
             runs.c.stop_code,
             runs.c.stop_text,
@@ -231,7 +234,11 @@ def refresh_run(connection: Connection, run: int, now: float) -> Derived:
         # The comparer says when nothing is left; counting it at each step would cost more than it tells.
         stopped = Reason(before.stop_code, before.stop_text) if before.stop_code is not None else None
         comparison = Comparison(
-            before.compared_at is None, before.units_different, before.cancel_requested, stopped=stopped
+            before.compared_at is None,
+            before.units_different,
+            before.cancel_requested,
+            stopped=stopped,
+            accepted=before.units_accepted,
         )
     derived = derive(facts, comparison=comparison)
     values: dict[str, Any] = {

@@ -7,6 +7,7 @@ from pathlib import Path
 from sqlalchemy import insert, inspect, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from jobs.adapters.sql_acceptances import SqlAcceptances
 from jobs.adapters.sql_compare import SqlCompare
 from jobs.adapters.sql_compare_views import SqlCompareViews
 from jobs.adapters.sql_engine import Database, open_engine
@@ -40,6 +41,7 @@ class Store:
         self.compare = SqlCompare(database)
         self.compare_views = SqlCompareViews(database)
         self.groups = SqlGroups(database)
+        self.acceptances = SqlAcceptances(database)
         self.reuse = SqlReuse(database)
         self.latency = SqlLatency(database)
         self.workers = SqlWorkers(database)
