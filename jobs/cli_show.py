@@ -83,7 +83,15 @@ def headline(run: Mapping[str, Any]) -> str:
     reason = run["reason"]
     why = f": {plain(reason['text'])} ({reason['code']})" if reason else ""
     asked = ", cancel asked for" if run["cancel_requested"] and run["state"] not in FINAL else ""
-    return f"Run {run['id']} is {standing(run)}{asked}{why}"
+    return f"Run {run['id']} is {standing(run)}{accepted(run)}{asked}{why}"
+
+
+def accepted(run: Mapping[str, Any]) -> str:
+    """Write how much of a compare run is accepted; empty when nothing is."""
+    units, groups = run.get("accepted", 0), run.get("accepted_groups", 0)
+    if not units:
+        return ""
+    return f", with {units} unit{'s' if units != 1 else ''} accepted in {groups} group{'s' if groups != 1 else ''}"
 
 
 def run_row(run: Mapping[str, Any]) -> tuple[object, ...]:

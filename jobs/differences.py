@@ -9,7 +9,6 @@ from functools import lru_cache
 from threading import Lock
 from typing import Any, TypeVar
 
-from jobs.adapters.sql_groups import Group
 from jobs.adapters.sql_store import Store
 from jobs.comparing import Compared, UnitClass
 from jobs.latency import Latency
@@ -102,7 +101,7 @@ class Differences:
     def _keep(self, run: Run, what: tuple[Hashable, ...], read: Callable[[], T]) -> T:
         """Give an answer that was read before, as long as nothing of the run has changed since."""
         counts, left = self._store.compare_views.counts(run.id)
-        stamp = (tuple(sorted(counts.items())), left, run.finished_at, run.attempts, run.units.done)
+        stamp = (tuple(sorted(counts.items())), left, run.finished_at, run.attempts, run.units.done, run.units_accepted)
         key = (run.id, *what)
         with self._keeping:
             kept = self._kept.get(key)
@@ -143,11 +142,6 @@ class Differences:
                 value=unit[:80],
                 remedy="Submit the run again.",
             ) from None
-
-    def groups(self, run: int) -> list[Group]:
-        """List the causes of a run's differences, those of most units first."""
-        self._check(run)
-        return self._store.groups.list(run)
 
     def latency(self, run: int, *, limit: int = 200) -> Latency:
         """Compare how long units took on both legs, by the rule of the candidate's specification."""

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal, Protocol
 
+from jobs.acceptances import Acceptances
+from jobs.accepting import Acceptance
 from jobs.adapters.sql_runs import NewLeg, NewRun, SqlRuns
 from jobs.adapters.sql_store import Store
-from jobs.differences import Differences
 from jobs.outlook import Outlook
 from jobs.projects import Preview, Projects
 from jobs.run import Page, Run, RunFilter
@@ -28,7 +29,7 @@ class Doorbell(Protocol):
     def ring(self, pool: str) -> bool: ...
 
 
-class Service(Projects, Views, Outlook, Differences):
+class Service(Projects, Views, Outlook, Acceptances):
     """The verbs of Seatrial, and its only writer for people; every error that a caller can mend is a RequestError.
 
     What only looks is inherited: Projects, Views and Differences (the inside of a run) and Outlook (estimates and explanations).
@@ -45,7 +46,7 @@ class Service(Projects, Views, Outlook, Differences):
         Projects.__init__(self, settings, mirror)
         Views.__init__(self, store, objects)
         Outlook.__init__(self, settings, store)
-        Differences.__init__(self, store, objects)
+        Acceptances.__init__(self, store, objects)
         self._runs: SqlRuns = store.runs
         self._doorbell = doorbell
 
@@ -121,6 +122,13 @@ class Service(Projects, Views, Outlook, Differences):
             )
         if problems:
             raise SubmissionRefused("; ".join(map(str, problems)), problems=tuple(problems))
+
+    def acceptances(self, project: str) -> list[Acceptance]:
+        """List what was accepted in a project, newest first, also what expired or was withdrawn; raises NotFound."""
+        found = super().acceptances(project)
+        if not found:  # of a project that is not in the settings any more, they are still shown
+            self.project(project)
+        return found
 
     def run(self, run: int) -> Run:
         """Give a run; raises NotFound."""

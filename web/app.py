@@ -12,6 +12,8 @@ from flask import Flask, current_app, request
 from flask_wtf.csrf import CSRFProtect
 
 from web import (
+    acceptapi,
+    acceptpage,
     api,
     asking,
     diffapi,
@@ -87,12 +89,13 @@ def create_app(
     }
     health.register(app, service, hub)
     problems.register(app)
-    for blueprint in (api.blueprint, diffapi.blueprint, files.blueprint, stream.blueprint):
+    for blueprint in (api.blueprint, acceptapi.blueprint, diffapi.blueprint, files.blueprint, stream.blueprint):
         csrf.exempt(blueprint)  # guarded by content type and origin instead: programs hold no form token
         app.register_blueprint(blueprint, url_prefix=links.API)
     app.register_blueprint(report.blueprint)
     app.register_blueprint(report.blueprint, url_prefix=links.API, name="api_report")
-    for blueprint in (openapi.blueprint, health.blueprint, pages.blueprint, diffpage.blueprint, submit.blueprint):
+    shown = (pages.blueprint, diffpage.blueprint, acceptpage.blueprint, submit.blueprint)
+    for blueprint in (openapi.blueprint, health.blueprint, *shown):
         app.register_blueprint(blueprint)
     _banner(app, service)
     return app
@@ -109,6 +112,7 @@ def _templates(app: Flask) -> None:
         "size": words.size,
         "ago": words.ago,
         "moment": words.moment,
+        "day": lambda at: f"{at:%Y-%m-%d}",
         "soon": words.soon,
         "with_runs": words.with_runs,
         "rfc3339": schemas.rfc3339,

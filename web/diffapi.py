@@ -28,14 +28,14 @@ def wanted(asked: q.DiffsQuery | q.DiffsFileQuery) -> Wanted:
         kinds = HARMFUL
     elif asked.kind is not None:
         kinds = (UnitClass(asked.kind),)
-    return Wanted(kinds, asked.text or "", asked.tenant, asked.report)
+    return Wanted(kinds, asked.text or "", asked.tenant, asked.report, asked.group, asked.accepted)
 
 
 @blueprint.get("/runs/<id:run>/comparison")
 def comparison(run: int) -> Response:
     """Sum a compare run up: classes, the worst reports, tenants and columns, the largest deltas."""
     asking.query(q.NoQuery)
-    return answer(shapes.comparison(run, asking.service().overview(run)))
+    return answer(shapes.comparison(asking.service().run(run), asking.service().overview(run)))
 
 
 @blueprint.get("/runs/<id:run>/comparison/map")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from flask import Blueprint, Response, make_response, render_template
 from pydantic import BaseModel, ConfigDict, Field
 
+from jobs.accepting import UNACCEPTABLE
 from jobs.comparing import Compared, UnitClass
 from jobs.differences import MAP_TENANTS
 from jobs.overview import HARMFUL, Wanted, distribution
@@ -48,6 +50,8 @@ class DifferencesQuery(_Page):
     text: s.Name | None = None
     tenant: str | None = Field(None, max_length=300)
     report: s.Name | None = None
+    group: s.Name | None = None
+    accepted: Literal["yes", "no"] | None = None
     sort: Literal["position", "delta"] = "position"
     after: int | None = Field(None, ge=-1, le=s.MAX_ID)
     delta: float | None = Field(None, allow_inf_nan=False)
@@ -58,7 +62,7 @@ class DifferencesQuery(_Page):
         """Give what an address of the same list has."""
         sort = self.sort if self.sort != "position" else None
         values: dict[str, object] = {"class": self.kind, "text": self.text, "sort": sort}
-        values |= {"tenant": self.tenant, "report": self.report}
+        values |= {"tenant": self.tenant, "report": self.report, "group": self.group, "accepted": self.accepted}
         return {"tab": "differences"} | values | other
 
 
@@ -77,7 +81,12 @@ def tab(run: Run, asked: DifferencesQuery) -> dict[str, object]:
     values = _summary(run, asked, kind)
     heat = service.heat_map(run.id, first=asked.map)
     following = asked.map + MAP_TENANTS
+    groups = service.groups(run.id)
     values |= {
+        "groups": groups,
+        "group_titles": {one.group.key: one.group.cause.title for one in groups},
+        "unacceptable": UNACCEPTABLE,
+        "now": datetime.now(UTC),
         "heat": heat,
         "map_next": links.run(run.id, **asked.kept(map=following)) if heat.differing > following else None,
         "map_first": links.run(run.id, **asked.kept()) if asked.map else None,
@@ -104,7 +113,9 @@ def _summary(run: Run, asked: DifferencesQuery, kind: str) -> dict[str, object]:
 
 def _wanted(asked: DifferencesQuery, kind: str) -> Wanted:
     kinds = {"all": (), DIFFERING: HARMFUL}.get(kind)
-    return Wanted((UnitClass(kind),) if kinds is None else kinds, asked.text or "", asked.tenant, asked.report)
+    accepted = None if asked.accepted is None else asked.accepted == "yes"
+    kinds = (UnitClass(kind),) if kinds is None else kinds
+    return Wanted(kinds, asked.text or "", asked.tenant, asked.report, asked.group, accepted)
 
 
 class Chip(BaseModel):
@@ -266,6 +277,8 @@ def _changes(parts: Sequence[Mapping[str, Any]], differences: Sequence[Mapping[s
     return {kind: counts[kind] for kind in diffwords.CHANGES if kind in counts}
 
 
-def worst(run: int, limit: int) -> list[Compared]:
-    """Give the first differing units of a run."""
-    return asking.service().by_position(run, Wanted(HARMFUL), limit=limit)
+def worst(run: Run, limit: int) -> list[Compared]:
+    """Give the first differing units of a run that nobody accepted."""
+    if run.units_accepted >= run.units_different:
+        return []
+    return asking.service().by_position(run.id, Wanted(HARMFUL, accepted=False), limit=limit)

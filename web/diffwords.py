@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jobs.comparing import HARMLESS, Compared, UnitClass
 from jobs.overview import HARMFUL
 from web.present import Badge
 from web.words import number, plural
 
+if TYPE_CHECKING:
+    from jobs.accepting import Acceptance
+    from jobs.adapters.sql_groups import Group
+    from jobs.run import Run
+
 _K = UnitClass
+MINUS = "\u2212"
 
 # The look is chosen by the class itself; these are the words, for one unit and for many.
 CLASSES: Mapping[UnitClass, str] = {
@@ -83,13 +89,18 @@ def counted(counts: Mapping[UnitClass, int], kinds: Sequence[UnitClass]) -> str:
     return ", ".join(f"{number(counts[kind])} {_COUNTED[kind]}" for kind in kinds if counts.get(kind))
 
 
-def verdict(counts: Mapping[UnitClass, int]) -> str:
-    """Say in one sentence what a compare run came to."""
+def verdict(counts: Mapping[UnitClass, int], run: Run | None = None) -> str:
+    """Say in one sentence what a compare run came to; `run` tells how many units are accepted."""
     total = sum(counts.values())
     harmful = sum(counts.get(kind, 0) for kind in HARMFUL)
     if harmful:
         kinds = [kind for kind in CLASSES if kind in HARMFUL]
-        return f"{number(harmful)} of {plural(total, 'unit')}: {counted(counts, kinds)}"
+        words = f"{number(harmful)} of {plural(total, 'unit')}: {counted(counts, kinds)}"
+        if run is None or not run.units_accepted:
+            return words
+        if run.units_accepted >= harmful:
+            return f"with {accepted(run)}; {words}"
+        return f"{words}; of these, {accepted(run)}"
     alike = counts.get(_K.SAME, 0) + counts.get(_K.EQUIVALENT, 0)
     if not total:
         return "there was no unit to compare"
@@ -100,6 +111,21 @@ def verdict(counts: Mapping[UnitClass, int]) -> str:
         return f"{plural(alike, 'unit')} {'has' if alike == 1 else 'have'} the same figures, byte for byte{new}"
     parts = counted(counts, (_K.SAME, _K.EQUIVALENT))
     return f"{plural(alike, 'unit')} {'has' if alike == 1 else 'have'} the same figures: {parts}{new}"
+
+
+def accepted(run: Run) -> str:
+    """Say how much of a compare run is accepted: 40 units accepted in 2 groups."""
+    return f"{plural(run.units_accepted, 'unit')} accepted in {plural(run.groups_accepted, 'group')}"
+
+
+def change(found: Group | Acceptance) -> str:
+    """Write the one number that explains a group of numbers: +0.5 %, or by 12.5; empty where there is none."""
+    parts = []
+    if found.ratio is not None:
+        parts.append(f"{'+' if found.ratio >= 1 else MINUS}{percent(abs(found.ratio - 1))}")
+    if found.offset is not None:
+        parts.append(f"by {delta(found.offset)}")
+    return " or ".join(parts)
 
 
 def proof(counts: Mapping[UnitClass, int]) -> str:

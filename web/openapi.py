@@ -54,7 +54,10 @@ OPERATIONS: Mapping[str, Operation] = {
     "diffapi.diff_file": Operation(media=("text/csv",), query=q.DiffFileQuery, problems=(404, 409)),
     "api_report.html": Operation(media=("text/html",), problems=(404, 409)),
     "api_report.markdown": Operation(media=("text/markdown",), problems=(404, 409)),
-    "api.groups": Operation(s.GroupsOut, problems=(404, 409)),
+    "acceptapi.groups": Operation(s.GroupsOut, problems=(404, 409)),
+    "acceptapi.accept": Operation(s.AcceptedOut, body=q.AcceptBody, problems=(404, 409, 415)),
+    "acceptapi.withdraw": Operation(s.AcceptedOut, body=q.NoQuery, problems=(404, 409, 415)),
+    "acceptapi.acceptances": Operation(s.AcceptancesOut, problems=(404,)),
     "api.latency": Operation(s.LatencyOut, query=q.LatencyQuery, problems=(404, 409)),
     "api.attempts": Operation(s.AttemptsOut, problems=(404,)),
     "api.events": Operation(s.EventsOut, query=q.EventsQuery, problems=(404,)),
@@ -159,7 +162,7 @@ def build(app: Flask) -> dict[str, Any]:
         if operation.body is not None:
             models[operation.body] = "validation"
             schema = {"$ref": REF.format(model=operation.body.__name__)}
-            needed = operation.body not in (q.NoQuery, q.RerunBody)
+            needed = operation.body not in (q.NoQuery, q.RerunBody, q.AcceptBody)
             item["requestBody"] = {"required": needed, "content": {JSON: {"schema": schema}}}
         if operation.replay:
             item["parameters"].append(IDEMPOTENCY)

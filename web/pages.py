@@ -157,7 +157,7 @@ def run(run: int) -> Response:
         return cast("Response", redirect(links.run(run)))
     if asked.tab == "summary":
         values["failure"] = run_pages().failure(found, tasks)
-        values["worst"] = diffpage.worst(run, WORST) if found.baseline is not None else []
+        values["worst"] = diffpage.worst(found, WORST) if found.baseline is not None else []
     elif asked.tab == "differences":
         wanted = asking.query(diffpage.DifferencesQuery)
         values |= diffpage.tab(found, wanted) | {"wanted": wanted}

@@ -46,6 +46,16 @@ class RerunBody(BaseModel):
     only: Literal["different"] | None = Field(None, description="Only units that differ, failed or are missing.")
 
 
+class AcceptBody(BaseModel):
+    """Why a group of differences is accepted; nothing at all takes over what its project accepted already."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    name: Text = Field("", description="By which others know it; 100 characters at most.")
+    reason: Text = Field("", description="Why the difference is right; 2,000 characters at most.")
+    expires: Text | int | None = Field(None, description="The last day (2027-02-28), or days (90, 90d); 90 days.")
+
+
 class RunsQuery(Strict):
     """What a list of runs is narrowed to."""
 
@@ -80,6 +90,8 @@ class DiffsQuery(Strict):
     text: Name | None = None
     tenant: Text | None = Field(None, max_length=300, description="What stands before the last slash of a unit.")
     report: Name | None = Field(None, description="What stands behind it.")
+    group: Name | None = Field(None, description="Only units that share this cause, by its key.")
+    accepted: bool | None = Field(None, description="Only units that are wholly accepted, or only the others.")
     sort: Literal["position", "delta"] = Field(
         "position", description="delta: the largest first, only units that have one."
     )
@@ -95,6 +107,8 @@ class DiffsFileQuery(Strict):
     text: Name | None = None
     tenant: Text | None = Field(None, max_length=300)
     report: Name | None = None
+    group: Name | None = None
+    accepted: bool | None = None
 
 
 class HeatQuery(Strict):

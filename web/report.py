@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Response, render_template, request
@@ -16,6 +17,7 @@ from web import queries as q
 from web.present import Badge
 
 if TYPE_CHECKING:
+    from jobs.acceptances import GroupInRun
     from jobs.service import Service
 
 blueprint = Blueprint("report", __name__)
@@ -49,6 +51,8 @@ class Report:
     heat: HeatMap
     entries: list[Entry]
     more: int
+    groups: list[GroupInRun]
+    now: datetime
 
 
 def gather(service: Service, run: int, units: int) -> Report:
@@ -63,7 +67,7 @@ def gather(service: Service, run: int, units: int) -> Report:
     for one in service.by_position(run, Wanted(HARMFUL), limit=units):
         _, cells = service.differences(run, one.unit) if one.rows else (one, [])
         entries.append(Entry(one, diffwords.why(one), cells[:CELLS], max(0, len(cells) - CELLS)))
-    words = diffwords.verdict(overview.counts)
+    words = diffwords.verdict(overview.counts, found)
     if found.reason is not None:
         words += f". {found.reason.text}"
     return Report(
@@ -74,6 +78,8 @@ def gather(service: Service, run: int, units: int) -> Report:
         heat=service.heat_map(run),
         entries=entries,
         more=max(0, overview.harmful - len(entries)),
+        groups=service.groups(run),
+        now=datetime.now(UTC),
     )
 
 

@@ -117,6 +117,8 @@ class RunOut(Shape):
     reason: ReasonOut | None
     units: CountsOut
     different: int = Field(description="Units of a compare run that are not the same, equivalent or new.")
+    accepted: int = Field(description="Of these, the units whose causes are all accepted: they count no more.")
+    accepted_groups: int = Field(description="Groups of differences that are accepted in this run.")
     attempts: int
     created_at: Time
     started_at: Time | None
@@ -152,6 +154,7 @@ class DiffOut(Shape):
     leniencies: list[str]
     notes: list[str]
     seconds: float
+    accepted: bool = Field(description="It differs, and all its causes are accepted.")
     links: dict[str, str]
 
 
@@ -304,10 +307,49 @@ class GroupOut(Shape):
     ratio: float | None
     offset: float | None
     first: list[str]
+    accepted_units: int = Field(description="So many of its units are accepted: all their causes are.")
+    accepted: list[AcceptanceOut] = Field(description="What it is accepted by in this run.")
+    offered: list[AcceptanceOut] = Field(description="What the project accepted since this run was compared.")
 
 
 class GroupsOut(Shape):
     groups: list[GroupOut]
+
+
+class AcceptanceOut(Shape):
+    """A cause of differences that a project lives with. With `ratio` or `offset`, only where numbers differ by that.
+
+    `run`: in which it was accepted. `standing`: whether it holds for runs that are compared now.
+    """
+
+    id: int
+    project: str
+    key: str
+    title: str
+    name: str
+    reason: str
+    run: int
+    made_by: str
+    made_at: Time
+    expires_at: Time
+    ratio: float | None
+    offset: float | None
+    standing: Literal["live", "expired", "withdrawn"]
+    withdrawn_at: Time | None
+    withdrawn_by: str | None
+
+
+class AcceptedOut(Shape):
+    """What was accepted or withdrawn, and how the run stands now."""
+
+    acceptance: AcceptanceOut
+    run: RunOut
+
+
+class AcceptancesOut(Shape):
+    """What was accepted in a project, newest first; nothing is ever deleted."""
+
+    acceptances: list[AcceptanceOut]
 
 
 class EstimateOut(Shape):

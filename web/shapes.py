@@ -12,7 +12,8 @@ from web import diffwords, links
 from web import schemas as s
 
 if TYPE_CHECKING:
-    from jobs.adapters.sql_groups import Group
+    from jobs.acceptances import GroupInRun
+    from jobs.accepting import Acceptance
     from jobs.attempts import Work
     from jobs.comparing import Compared, UnitClass
     from jobs.latency import Latency
@@ -52,6 +53,8 @@ def _run(found: Run) -> dict[str, Any]:
         "reason": reason(found.reason),
         "units": counts(found.units),
         "different": found.units_different,
+        "accepted": found.units_accepted,
+        "accepted_groups": found.groups_accepted,
         "attempts": found.attempts,
         "created_at": found.created_at,
         "started_at": found.started_at,
@@ -246,6 +249,7 @@ def _diff(run_id: int, found: Compared) -> dict[str, Any]:
         "leniencies": sorted({one for file in files for one in file.get("leniencies", ())}),
         "notes": [note["text"] for file in files for note in file.get("notes", ())],
         "seconds": found.seconds,
+        "accepted": found.accepted,
         "links": {
             "self": links.api_diff(run_id, found.unit),
             "page": links.diff(run_id, found.unit),
@@ -255,13 +259,13 @@ def _diff(run_id: int, found: Compared) -> dict[str, Any]:
     }
 
 
-def comparison(run_id: int, found: Overview) -> s.ComparisonOut:
+def comparison(run: Run, found: Overview) -> s.ComparisonOut:
     """Give a compare run from above."""
     return s.ComparisonOut(
         counts=_by_class(found.counts),
         left=found.left,
         differing=found.harmful,
-        verdict=diffwords.verdict(found.counts),
+        verdict=diffwords.verdict(found.counts, run),
         reports=[part(one) for one in found.reports],
         tenants=[part(one) for one in found.tenants],
         columns=[
@@ -269,7 +273,7 @@ def comparison(run_id: int, found: Overview) -> s.ComparisonOut:
             for one in found.columns
         ],
         columns_of=found.read,
-        largest=[diff(run_id, one) for one in found.largest],
+        largest=[diff(run.id, one) for one in found.largest],
     )
 
 
@@ -363,21 +367,30 @@ def latency(found: Latency) -> s.LatencyOut:
     )
 
 
-def group(found: Group) -> s.GroupOut:
+def group(found: GroupInRun, now: datetime) -> s.GroupOut:
     """Give a cause as the API shows it."""
-    cause = found.cause
+    cause, stands = found.group.cause, found.stands
     return s.GroupOut.model_validate(
         {
-            "key": cause.key,
+            "key": found.group.key,
             "title": cause.title,
             "pattern": cause.pattern,
             "what": cause.what,
             "column": cause.column,
             "sign": cause.sign,
-            "units": found.units,
-            "count": found.count,
-            "ratio": found.ratio,
-            "offset": found.offset,
-            "first": list(found.first),
+            "units": found.group.units,
+            "count": found.group.count,
+            "ratio": found.group.ratio,
+            "offset": found.group.offset,
+            "first": list(found.group.first),
+            "accepted_units": stands.units,
+            "accepted": [acceptance(one, now) for one in stands.held],
+            "offered": [acceptance(one, now) for one in stands.offered],
         }
     )
+
+
+def acceptance(found: Acceptance, now: datetime) -> s.AcceptanceOut:
+    """Give what was accepted as the API shows it."""
+    own = {"title": found.cause.title, "standing": found.standing(now).value}
+    return s.AcceptanceOut.model_validate(own | {name: value for name, value in vars(found).items() if name != "cause"})

@@ -50,7 +50,8 @@ class SqlAcceptances:
             both = (comparisons.c.run == causes.c.run) & (comparisons.c.unit == causes.c.unit)
             query = select(causes.c.key, func.count()).join(comparisons, both)
             query = query.where(causes.c.run == run, comparisons.c.run == run, comparisons.c.accepted)
-            counts = {key: int(count) for key, count in connection.execute(query.group_by(causes.c.key))}
+            rows = connection.execute(query.group_by(causes.c.key)) if held else ()
+            counts = {key: int(count) for key, count in rows}
         found = {}
         for key in held.keys() | living.keys():
             offered = tuple(one for one in living.get(key, ()) if one.id not in known)

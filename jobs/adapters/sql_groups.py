@@ -39,6 +39,11 @@ class SqlGroups:
         with self._db.read() as connection:
             return groups_of(connection, run)
 
+    def one(self, run: int, key: str) -> Group | None:
+        """Give one cause; None when the run has none of that key."""
+        with self._db.read() as connection:
+            return next(iter(groups_of(connection, run, key)), None)
+
 
 def groups_of(connection: Connection, run: int, key: str | None = None) -> list[Group]:
     """Read the causes of a run's differences, or one of them, those of most units first."""
