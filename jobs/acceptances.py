@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from jobs.accepting import Acceptance, Asked, InRun
@@ -10,6 +11,7 @@ from jobs.differences import Differences
 from runner.errors import NotFound
 
 NOBODY = InRun()
+KEY = re.compile("[0-9a-f]{16}")  # see jobs.causes.Cause.key
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Acceptances(Differences):
     def group(self, run: int, key: str) -> GroupInRun:
         """Give one of them."""
         self._check(run)
-        found = self._store.groups.one(run, key)
+        found = self._store.groups.one(run, key) if KEY.fullmatch(key) else None
         if found is None:
             raise NotFound(
                 f"Run {run} has no group {key[:40]!r}.",

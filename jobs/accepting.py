@@ -70,6 +70,11 @@ class Acceptance:
     withdrawn_at: datetime | None = None
     withdrawn_by: str | None = None
 
+    @property
+    def last_day(self) -> date:
+        """Give the last day on which it holds, by UTC."""
+        return (self.expires_at - timedelta(microseconds=1)).astimezone(UTC).date()
+
     def standing(self, now: datetime) -> Standing:
         """Tell whether it holds now."""
         if self.withdrawn_at is not None:

@@ -17,10 +17,22 @@ SECTIONS = {
         "units": ("jobs.cli_runs:units", "List a run's units."),
         "output": ("jobs.cli_files:output", "Fetch a unit's output, or all of a run as an archive."),
         "diff": ("jobs.cli_diff:diff", "Compare two local files or directories, as a compare run does."),
-        "groups": ("jobs.cli_accept:groups", "List the causes of a compare run's differences, those of most units first."),
-        "accept": ("jobs.cli_accept:accept", "Accept a group of differences, in this run and in later ones of its project."),
-        "withdraw": ("jobs.cli_accept:withdraw", "Let an accepted group count as different again, in this run and in later ones."),
-        "acceptances": ("jobs.cli_accept:acceptances", "List what a project accepts, also what expired or was withdrawn."),
+        "groups": (
+            "jobs.cli_accept:groups",
+            "List the causes of a compare run's differences, those of most units first.",
+        ),
+        "accept": (
+            "jobs.cli_accept:accept",
+            "Accept a group of differences, in this run and in later ones of its project.",
+        ),
+        "withdraw": (
+            "jobs.cli_accept:withdraw",
+            "Let an accepted group count as different again, in this run and in later ones.",
+        ),
+        "acceptances": (
+            "jobs.cli_accept:acceptances",
+            "List what a project accepts, also what expired or was withdrawn.",
+        ),
         "resume": ("jobs.cli_runs:resume", "Go on with a run at its first unfinished unit."),
         "cancel": ("jobs.cli_runs:cancel", "End a run."),
         "rerun": ("jobs.cli_runs:rerun", "Run the same commit again from its beginning, as a new run."),

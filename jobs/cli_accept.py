@@ -99,7 +99,7 @@ def _accepted(group: Document) -> str:
 def _row(one: Document) -> tuple[Any, ...]:
     who = f"{one['made_by']}, withdrawn by {one['withdrawn_by']}" if one["withdrawn_by"] else one["made_by"]
     what = f"{one['title']} {change(one)}".strip()
-    until = one["expires_at"][:10]
+    until = one["last_day"]
     return one["standing"], one["name"], who, one["run"], one["key"], until, what, one["reason"]
 
 
@@ -108,6 +108,6 @@ def _say(found: Document, *, as_json: bool) -> None:
         say_json(found)
         return
     one = found["acceptance"]
-    did = f"withdrawn by {one['withdrawn_by']}" if one["withdrawn_at"] else f"accepted until {one['expires_at'][:10]}"
+    did = f"withdrawn by {one['withdrawn_by']}" if one["withdrawn_at"] else f"accepted until {one['last_day']}"
     click.echo(f"{plain(one['name'])} ({plain(one['title'])}): {plain(did)}")
     click.echo(headline(found["run"]))

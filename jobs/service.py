@@ -125,7 +125,7 @@ class Service(Projects, Views, Outlook, Acceptances):
 
     def acceptances(self, project: str) -> list[Acceptance]:
         """List what was accepted in a project, newest first, also what expired or was withdrawn; raises NotFound."""
-        found = super().acceptances(project)
+        found = super().acceptances(project) if project.isprintable() else []
         if not found:  # of a project that is not in the settings any more, they are still shown
             self.project(project)
         return found

@@ -112,7 +112,6 @@ def _templates(app: Flask) -> None:
         "size": words.size,
         "ago": words.ago,
         "moment": words.moment,
-        "day": lambda at: f"{at:%Y-%m-%d}",
         "soon": words.soon,
         "with_runs": words.with_runs,
         "rfc3339": schemas.rfc3339,

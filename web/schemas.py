@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints
@@ -332,6 +332,7 @@ class AcceptanceOut(Shape):
     made_by: str
     made_at: Time
     expires_at: Time
+    last_day: date = Field(description="On which it holds, by UTC.")
     ratio: float | None
     offset: float | None
     standing: Literal["live", "expired", "withdrawn"]

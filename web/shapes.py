@@ -392,5 +392,5 @@ def group(found: GroupInRun, now: datetime) -> s.GroupOut:
 
 def acceptance(found: Acceptance, now: datetime) -> s.AcceptanceOut:
     """Give what was accepted as the API shows it."""
-    own = {"title": found.cause.title, "standing": found.standing(now).value}
+    own = {"title": found.cause.title, "standing": found.standing(now).value, "last_day": found.last_day}
     return s.AcceptanceOut.model_validate(own | {name: value for name, value in vars(found).items() if name != "cause"})

@@ -285,7 +285,7 @@ def _all_covered(key: str, shares: dict[str, Share], held: Held) -> Acceptance |
 def _already(run: int, key: str, found: Acceptance, where: str, remedy: str) -> Conflict:
     text = (
         f"Group {key} of run {run} is accepted already, as {found.name!r}, by {found.made_by} {where} "
-        f"until {found.expires_at:%Y-%m-%d}."
+        f"until {found.last_day}."
     )
     return Conflict(text, field="key", value=key, remedy=remedy)
 

@@ -62,6 +62,8 @@ def test_a_cut_comparison_is_seen_in_any_file() -> None:
 
 
 def test_how_an_acceptance_stands() -> None:
+    wish = Asked("n", "r", "2027-02-28").wish(NOW)
+    assert str(replace(ONE, expires_at=wish.expires_at).last_day) == "2027-02-28"
     assert ONE.standing(NOW) is Standing.LIVE
     assert ONE.standing(ONE.expires_at) is Standing.EXPIRED
     assert replace(ONE, withdrawn_at=NOW).standing(ONE.expires_at) is Standing.WITHDRAWN
