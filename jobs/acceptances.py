@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jobs.accepting import Acceptance, Asked, InRun
 from jobs.adapters.sql_groups import Group
 from jobs.differences import Differences
+from jobs.run import Run
 from runner.errors import NotFound
 
 NOBODY = InRun()
@@ -27,13 +28,14 @@ class Acceptances(Differences):
 
     def groups(self, run: int) -> list[GroupInRun]:
         """List the causes of a run's differences, those of most units first."""
-        self._check(run)
-        known = self._store.acceptances.of_run(run)
-        return [GroupInRun(one, known.get(one.key, NOBODY)) for one in self._store.groups.list(run)]
+        found = self._check(run)
+        listed = self._keep(found, ("groups",), lambda: self._store.groups.list(run))
+        known = self._stands(found)
+        return [GroupInRun(one, known.get(one.key, NOBODY)) for one in listed]
 
     def group(self, run: int, key: str) -> GroupInRun:
         """Give one of them."""
-        self._check(run)
+        job = self._check(run)
         found = self._store.groups.one(run, key) if KEY.fullmatch(key) else None
         if found is None:
             raise NotFound(
@@ -42,7 +44,16 @@ class Acceptances(Differences):
                 value=key[:80],
                 remedy=f"List those it has: seatrial groups {run}",
             )
-        return GroupInRun(found, self._store.acceptances.of_run(run).get(key, NOBODY))
+        return GroupInRun(found, self._stands(job).get(key, NOBODY))
+
+    def _stands(self, run: Run) -> dict[str, InRun]:
+        """Tell what of a run's groups is accepted; which units that explains depends on nothing but what is held."""
+        known = self._store.acceptances.of_run(run.id)
+        held = tuple(sorted(one.id for stands in known.values() for one in stands.held))
+        if not held:
+            return known
+        counts = self._keep(run, ("accepted", held), lambda: self._store.acceptances.counts(run.id))
+        return {key: replace(stands, units=counts.get(key, 0)) for key, stands in known.items()}
 
     def accept(self, run: int, key: str, asked: Asked, *, user: str) -> Acceptance:
         """Accept a group, for this run and those compared from now on; also raises AcceptanceRefused."""

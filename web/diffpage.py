@@ -81,7 +81,8 @@ def tab(run: Run, asked: DifferencesQuery) -> dict[str, object]:
     values = _summary(run, asked, kind)
     heat = service.heat_map(run.id, first=asked.map)
     following = asked.map + MAP_TENANTS
-    groups = service.groups(run.id)
+    # What somebody has to look at comes first; sorting keeps the order of size.
+    groups = sorted(service.groups(run.id), key=lambda one: one.stands.units == one.group.units)
     values |= {
         "groups": groups,
         "group_titles": {one.group.key: one.group.cause.title for one in groups},

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby, islice
+from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, insert, select, update
+from sqlalchemy import Connection, Row, Select, func, insert, select, update
 from sqlalchemy import delete as delete_rows
 
 from jobs.accepting import Acceptance, Asked, Held, InRun, check_acceptable, covered, explained, is_cut
 from jobs.adapters.sql_engine import Database
-from jobs.adapters.sql_groups import groups_of, share_of
+from jobs.adapters.sql_groups import groups_of
 from jobs.adapters.sql_rows import append_event, at, lock_run, moment, no_run
 from jobs.adapters.sql_schema import acceptances, accepted, causes, comparisons, runs
 from jobs.causes import Cause, Share
@@ -39,7 +40,7 @@ class SqlAcceptances:
             return [_acceptance(row) for row in connection.execute(query)]
 
     def of_run(self, run: int) -> dict[str, InRun]:
-        """Tell of each group of a run that somebody accepted, by key."""
+        """Tell of each group of a run that somebody accepted, by key; of its units `counts` tells."""
         with self._db.read() as connection:
             row = connection.execute(select(runs.c.project).where(runs.c.id == run)).one_or_none()
             if row is None:
@@ -47,16 +48,19 @@ class SqlAcceptances:
             held = _held(connection, run)
             known = {one.id for some in held.values() for one in some}
             living = _living(connection, row.project, self._db.now(connection))
-            both = (comparisons.c.run == causes.c.run) & (comparisons.c.unit == causes.c.unit)
-            query = select(causes.c.key, func.count()).join(comparisons, both)
-            query = query.where(causes.c.run == run, comparisons.c.run == run, comparisons.c.accepted)
-            rows = connection.execute(query.group_by(causes.c.key)) if held else ()
-            counts = {key: int(count) for key, count in rows}
         found = {}
         for key in held.keys() | living.keys():
             offered = tuple(one for one in living.get(key, ()) if one.id not in known)
-            found[key] = InRun(counts.get(key, 0), tuple(held.get(key, ())), offered)
+            found[key] = InRun(0, tuple(held.get(key, ())), offered)
         return found
+
+    def counts(self, run: int) -> dict[str, int]:
+        """Count the accepted units of each group of a run, by key."""
+        both = (comparisons.c.run == causes.c.run) & (comparisons.c.unit == causes.c.unit)
+        query = select(causes.c.key, func.count()).join(comparisons, both)
+        query = query.where(causes.c.run == run, comparisons.c.run == run, comparisons.c.accepted)
+        with self._db.read() as connection:
+            return {key: int(count) for key, count in connection.execute(query.group_by(causes.c.key))}
 
     def accept(self, run: int, key: str, asked: Asked, user: str) -> Acceptance:
         """Accept a group for this run and for those of its project that are compared from now on.
@@ -71,16 +75,15 @@ class SqlAcceptances:
             if group is None:
                 remedy = "See its groups: seatrial groups RUN, or the run's page."
                 raise NotFound(f"Run {run} has no group {key[:40]!r}.", field="key", value=key[:80], remedy=remedy)
-            shares = {row.unit: share_of(row) for row in connection.execute(_of_key(run, key))}
             held = {name: list(some) for name, some in _held(connection, run).items()}
             living = _living(connection, project, now)
             if not asked.empty:
                 check_acceptable(key, group.cause)
                 wish = asked.wish(at(now))
-            if mine := _all_covered(key, shares, {key: _alive(held.get(key, ()), now)}):
+            if mine := _all_covered(connection, run, key, _alive(held.get(key, ()), now)):
                 remedy = "Withdraw it first, to give another name, reason or date."
                 raise _already(run, key, mine, f"in run {run}", remedy)
-            theirs = _all_covered(key, shares, living)
+            theirs = _all_covered(connection, run, key, living.get(key, ()))
             if asked.empty:
                 if theirs is None:
                     check_acceptable(key, group.cause)
@@ -123,7 +126,7 @@ class SqlAcceptances:
             held = _held(connection, run)
             mine = held.pop(key, [])
             if not mine:
-                if connection.execute(_of_key(run, key).limit(1)).first() is None:
+                if not groups_of(connection, run, key):
                     remedy = "See its groups: seatrial groups RUN, or the run's page."
                     raise NotFound(f"Run {run} has no group {key[:40]!r}.", field="key", value=key[:80], remedy=remedy)
                 text = f"Group {key} is not accepted in run {run}."
@@ -169,8 +172,7 @@ def settle(connection: Connection, run: int, now: float) -> int:
     if not living and not row.groups_accepted and not _held(connection, run):
         return 0
     connection.execute(delete_rows(accepted).where(accepted.c.run == run))
-    rows = connection.execute(select(causes).where(causes.c.run == run, causes.c.key.in_(list(living))))
-    _hold(connection, run, living, ((row.key, share_of(row)) for row in rows))
+    _hold(connection, run, living, ((key, share) for _, key, share in _shares(connection, run, list(living))))
     held = _held(connection, run)
     units = _assess(connection, run, held)
     if held:
@@ -213,12 +215,28 @@ def _explained(connection: Connection, run: int, held: Held) -> list[str]:
     if not held:
         return []
     touched = select(causes.c.unit).where(causes.c.run == run, causes.c.key.in_(list(held)))
-    query = select(causes).where(causes.c.run == run, causes.c.unit.in_(touched)).order_by(causes.c.unit)
+    query = select(*_SHARE).where(causes.c.run == run, causes.c.unit.in_(touched)).order_by(causes.c.unit)
     found = []
-    for unit, rows in groupby(connection.execute(query), key=lambda row: str(row.unit)):
-        if explained({row.key: share_of(row) for row in rows}, held, cut=False):
+    for unit, rows in groupby(_read(connection, query), key=itemgetter(0)):
+        if explained({key: share for _, key, share in rows}, held, cut=False):
             found.append(unit)
     return found
+
+
+_SHARE = [causes.c[name] for name in ("unit", "key", "ratio_low", "ratio_high", "offset_low", "offset_high")]
+_NAMELESS = Cause("", "other")  # acceptances go by keys
+
+
+def _shares(connection: Connection, run: int, keys: Sequence[str]) -> Iterator[tuple[str, str, Share]]:
+    """Read what units have of some causes."""
+    return _read(connection, select(*_SHARE).where(causes.c.run == run, causes.c.key.in_(keys)))
+
+
+def _read(connection: Connection, query: Select[Any]) -> Iterator[tuple[str, str, Share]]:
+    for unit, key, ratio_low, ratio_high, offset_low, offset_high in connection.execute(query):
+        ratio = None if ratio_low is None else (ratio_low, ratio_high)
+        offset = None if offset_low is None else (offset_low, offset_high)
+        yield unit, key, Share(_NAMELESS, 1, ratio, offset)
 
 
 def _judge(connection: Connection, run: int, kind: str, now: float, data: dict[str, Any]) -> None:
@@ -267,19 +285,15 @@ def _by_key(rows: Iterable[Row[Any]]) -> dict[str, list[Acceptance]]:
     return found
 
 
-def _of_key(run: int, key: str) -> Any:
-    return select(causes).where(causes.c.run == run, causes.c.key == key).order_by(causes.c.unit)
-
-
 def _alive(some: Sequence[Acceptance], now: float) -> list[Acceptance]:
     return [one for one in some if one.withdrawn_at is None and one.expires_at.timestamp() > now]
 
 
-def _all_covered(key: str, shares: dict[str, Share], held: Held) -> Acceptance | None:
+def _all_covered(connection: Connection, run: int, key: str, some: Sequence[Acceptance]) -> Acceptance | None:
     """Give an acceptance of a group of which all is accepted; None while something is not."""
-    if not held.get(key) or not all(covered(key, share, held) for share in shares.values()):
+    if not some or not all(covered(key, share, {key: some}) for _, _, share in _shares(connection, run, [key])):
         return None
-    return held[key][-1]
+    return some[-1]
 
 
 def _already(run: int, key: str, found: Acceptance, where: str, remedy: str) -> Conflict:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import Connection, func, select
 
 from jobs.adapters.sql_engine import Database
 from jobs.adapters.sql_schema import causes
@@ -75,15 +75,6 @@ def groups_of(connection: Connection, run: int, key: str | None = None) -> list[
         first = tuple(connection.scalars(some))
         found.append(Group(row.key, cause, row.units, int(row.number), ratio, offset, first))
     return found
-
-
-def share_of(row: Row[Any]) -> Share:
-    """Give what a unit has of a cause."""
-    ratio, offset = (
-        None if low is None else (low, high)
-        for low, high in ((row.ratio_low, row.ratio_high), (row.offset_low, row.offset_high))
-    )
-    return Share(Cause(row.pattern, row.what, row.column, row.sign), int(row._mapping["count"]), ratio, offset)
 
 
 def share_row(run: int, unit: str, share: Share) -> dict[str, Any]:

@@ -259,6 +259,7 @@ comparisons = Table(
     Index("ix_comparisons_run_position", "run", "position"),
     Index("ix_comparisons_run_kind_position", "run", "kind", "position"),
     Index("ix_comparisons_run_kind_tenant", "run", "kind", "tenant", "report"),
+    Index("ix_comparisons_run_kind_accepted_position", "run", "kind", "accepted", "position"),
     Index("ix_comparisons_run_largest", "run", "largest", "position"),
 )
 

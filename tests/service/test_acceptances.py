@@ -93,7 +93,8 @@ def test_accepting_by_form_and_withdrawing_by_button(client: FlaskClient) -> Non
         answer = client.post(f"/runs/1/groups/{found[what]}/accept", data=form)
         assert (answer.status_code, answer.location) == (303, f"/runs/1?tab=differences#group-{found[what]}")
     text = page(client, "/runs/1?tab=differences")
-    assert text.count("<b>Half a percent</b>") == 2
+    assert text.count("<b>Half a percent</b>:") == 2
+    assert "2 causes explain all that differs, 2 are accepted" in text
     assert "The law changed on 1 October." in text
     assert 'aria-current="true"' in text
     assert text.count("accepted-mark") == 4

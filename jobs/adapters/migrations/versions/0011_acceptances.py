@@ -14,6 +14,8 @@ def upgrade() -> None:
     for name in ("units_accepted", "groups_accepted"):
         op.add_column("runs", sa.Column(name, sa.Integer(), nullable=False, server_default="0"))
     op.add_column("comparisons", sa.Column("accepted", sa.Boolean(), nullable=False, server_default=sa.false()))
+    columns = ["run", "kind", "accepted", "position"]
+    op.create_index("ix_comparisons_run_kind_accepted_position", "comparisons", columns)
     op.create_table(
         "acceptances",
         sa.Column("id", number, autoincrement=True, nullable=False),
