@@ -38,7 +38,7 @@ def test_what_is_accepted_is_carried_to_later_runs(lab: Repository, shared_serve
     [group] = server.get(f"/runs/{first['id']}/groups")["groups"]
     assert (group["units"], group["ratio"]) == (3, pytest.approx(1.005))
     body = {"name": "New rates", "reason": "The law changed.", "expires": "30d"}
-    done = server.post(f"/runs/{first['id']}/groups/{group['key']}/accept", body)
+    done = server.post(f"/runs/{first['id']}/groups/{group['key']}/accept", body).json()
     assert (done["run"]["verdict"], done["run"]["accepted"]) == ("passed", 3)
 
     second = run("half-a-percent")
