@@ -194,6 +194,7 @@ def test_the_api_names_field_value_and_remedy(client: FlaskClient) -> None:
     assert client.get("/api/v1/projects/plain/acceptances").json == {"acceptances": []}
     assert "Nothing is accepted" in page(client, "/projects/plain/acceptances")
     assert page(client, "/runs/1/groups/beef", 404)
+    assert accept(client, "%00").status_code == client.get("/api/v1/projects/%00/acceptances").status_code == 404
 
 
 def test_a_run_of_one_branch_has_no_groups(site: Site, client: FlaskClient) -> None:
