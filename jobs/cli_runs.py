@@ -56,6 +56,12 @@ def accepted(client: ApiClient, run: Document, *, wait: bool, as_json: bool) -> 
     help="Stop when N units differ, whatever the branch says; 0 never.",
 )
 @click.option("--no-reuse", is_flag=True, help="Take nothing over that an earlier run of the baseline has finished.")
+@click.option(
+    "--noise",
+    metavar="N",
+    type=click.IntRange(1, 2),
+    help="2: run the baseline twice, and leave out of the verdict what differs between both; 1: once, whatever the branch says.",
+)
 @click.option("--units", metavar="FILTER", help="Only the units that match.")
 @click.option("--database", metavar="NAME", help="Another source than the project's.")
 @click.option("--note", metavar="TEXT", help="What could this change affect?")
@@ -74,6 +80,7 @@ def submit(
     merge_base: bool,
     fail_fast: int | None,
     no_reuse: bool,
+    noise: int | None,
     wait: bool,
     as_json: bool,
     **more: Any,
@@ -88,7 +95,12 @@ def submit(
     Example: seatrial submit --project ledger feature/new-rates --baseline v2.41.0 --wait
     """
     body: dict[str, Any] = {"project": project or _only_project(client), "ref": ref}
-    asked = (("compare", compare or None), ("merge_base", merge_base or None), ("fail_fast", fail_fast))
+    asked = (
+        ("compare", compare or None),
+        ("merge_base", merge_base or None),
+        ("fail_fast", fail_fast),
+        ("noise", noise),
+    )
     options: dict[str, Any] = {name: value for name, value in asked if value is not None}
     options |= {"reuse": False} if no_reuse else {}
     body |= {"options": options} if options else {}

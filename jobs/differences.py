@@ -10,9 +10,11 @@ from threading import Lock
 from typing import Any, TypeVar
 
 from jobs.adapters.sql_groups import Group
+from jobs.adapters.sql_noise import NoiseTally, Unstable
 from jobs.adapters.sql_store import Store
 from jobs.comparing import Compared, UnitClass
 from jobs.latency import Latency
+from jobs.noise import Noise
 from jobs.overview import EVERY_UNIT, Durations, HeatMap, Overview, Wanted
 from jobs.run import Run
 from runner.errors import Conflict, NotFound
@@ -27,10 +29,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Tally:
-    """How many units each class has, and how many `left` have none yet."""
+    """How many units each class has, and how many `left` have none yet; `noisy` ones are different by noise alone."""
 
     counts: Mapping[UnitClass, int]
     left: int
+    noisy: int
 
 
 class Differences:
@@ -46,7 +49,7 @@ class Differences:
     def comparison(self, run: int) -> Tally:
         """Count a run's units by class."""
         self._check(run)
-        return Tally(*self._store.compare_views.counts(run))
+        return Tally(*self._store.compare_views.counts(run), self._store.compare_views.noisy(run))
 
     # ---- the run from above ---------------------------------------------------------------------------
 
@@ -95,9 +98,11 @@ class Differences:
         self._check(run)
         return self._store.compare_views.count(run, wanted)
 
-    def beside(self, run: int, position: int, kinds: Iterable[UnitClass]) -> tuple[str | None, str | None]:
-        """Name the units of some classes before and after a position."""
-        return self._store.compare_views.beside(run, position, kinds)
+    def beside(
+        self, run: int, position: int, kinds: Iterable[UnitClass], *, noisy: bool | None = None
+    ) -> tuple[str | None, str | None]:
+        """Name the units of some classes before and after a position; `noisy`: only those, or only the others."""
+        return self._store.compare_views.beside(run, position, kinds, noisy=noisy)
 
     def _keep(self, run: Run, what: tuple[Hashable, ...], read: Callable[[], T]) -> T:
         """Give an answer that was read before, as long as nothing of the run has changed since."""
@@ -148,6 +153,20 @@ class Differences:
         """List the causes of a run's differences, those of most units first."""
         self._check(run)
         return self._store.groups.list(run)
+
+    def noise(self, run: int) -> NoiseTally | None:
+        """Count what moves between two runs of the baseline; None when it runs once."""
+        self._check(run)
+        return self._store.noise.tally(run)
+
+    def unstable(self, run: int, *, after: int | None = None, limit: int = 200) -> list[Unstable]:
+        """List the units that move between two runs of the baseline, after a position."""
+        self._check(run)
+        return self._store.noise.list(run, after=-1 if after is None else after, limit=limit)
+
+    def noise_of(self, run: int, unit: str) -> Noise | None:
+        """Give what moves in a unit; None when nothing does, or it was made once."""
+        return self._store.noise.one(run, unit)
 
     def latency(self, run: int, *, limit: int = 200) -> Latency:
         """Compare how long units took on both legs, by the rule of the candidate's specification."""

@@ -15,10 +15,11 @@ HARMFUL = tuple(kind for kind in UnitClass if kind not in HARMLESS)
 
 @dataclass(frozen=True)
 class Part:
-    """All units of one tenant or one report, counted by class."""
+    """All units of one tenant or one report, counted by class; `noisy` ones differ by nothing but noise."""
 
     name: str
     counts: Mapping[UnitClass, int]
+    noisy: int = 0
 
     @property
     def total(self) -> int:
@@ -26,7 +27,7 @@ class Part:
 
     @property
     def harmful(self) -> int:
-        return sum(self.counts.get(kind, 0) for kind in HARMFUL)
+        return sum(self.counts.get(kind, 0) for kind in HARMFUL) - self.noisy
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,10 @@ class ColumnShare:
 
 @dataclass(frozen=True)
 class Overview:
-    """A compare run as a whole. `columns` and `reports` are the worst ones; `read` units were looked at for columns."""
+    """A compare run as a whole. `columns` and `reports` are the worst ones; `read` units were looked at for columns.
+
+    `noisy` units differ by nothing but what moves in the baseline too: they are among `counts`, and do no harm.
+    """
 
     counts: Mapping[UnitClass, int]
     left: int
@@ -67,6 +71,7 @@ class Overview:
     columns: tuple[ColumnShare, ...]
     read: int
     largest: tuple[Compared, ...]
+    noisy: int = 0
 
     @property
     def compared(self) -> int:
@@ -82,7 +87,7 @@ class Overview:
 
     @property
     def harmful(self) -> int:
-        return self.of(*HARMFUL)
+        return self.of(*HARMFUL) - self.noisy
 
 
 @dataclass(frozen=True)
@@ -186,12 +191,17 @@ MOST_BINS, EVEN_BINS = 14, 12
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which compared units: of some classes, all when empty, whose names hold `text`, of one tenant or report."""
+    """Which compared units: of some classes, all when empty, whose names hold `text`, of one tenant or report.
+
+    `noisy`: only those that differ by noise alone, or (False) only the others.
+    """
 
     kinds: tuple[UnitClass, ...] = ()
     text: str = ""
     tenant: str | None = None
     report: str | None = None
+    noisy: bool | None = None
 
 
 EVERY_UNIT = Wanted()
+DIFFERING = Wanted(HARMFUL, noisy=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Literal, Protocol
 
 from jobs.adapters.sql_runs import NewLeg, NewRun, SqlRuns
@@ -16,6 +17,7 @@ from jobs.settings import ProjectSettings, Settings
 from jobs.submission import Submission, SubmissionRefused
 from jobs.views import Views
 from runner.errors import Conflict, Gone, Problem, RequestError
+from runner.model import BASELINE_AGAIN
 from runner.ports import Mirror, Objects
 from runner.spec import Spec
 
@@ -67,6 +69,8 @@ class Service(Projects, Views, Outlook, Differences):
         if submission.compares:
             ref, found = self._baseline(submission, project, preview)
             legs.insert(0, _leg("baseline", ref, found))
+            if submission.options.get("noise", preview.spec.compare.noise) == 2:
+                legs.append(replace(legs[0], name=BASELINE_AGAIN))  # the last one: its preparation can wait
         new = NewRun(
             project=submission.project,
             pool=project.pool,

@@ -18,9 +18,11 @@ FILTER_CHARACTERS = 2_000
 # commit at which the candidate left it.
 # fail_fast: stop a compare run when so many units differ, whatever the branch says; 0 never.
 # reuse: false lets the baseline do everything anew, also what an earlier run has finished.
+# noise: how often the baseline runs, whatever the branch says; 2 learns what moves by itself.
 FLAGS = ("compare", "merge_base", "reuse")
-OPTIONS = (*FLAGS, "fail_fast")
+OPTIONS = (*FLAGS, "fail_fast", "noise")
 FAIL_FAST = range(10_000_001)
+NOISE = (1, 2)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -86,6 +88,8 @@ class Submission:
                 problems.append(
                     Problem("options.fail_fast", "use a whole number from 0 to 10,000,000", str(value)[:40])
                 )
+            elif name == "noise" and (type(value) is not int or value not in NOISE):
+                problems.append(Problem("options.noise", "use 1 or 2: how often the baseline runs", str(value)[:40]))
             elif name in FLAGS and type(value) is not bool:
                 problems.append(Problem(f"options.{name}", "use true or false", str(value)[:40]))
         if self.options.get("compare") is False and self.baseline is not None:
@@ -94,6 +98,8 @@ class Submission:
             problems.append(Problem("options.merge_base", "name a baseline, or set options.compare", "true"))
         if self.options.get("fail_fast") is not None and not self.compares:
             problems.append(Problem("options.fail_fast", "name a baseline, or set options.compare"))
+        if self.options.get("noise") is not None and not self.compares:
+            problems.append(Problem("options.noise", "name a baseline, or set options.compare"))
         return problems
 
     def body(self) -> str:

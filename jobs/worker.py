@@ -31,7 +31,7 @@ from runner.errors import (
     StoreUnavailable,
 )
 from runner.execution import Runtime
-from runner.model import Order, Prepared, Reason, TaskKind
+from runner.model import BASELINE_AGAIN, Order, Prepared, Reason, TaskKind
 from runner.spec import Spec, parse_spec
 
 LISTEN_SECONDS = 5
@@ -222,7 +222,8 @@ class Slot:
 
     def _end_preparation(self, claim: Claim, result: Prepared) -> None:
         task = claim.task
-        durations = self._store.ledger.durations(claim.project, task.leg, before=task.run)
+        leg = "baseline" if task.leg == BASELINE_AGAIN else task.leg
+        durations = self._store.ledger.durations(claim.project, leg, before=task.run)
         slots = max(self._place.slots, len([w for w in self._store.workers.workers() if w.pool == task.pool]))
         first, reuse = frozenset[str](), None
         if claim.compares:

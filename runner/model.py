@@ -99,6 +99,10 @@ class Template:
     data_id: str
 
 
+# A compare run's baseline, run once more to learn what moves by itself; scripts know it as `baseline`.
+BASELINE_AGAIN = "baseline_again"
+
+
 def leg_database(installation: str, run: int, leg: str) -> str:
     """Name a leg's own database: prepared, then frozen as the template of its executions."""
     return f"seatrial_leg_{installation}_r{run}_{leg}"
@@ -144,6 +148,11 @@ class Order:
     def container(self, execution: int) -> str:
         """Give the fixed name of the task's container number `execution`."""
         return f"seatrial-{self.installation}-r{self.run}-t{self.task}-e{execution}"
+
+    @property
+    def role(self) -> str:
+        """Give the leg as the script knows it: both runs of a baseline are the same to it."""
+        return "baseline" if self.leg == BASELINE_AGAIN else self.leg
 
     def leg_database(self) -> str:
         """Give the name of the leg's own database."""

@@ -26,9 +26,10 @@ def wanted(asked: q.DiffsQuery | q.DiffsFileQuery) -> Wanted:
     kinds: tuple[UnitClass, ...] = ()
     if asked.kind == "differing":
         kinds = HARMFUL
-    elif asked.kind is not None:
+    elif asked.kind is not None and asked.kind != "noisy":
         kinds = (UnitClass(asked.kind),)
-    return Wanted(kinds, asked.text or "", asked.tenant, asked.report)
+    noisy = {"differing": False, "noisy": True}.get(asked.kind or "")
+    return Wanted(kinds, asked.text or "", asked.tenant, asked.report, noisy)
 
 
 @blueprint.get("/runs/<id:run>/comparison")
@@ -110,7 +111,24 @@ def diff(run: int, unit: str) -> Response:
     if asked.after + len(page) < len(chosen):
         kept = asked.model_dump(exclude={"after"}, exclude_none=True)
         following = links.api_diff(run, unit, **kept, after=asked.after + len(page))
-    return answer(shapes.diff_detail(run, found, page, stored=len(differences), following=following))
+    noise = asking.service().noise_of(run, unit)
+    return answer(shapes.diff_detail(run, found, page, noise, stored=len(differences), following=following))
+
+
+@blueprint.get("/runs/<id:run>/noise")
+def noise(run: int) -> Response:
+    """List the units of a compare run that move between two runs of its baseline."""
+    asked = asking.query(q.NoiseQuery)
+    service = asking.service()
+    tally = service.noise(run)
+    found = service.unstable(run, after=asked.after, limit=asked.limit)
+    following = None
+    if len(found) == asked.limit:
+        following = links.api_run(run, "/noise", after=found[-1].position, limit=asked.limit)
+    return answer(
+        shapes.noise(run, tally, found, following),
+        headers={"Link": f'<{following}>; rel="next"'} if following else None,
+    )
 
 
 @blueprint.get("/runs/<id:run>/units/<unit:unit>/differences.csv")

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from jobs.comparing import Compared, UnitClass
 from jobs.differences import MAP_TENANTS
+from jobs.overview import DIFFERING as HARM
 from jobs.overview import HARMFUL, Wanted, distribution
 from jobs.run import Run, Unit
 from runner.errors import NotFound
@@ -23,6 +24,7 @@ CELLS_A_PAGE = 100
 
 # What a filter names: one class, or those that speak against the candidate together.
 DIFFERING = "differing"
+NOISY = "noisy"  # different by what moves in the baseline too
 ClassFilter = Literal[
     "all",
     "differing",
@@ -34,6 +36,7 @@ ClassFilter = Literal[
     "both_failed",
     "missing",
     "new",
+    "noisy",
 ]
 
 
@@ -103,8 +106,9 @@ def _summary(run: Run, asked: DifferencesQuery, kind: str) -> dict[str, object]:
 
 
 def _wanted(asked: DifferencesQuery, kind: str) -> Wanted:
-    kinds = {"all": (), DIFFERING: HARMFUL}.get(kind)
-    return Wanted((UnitClass(kind),) if kinds is None else kinds, asked.text or "", asked.tenant, asked.report)
+    kinds = {"all": (), DIFFERING: HARMFUL, NOISY: (UnitClass.DIFFERENT,)}.get(kind)
+    noisy = {DIFFERING: False, NOISY: True}.get(kind)
+    return Wanted((UnitClass(kind),) if kinds is None else kinds, asked.text or "", asked.tenant, asked.report, noisy)
 
 
 class Chip(BaseModel):
@@ -130,6 +134,8 @@ def _chips(run: Run, asked: DifferencesQuery, kind: str) -> list[Chip]:
         # While more comes, a chip that appears would push the others.
         if count or not run.state.final or kind == one:
             chips.append(chip(one.value, label, count))
+    if found.noisy or kind == NOISY:
+        chips.append(chip(NOISY, "Noise alone", found.noisy))
     return chips
 
 
@@ -187,8 +193,8 @@ def unit(run: int, unit: str) -> Response:
     page = chosen[asked.after : asked.after + CELLS_A_PAGE]
     kept = asked.model_dump(exclude={"after"}, exclude_none=True)
     following = asked.after + len(page)
-    kinds = HARMFUL if found.kind in HARMFUL else (found.kind,)
-    before, after = service.beside(run, found.position, kinds)
+    kinds = HARMFUL if found.harmful else (found.kind,)
+    before, after = service.beside(run, found.position, kinds, noisy=found.noisy if found.kind in HARMFUL else None)
     parts = diffwords.files(found.summary)
     values: dict[str, object] = {
         "asked": asked,
@@ -210,6 +216,7 @@ def unit(run: int, unit: str) -> Response:
         "next": links.diff(run, unit, **kept, after=following) if following < len(chosen) else None,
         "first": links.diff(run, unit, **kept) if asked.after else None,
         "beside": (before, after),
+        "noise": service.noise_of(run, unit),
         "bars": charts.bars(distribution(chosen)),
     }
     return make_response(render_template("diff.html", **values))
@@ -268,4 +275,4 @@ def _changes(parts: Sequence[Mapping[str, Any]], differences: Sequence[Mapping[s
 
 def worst(run: int, limit: int) -> list[Compared]:
     """Give the first differing units of a run."""
-    return asking.service().by_position(run, Wanted(HARMFUL), limit=limit)
+    return asking.service().by_position(run, HARM, limit=limit)

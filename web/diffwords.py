@@ -83,8 +83,13 @@ def counted(counts: Mapping[UnitClass, int], kinds: Sequence[UnitClass]) -> str:
     return ", ".join(f"{number(counts[kind])} {_COUNTED[kind]}" for kind in kinds if counts.get(kind))
 
 
-def verdict(counts: Mapping[UnitClass, int]) -> str:
-    """Say in one sentence what a compare run came to."""
+def verdict(counts: Mapping[UnitClass, int], noisy: int = 0) -> str:
+    """Say in one sentence what a compare run came to; `noisy` units are different by noise alone."""
+    if noisy:
+        without = {**counts, _K.DIFFERENT: counts.get(_K.DIFFERENT, 0) - noisy}
+        does = "differs" if noisy == 1 else "differ"
+        rest = f"{plural(noisy, 'unit')} {does} only as two runs of the baseline do"
+        return f"{verdict(without)}; {rest}" if any(without.values()) else rest
     total = sum(counts.values())
     harmful = sum(counts.get(kind, 0) for kind in HARMFUL)
     if harmful:

@@ -55,6 +55,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "api_report.html": Operation(media=("text/html",), problems=(404, 409)),
     "api_report.markdown": Operation(media=("text/markdown",), problems=(404, 409)),
     "api.groups": Operation(s.GroupsOut, problems=(404, 409)),
+    "diffapi.noise": Operation(s.NoiseOut, query=q.NoiseQuery, problems=(404, 409)),
     "api.latency": Operation(s.LatencyOut, query=q.LatencyQuery, problems=(404, 409)),
     "api.attempts": Operation(s.AttemptsOut, problems=(404,)),
     "api.events": Operation(s.EventsOut, query=q.EventsQuery, problems=(404,)),

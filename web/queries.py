@@ -34,7 +34,8 @@ class RunBody(BaseModel):
         default_factory=dict,
         description="compare: true compares with the project's default baseline when none is named; merge_base: true "
         "compares with the commit at which the candidate left its baseline; fail_fast: N stops when N units differ, "
-        "whatever the branch says (0: never); reuse: false takes nothing over from an earlier run.",
+        "whatever the branch says (0: never); reuse: false takes nothing over from an earlier run; noise: 2 runs the "
+        "baseline twice and leaves out of the verdict what differs between the two (1: never).",
     )
 
 
@@ -74,8 +75,10 @@ class UnitsQuery(Strict):
 class DiffsQuery(Strict):
     """What a compare run's units are narrowed to."""
 
-    kind: UnitClassName | Literal["differing"] | None = Field(
-        None, alias="class", description="differing: the classes that speak against the candidate."
+    kind: UnitClassName | Literal["differing", "noisy"] | None = Field(
+        None,
+        alias="class",
+        description="differing: the classes that speak against the candidate, without what is noisy; noisy: only that.",
     )
     text: Name | None = None
     tenant: Text | None = Field(None, max_length=300, description="What stands before the last slash of a unit.")
@@ -91,7 +94,7 @@ class DiffsQuery(Strict):
 class DiffsFileQuery(Strict):
     """What a compare run's units are narrowed to in a file of all of them."""
 
-    kind: UnitClassName | Literal["differing"] | None = Field(None, alias="class")
+    kind: UnitClassName | Literal["differing", "noisy"] | None = Field(None, alias="class")
     text: Name | None = None
     tenant: Text | None = Field(None, max_length=300)
     report: Name | None = None
@@ -102,6 +105,13 @@ class HeatQuery(Strict):
 
     first: int = Field(0, ge=0, le=MAX_ID, description="So many tenants are left out before.")
     limit: int = Field(60, ge=1, le=200)
+
+
+class NoiseQuery(Strict):
+    """Which of the units that move are wanted."""
+
+    after: int | None = Field(None, ge=-1, le=MAX_ID, description="Only units after this position.")
+    limit: int = Field(200, ge=1, le=1_000)
 
 
 class LatencyQuery(Strict):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from flask import Blueprint, Response, render_template, request
 
 from jobs.comparing import Compared
-from jobs.overview import HARMFUL, HeatMap, Overview, Wanted
+from jobs.overview import DIFFERING, HeatMap, Overview
 from jobs.run import Run
 from runner.errors import Conflict
 from web import asking, diffwords, present
@@ -60,10 +60,10 @@ def gather(service: Service, run: int, units: int) -> Report:
             f"Run {run} goes on.", field="run", value=str(run), remedy="Its report is there when it has ended."
         )
     entries = []
-    for one in service.by_position(run, Wanted(HARMFUL), limit=units):
+    for one in service.by_position(run, DIFFERING, limit=units):
         _, cells = service.differences(run, one.unit) if one.rows else (one, [])
         entries.append(Entry(one, diffwords.why(one), cells[:CELLS], max(0, len(cells) - CELLS)))
-    words = diffwords.verdict(overview.counts)
+    words = diffwords.verdict(overview.counts, overview.noisy)
     if found.reason is not None:
         words += f". {found.reason.text}"
     return Report(

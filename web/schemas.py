@@ -116,7 +116,7 @@ class RunOut(Shape):
     verdict: Literal["passed", "different"] | None
     reason: ReasonOut | None
     units: CountsOut
-    different: int = Field(description="Units of a compare run that are not the same, equivalent or new.")
+    different: int = Field(description="Units of a compare run that are not the same, equivalent, new or noisy.")
     attempts: int
     created_at: Time
     started_at: Time | None
@@ -140,12 +140,14 @@ class DiffOut(Shape):
 
     `rows` counts those that changed, were added, were removed, and are the same; null where no table was read.
     `largest` is the size of the largest difference of two numbers, `rule` the pattern of the rule that held,
-    `leniencies` what had to be overlooked, `notes` what a reader should know.
+    `leniencies` what had to be overlooked, `notes` what a reader should know. `noisy`: it is different, but by nothing
+    that does not move between two runs of the baseline too, so that it does no harm.
     """
 
     unit: str
     position: int
     kind: UnitClassName = Field(alias="class")
+    noisy: bool
     rows: dict[str, int] | None
     largest: float | None
     rule: str | None
@@ -176,6 +178,45 @@ class DiffDetail(DiffOut):
     found: int
     stored: int
     truncated: str | None
+    noise: MovesOut | None = Field(description="What moves in it between two runs of the baseline; null: nothing.")
+    next: str | None
+
+
+class MovesOut(Shape):
+    """What moves in a unit between two runs of the baseline.
+
+    `columns` have cells that do; `whole` names what else does: rows, shape (columns), bytes, files, other. `changed`: how
+    many rows; `examples`: some of the differences between the two.
+    """
+
+    columns: list[str]
+    whole: list[Literal["rows", "shape", "bytes", "other", "files"]]
+    words: str
+    changed: int
+    examples: list[dict[str, Any]]
+
+
+class UnstableOut(MovesOut):
+    """A unit that moves, and its class; `noisy`: it is different by that alone."""
+
+    unit: str
+    kind: UnitClassName = Field(alias="class")
+    noisy: bool
+    links: dict[str, str]
+
+
+class NoiseOut(Shape):
+    """What two runs of the baseline differ in. `baseline_runs`: 1 when nothing could be learnt.
+
+    `checked` units were made twice and compared, `unstable` of them move, and `noisy` are different by that alone: they
+    are left out of the verdict.
+    """
+
+    baseline_runs: int
+    checked: int
+    unstable: int
+    noisy: int
+    units: list[UnstableOut]
     next: str | None
 
 
@@ -185,6 +226,7 @@ class PartOut(Shape):
     name: str
     counts: dict[str, int]
     differing: int
+    noisy: int
     total: int
 
 
@@ -201,12 +243,13 @@ class ColumnOut(Shape):
 class ComparisonOut(Shape):
     """A compare run from above. `reports`, `tenants`, `columns` and `largest` are the worst ones, not all.
 
-    `columns` sums up the first `columns_of` differing units.
+    `columns` sums up the first `columns_of` differing units. `noisy` units are different by noise alone.
     """
 
     counts: dict[str, int]
     left: int
     differing: int
+    noisy: int
     verdict: str
     reports: list[PartOut]
     tenants: list[PartOut]

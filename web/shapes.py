@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from jobs.noise import words as noise_words
 from jobs.run import Attempt, Event, Leg, Run, StepRecord, Task, Unit, UnitCounts
 from runner.model import Reason, Ref
 from web import diffwords, links
@@ -13,9 +14,11 @@ from web import schemas as s
 
 if TYPE_CHECKING:
     from jobs.adapters.sql_groups import Group
+    from jobs.adapters.sql_noise import NoiseTally, Unstable
     from jobs.attempts import Work
     from jobs.comparing import Compared, UnitClass
     from jobs.latency import Latency
+    from jobs.noise import Noise
     from jobs.outlook import Estimate, KnownUnits, PoolStatus
     from jobs.overview import Durations, HeatMap, Overview, Part
     from jobs.projects import Preview, ProjectInfo
@@ -240,6 +243,7 @@ def _diff(run_id: int, found: Compared) -> dict[str, Any]:
         "unit": found.unit,
         "position": found.position,
         "class": found.kind.value,
+        "noisy": found.noisy,
         "rows": summary.get("rows"),
         "largest": found.largest,
         "rule": next((file["rule"] for file in files if file.get("rule")), None),
@@ -261,7 +265,8 @@ def comparison(run_id: int, found: Overview) -> s.ComparisonOut:
         counts=_by_class(found.counts),
         left=found.left,
         differing=found.harmful,
-        verdict=diffwords.verdict(found.counts),
+        noisy=found.noisy,
+        verdict=diffwords.verdict(found.counts, found.noisy),
         reports=[part(one) for one in found.reports],
         tenants=[part(one) for one in found.tenants],
         columns=[
@@ -278,7 +283,8 @@ def _by_class(found: Mapping[UnitClass, int]) -> dict[str, int]:
 
 
 def part(found: Part) -> s.PartOut:
-    return s.PartOut(name=found.name, counts=_by_class(found.counts), differing=found.harmful, total=found.total)
+    counts = _by_class(found.counts)
+    return s.PartOut(name=found.name, counts=counts, differing=found.harmful, noisy=found.noisy, total=found.total)
 
 
 def heat(found: HeatMap) -> s.HeatOut:
@@ -313,7 +319,13 @@ def durations(found: Durations) -> s.DurationsOut:
 
 
 def diff_detail(
-    run_id: int, found: Compared, differences: Sequence[Mapping[str, Any]], *, stored: int, following: str | None
+    run_id: int,
+    found: Compared,
+    differences: Sequence[Mapping[str, Any]],
+    noise: Noise | None,
+    *,
+    stored: int,
+    following: str | None,
 ) -> s.DiffDetail:
     """Give a unit with all that its comparison found."""
     files = found.summary.get("results", [found.summary])
@@ -326,9 +338,38 @@ def diff_detail(
             "found": sum(file.get("found", 0) for file in files),
             "stored": stored,
             "truncated": " ".join(cut) or None,
+            "noise": None if noise is None else moves(noise),
             "next": following,
         }
     )
+
+
+def moves(found: Noise) -> dict[str, Any]:
+    """Give what moves in a unit."""
+    return {
+        "columns": list(found.columns),
+        "whole": list(found.whole),
+        "words": noise_words(found),
+        "changed": found.changed,
+        "examples": [dict(one) for one in found.examples],
+    }
+
+
+def noise(run_id: int, tally: NoiseTally | None, found: Sequence[Unstable], following: str | None) -> s.NoiseOut:
+    """Give what two runs of the baseline differ in."""
+    units = [
+        moves(one.noise)
+        | {
+            "unit": one.unit,
+            "class": one.kind.value,
+            "noisy": one.noisy,
+            "links": {"self": links.api_diff(run_id, one.unit), "page": links.diff(run_id, one.unit)},
+        }
+        for one in found
+    ]
+    counts = {"checked": 0, "unstable": 0, "noisy": 0} if tally is None else vars(tally)
+    more = {"baseline_runs": 1 if tally is None else 2, "units": units, "next": following}
+    return s.NoiseOut.model_validate(counts | more)
 
 
 def latency(found: Latency) -> s.LatencyOut:

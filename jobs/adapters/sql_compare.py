@@ -16,21 +16,23 @@ from jobs.adapters.sql_engine import Database
 from jobs.adapters.sql_groups import share_row
 from jobs.adapters.sql_moves import ending, stop
 from jobs.adapters.sql_rows import lock_run, refresh_run
-from jobs.adapters.sql_schema import causes, comparisons, legs, runs, tasks, units
+from jobs.adapters.sql_schema import causes, comparisons, legs, noise, runs, tasks, units
 from jobs.comparing import HARMLESS, Compared, Pair, Side, UnitClass, is_still_so
 from jobs.run import FAIL_FAST, FINAL_TASK_STATES, RunState
 from runner.errors import NotFound
-from runner.model import Output, Reason, UnitState
+from runner.model import BASELINE_AGAIN, Output, Reason, UnitState
 
 BASELINE, CANDIDATE = "baseline", "candidate"
 TODO = UnitState.TODO.value
 
-A, B = units.alias("a"), units.alias("b")
-_SIDES = [
-    column.label(f"{name}_{column.name}")
-    for name, side in (("a", A), ("b", B))
-    for column in (side.c.state, side.c.output_name, side.c.output_digest, side.c.output_size, side.c.output_tree)
-]
+LEGS = (BASELINE, CANDIDATE)  # whose units are compared; a second run of the baseline only tells what moves by itself
+
+A, B, C = units.alias("a"), units.alias("b"), units.alias("c")
+_COLUMNS = ("state", "output_name", "output_digest", "output_size", "output_tree")
+
+
+def _columns(name: str, side: Any) -> list[Any]:
+    return [side.c[column].label(f"{name}_{column}") for column in _COLUMNS]
 
 
 class SqlCompare:
@@ -56,7 +58,8 @@ class SqlCompare:
             if ending(connection, run) is not None:
                 return []
             over = _waits_for_us(connection, run)
-            found = [_pair(row) for row in connection.execute(_both(run, over=over).limit(limit))]
+            again = _second_run(connection, run)
+            found = [_pair(row) for row in connection.execute(_both(run, over=over, again=again).limit(limit))]
             if len(found) < limit and _are_listed(connection, run):
                 found += [_pair(row) for row in connection.execute(_lone(run).limit(limit - len(found)))]
             return found
@@ -85,14 +88,21 @@ class SqlCompare:
             if not new:
                 return True
             rows = [
-                {name: value for name, value in vars(one).items() if name != "causes"}
+                {name: value for name, value in vars(one).items() if name not in ("causes", "noise")}
                 | {"run": run, "kind": one.kind.value, "summary": dict(one.summary), "at": now}
                 for one in new
             ]
             connection.execute(insert(comparisons), rows)
             if shares := [share_row(run, one.unit, share) for one in new for share in one.causes]:
                 connection.execute(insert(causes), shares)
-            harmful = sum(one.kind not in HARMLESS for one in new)
+            moving = [
+                {"run": run, "unit": one.unit, "position": one.position, "moves": one.noise.as_json()}
+                for one in new
+                if one.noise is not None
+            ]
+            if moving:
+                connection.execute(insert(noise), moving)
+            harmful = sum(one.harmful for one in new)
             values = {"units_different": runs.c.units_different + harmful}
             connection.execute(update(runs).where(runs.c.id == run).values(values))
             query = select(runs.c.units_different).where(runs.c.id == run)
@@ -181,7 +191,8 @@ class SqlCompare:
 
 def _harmed(connection: Connection, run: int | None) -> frozenset[str]:
     harmful = [kind.value for kind in UnitClass if kind not in HARMLESS]
-    query = select(comparisons.c.unit).where(comparisons.c.run == run, comparisons.c.kind.in_(harmful))
+    here = (comparisons.c.run == run, comparisons.c.kind.in_(harmful), ~comparisons.c.noisy)
+    query = select(comparisons.c.unit).where(*here)
     return frozenset(connection.scalars(query))
 
 
@@ -214,7 +225,7 @@ def counts_of(connection: Connection, run: int) -> dict[UnitClass, int]:
 
 def left_to_compare(connection: Connection, run: int) -> int:
     """Count the units of both legs together that have no class yet."""
-    names = select(func.count(units.c.unit.distinct())).where(units.c.run == run)
+    names = select(func.count(units.c.unit.distinct())).where(units.c.run == run, units.c.leg.in_(LEGS))
     done = select(func.count()).where(comparisons.c.run == run)
     return int(connection.execute(names).scalar_one()) - int(connection.execute(done).scalar_one())
 
@@ -241,13 +252,14 @@ def forget_failed(connection: Connection, run: int) -> None:
 
 
 def _forget_causes(connection: Connection, run: int) -> None:
-    """Forget why units differed that have no class any more."""
-    known = select(comparisons.c.unit).where(comparisons.c.run == run, comparisons.c.unit == causes.c.unit)
-    connection.execute(delete(causes).where(causes.c.run == run, ~known.exists()))
+    """Forget why units differed, and what moves in them, that have no class any more."""
+    for table in (causes, noise):
+        known = select(comparisons.c.unit).where(comparisons.c.run == run, comparisons.c.unit == table.c.unit)
+        connection.execute(delete(table).where(table.c.run == run, ~known.exists()))
 
 
 def _recount(connection: Connection, run: int) -> None:
-    harmful = sum(count for kind, count in counts_of(connection, run).items() if kind not in HARMLESS)
+    harmful = len(_harmed(connection, run))
     connection.execute(update(runs).where(runs.c.id == run).values(units_different=harmful, compared_at=None))
 
 
@@ -269,15 +281,32 @@ def _are_listed(connection: Connection, run: int) -> bool:
     return set(connection.scalars(select(legs.c.prepared).where(legs.c.run == run))) == {True}
 
 
-def _both(run: int, *, over: bool) -> Select[Any]:
-    """Select units that both legs list and have ended; `over`: also those that will not end any more."""
+def _second_run(connection: Connection, run: int) -> bool | None:
+    """Tell whether the list of the baseline's second run is complete; None when it runs once."""
+    query = select(legs.c.prepared).where(legs.c.run == run, legs.c.name == BASELINE_AGAIN)
+    return connection.execute(query).scalar_one_or_none()
+
+
+def _both(run: int, *, over: bool, again: bool | None) -> Select[Any]:
+    """Select units that both legs list and have ended, in the baseline's second run too.
+
+    `over`: also those that will not end any more. `again`: whether the list of that run is complete, None without one.
+    """
     query = (
-        select(B.c.unit, B.c.position, *_SIDES)
+        select(B.c.unit, B.c.position, *_columns("a", A), *_columns("b", B))
         .join_from(B, A, and_(A.c.run == B.c.run, A.c.unit == B.c.unit, A.c.leg == BASELINE))
         .where(B.c.run == run, B.c.leg == CANDIDATE, _uncompared(B))
         .order_by(B.c.position)
     )
-    return query if over else query.where(A.c.state != TODO, B.c.state != TODO)
+    if again is not None:
+        same = and_(C.c.run == B.c.run, C.c.unit == B.c.unit, C.c.leg == BASELINE_AGAIN)
+        query = query.add_columns(*_columns("c", C)).outerjoin(C, same)
+    if over:
+        return query
+    query = query.where(A.c.state != TODO, B.c.state != TODO)
+    if again is None:
+        return query
+    return query.where(or_(C.c.state != TODO, C.c.unit.is_(None)) if again else C.c.state != TODO)
 
 
 def _lone(run: int) -> Select[Any]:
@@ -286,15 +315,14 @@ def _lone(run: int) -> Select[Any]:
     last = select(func.coalesce(func.max(units.c.position), -1) + 1).where(units.c.run == run, units.c.leg == CANDIDATE)
     unknown = [literal(None).label(f"{side}_{name}") for side in "ab" for name in _COLUMNS]
     place = case((B.c.leg == CANDIDATE, B.c.position), else_=B.c.position + last.scalar_subquery())
-    twin = select(other.c.unit).where(other.c.run == B.c.run, other.c.unit == B.c.unit, other.c.leg != B.c.leg)
+    twin = select(other.c.unit).where(
+        other.c.run == B.c.run, other.c.unit == B.c.unit, other.c.leg != B.c.leg, other.c.leg.in_(LEGS)
+    )
     return (
         select(B.c.unit, place.label("position"), B.c.leg.label("leg"), *unknown)
-        .where(B.c.run == run, ~twin.exists(), _uncompared(B))
+        .where(B.c.run == run, B.c.leg.in_(LEGS), ~twin.exists(), _uncompared(B))
         .order_by(place)
     )
-
-
-_COLUMNS = ("state", "output_name", "output_digest", "output_size", "output_tree")
 
 
 def _uncompared(side: Any) -> Any:
@@ -308,7 +336,8 @@ def _pair(row: Row[Any]) -> Pair:
     if leg is not None:
         side = Side(UnitState.TODO)
         return Pair(row.unit, row.position, side if leg == BASELINE else None, side if leg == CANDIDATE else None)
-    return Pair(row.unit, row.position, _side(fields, "a"), _side(fields, "b"))
+    again = _side(fields, "c") if fields.get("c_state") is not None else None
+    return Pair(row.unit, row.position, _side(fields, "a"), _side(fields, "b"), again)
 
 
 def _side(fields: RowMapping, name: str) -> Side:
@@ -329,4 +358,5 @@ def compared(row: Row[Any]) -> Compared:
         summary=row.summary,
         rows=row.rows,
         seconds=row.seconds,
+        noisy=row.noisy,
     )

@@ -6,14 +6,14 @@ import heapq
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, and_, case, func, select
+from sqlalchemy import Connection, and_, case, false, func, select
 
 from jobs.adapters.sql_compare import BASELINE, CANDIDATE, compared, counts_of
 from jobs.adapters.sql_engine import Database
-from jobs.adapters.sql_schema import comparisons, runs, tasks, units
+from jobs.adapters.sql_schema import comparisons, legs, runs, tasks, units
 from jobs.comparing import HARMLESS, Compared, UnitClass
 from jobs.overview import HARMFUL, Duration, Durations, HeatMap, Overview, Part, Wanted, columns_of
-from runner.model import UnitState
+from runner.model import BASELINE_AGAIN, UnitState
 
 PARTS = 12  # tenants and reports of a summary
 LARGEST = 8
@@ -25,7 +25,9 @@ SLOWER = 50
 
 _HARMFUL = [kind.value for kind in HARMFUL]
 _ALL = [kind.value for kind in UnitClass]
+NEVER = false()
 _C = comparisons.c
+_DIFFERENT = _C.kind == UnitClass.DIFFERENT.value  # only those can be noisy
 
 
 class SqlCompareViews:
@@ -51,22 +53,29 @@ class SqlCompareViews:
         total += found.get(UnitClass.MISSING, 0)
         return found, max(0, total - sum(found.values()))
 
+    def noisy(self, run: int) -> int:
+        """Count the units that are different by noise alone."""
+        with self._db.read() as connection:
+            return _count_noisy(connection, run)
+
     def overview(self, run: int) -> Overview:
         """Sum a run up: its classes, the worst reports, tenants and columns, the largest deltas."""
         counts, left = self.counts(run)
         with self._db.read() as connection:
-            summaries = select(_C.summary).where(_C.run == run, _C.kind == UnitClass.DIFFERENT.value)
+            noisy = _noisy(connection, run)
+            summaries = select(_C.summary).where(_C.run == run, _C.kind == UnitClass.DIFFERENT.value, ~noisy)
             read = list(connection.scalars(summaries.order_by(_C.position).limit(SUMMARIES)))
-            ordered = select(comparisons).where(_C.run == run, _C.largest.is_not(None), _C.kind.in_(_HARMFUL))
+            ordered = select(comparisons).where(_C.run == run, _C.largest.is_not(None), _C.kind.in_(_HARMFUL), ~noisy)
             ordered = ordered.order_by(_C.largest.desc(), _C.position.desc()).limit(LARGEST)
             return Overview(
                 counts=counts,
                 left=left,
-                reports=_parts(connection, run, _C.report, _worst(connection, run, _C.report, PARTS)),
-                tenants=_parts(connection, run, _C.tenant, _worst(connection, run, _C.tenant, PARTS)),
+                reports=_parts(connection, run, _C.report, _worst(connection, run, _C.report, PARTS, noisy), noisy),
+                tenants=_parts(connection, run, _C.tenant, _worst(connection, run, _C.tenant, PARTS, noisy), noisy),
                 columns=columns_of(read),
                 read=len(read),
                 largest=tuple(map(compared, connection.execute(ordered))),
+                noisy=_count_noisy(connection, run),
             )
 
     def heat_map(self, run: int, *, first: int, limit: int) -> HeatMap:
@@ -75,12 +84,14 @@ class SqlCompareViews:
         Others fill up the first page only.
         """
         with self._db.read() as connection:
-            worst = _worst(connection, run, _C.tenant, None)
+            noisy = _noisy(connection, run)
+            worst = _worst(connection, run, _C.tenant, None, noisy)
             names = worst[first : first + limit]
             others: set[str] = set()
             if first == 0 and len(names) < limit:
-                for kind in sorted(HARMLESS):
-                    query = select(_C.tenant).where(_C.run == run, _C.kind == kind.value).distinct()
+                harmless = [_C.kind == kind.value for kind in sorted(HARMLESS)]
+                for which in harmless if noisy is NEVER else (*harmless, and_(_DIFFERENT, noisy)):
+                    query = select(_C.tenant).where(_C.run == run, which).distinct()
                     query = query.order_by(_C.tenant).limit(limit + len(worst) + 1)
                     others.update(connection.scalars(query))
             fill = sorted(others.difference(worst))
@@ -89,15 +100,19 @@ class SqlCompareViews:
             cells: dict[tuple[str, str], UnitClass] = {}
             counts: dict[str, dict[UnitClass, int]] = {name: {} for name in names}
             weights: dict[str, int] = {}
-            query = select(_C.tenant, _C.report, _C.kind).where(_C.run == run, _C.kind.in_(_ALL), _C.tenant.in_(names))
-            for tenant, report, value in connection.execute(query.limit(MAP_CELLS)) if names else ():
+            moving: dict[str, int] = {}
+            query = select(_C.tenant, _C.report, _C.kind, noisy.label("noisy")).where(
+                _C.run == run, _C.kind.in_(_ALL), _C.tenant.in_(names)
+            )
+            for tenant, report, value, moves in connection.execute(query.limit(MAP_CELLS)) if names else ():
                 kind = UnitClass(value)
                 cells[tenant, report] = kind
                 counts[tenant][kind] = counts[tenant].get(kind, 0) + 1
-                weights[report] = weights.get(report, 0) + (kind in HARMFUL)
+                weights[report] = weights.get(report, 0) + (kind in HARMFUL and not moves)
+                moving[tenant] = moving.get(tenant, 0) + moves
         columns = sorted(weights, key=lambda report: (-weights[report], report))[:MAP_REPORTS]
         return HeatMap(
-            tenants=tuple(Part(name, counts[name]) for name in names),
+            tenants=tuple(Part(name, counts[name], moving.get(name, 0)) for name in names),
             reports=tuple(sorted(columns)),
             cells={at: kind for at, kind in cells.items() if at[1] in set(columns)},
             differing=len(worst),
@@ -136,14 +151,17 @@ class SqlCompareViews:
         with self._db.read() as connection:
             return int(connection.execute(query).scalar_one())
 
-    def beside(self, run: int, position: int, kinds: Iterable[UnitClass]) -> tuple[str | None, str | None]:
-        """Give the units of some classes before and after a position."""
+    def beside(
+        self, run: int, position: int, kinds: Iterable[UnitClass], *, noisy: bool | None = None
+    ) -> tuple[str | None, str | None]:
+        """Give the units of some classes before and after a position; `noisy`: only those, or only the others."""
         found = []
         with self._db.read() as connection:
             for here, order in ((_C.position < position, _C.position.desc()), (_C.position > position, _C.position)):
                 best = []
                 for kind in kinds:
                     query = select(_C.position, _C.unit).where(_C.run == run, _C.kind == kind.value, here)
+                    query = _narrowed(query, Wanted(noisy=noisy))
                     best += [tuple(row) for row in connection.execute(query.order_by(order).limit(1))]
                 found.append(best)
         before, after = found
@@ -191,22 +209,36 @@ def _narrowed(query: Any, wanted: Wanted) -> Any:
         query = query.where(func.lower(_C.unit).contains(wanted.text.lower(), autoescape=True))
     for column, value in ((_C.tenant, wanted.tenant), (_C.report, wanted.report)):
         query = query if value is None else query.where(column == value)
-    return query
+    return query if wanted.noisy is None else query.where(_C.noisy if wanted.noisy else ~_C.noisy)
 
 
-def _worst(connection: Connection, run: int, column: Any, limit: int | None) -> list[str]:
+def _noisy(connection: Connection, run: int) -> Any:
+    """Give what tells of noise: that column, or never, so that a run without any is read from its indexes alone."""
+    leg = select(legs.c.run).where(legs.c.run == run, legs.c.name == BASELINE_AGAIN)
+    return _C.noisy if connection.execute(leg).first() is not None else NEVER
+
+
+def _count_noisy(connection: Connection, run: int) -> int:
+    noisy = _noisy(connection, run)
+    query = select(func.count()).select_from(comparisons).where(_C.run == run, _DIFFERENT, noisy)
+    return 0 if noisy is NEVER else int(connection.execute(query).scalar_one())
+
+
+def _worst(connection: Connection, run: int, column: Any, limit: int | None, noisy: Any) -> list[str]:
     """Name the tenants or reports with the most differing units."""
-    query = select(column, func.count().label("n")).where(_C.run == run, _C.kind.in_(_HARMFUL)).group_by(column)
+    query = select(column, func.count().label("n")).where(_C.run == run, _C.kind.in_(_HARMFUL), ~noisy).group_by(column)
     query = query.order_by(func.count().desc(), column).limit(limit)
     return [row[0] for row in connection.execute(query)]
 
 
-def _parts(connection: Connection, run: int, column: Any, names: Sequence[str]) -> tuple[Part, ...]:
+def _parts(connection: Connection, run: int, column: Any, names: Sequence[str], noisy: Any) -> tuple[Part, ...]:
     """Count the units of some tenants or reports by class."""
     found: dict[str, dict[UnitClass, int]] = {name: {} for name in names}
+    moving = dict.fromkeys(names, 0)
     if names:
-        query = select(column, _C.kind, func.count().label("n"))
+        query = select(column, _C.kind, func.count().label("n"), func.sum(case((noisy, 1), else_=0)))
         query = query.where(_C.run == run, _C.kind.in_(_ALL), column.in_(names)).group_by(column, _C.kind)
-        for name, kind, count in connection.execute(query):
+        for name, kind, count, moves in connection.execute(query):
             found[name][UnitClass(kind)] = count
-    return tuple(Part(name, found[name]) for name in names)
+            moving[name] += moves
+    return tuple(Part(name, found[name], moving[name]) for name in names)

@@ -160,18 +160,19 @@ class SqlPlan:
 
 
 def settled_data(connection: Connection, run: int, leg: str) -> str | None:
-    """Give the id of the data on which the other leg of a run stands for good, None while it may still change."""
-    other = connection.execute(select(legs).where(legs.c.run == run, legs.c.name != leg)).one_or_none()
-    if other is None or other.data_id is None or other.prepared:
-        return None if other is None else other.data_id
+    """Give the id of the data on which another leg of a run stands for good, None while it may still change."""
+    others = select(legs).where(legs.c.run == run, legs.c.name != leg, legs.c.data_id.is_not(None))
     final = [state.value for state in FINAL_TASK_STATES]
-    preparing = select(tasks.c.id).where(
-        tasks.c.run == run,
-        tasks.c.leg == other.name,
-        tasks.c.kind == TaskKind.PREPARE.value,
-        tasks.c.state.not_in(final),
-    )
-    return None if connection.execute(preparing.limit(1)).first() is not None else other.data_id
+    for other in connection.execute(others.order_by(legs.c.prepared.desc(), legs.c.name)).all():
+        preparing = select(tasks.c.id).where(
+            tasks.c.run == run,
+            tasks.c.leg == other.name,
+            tasks.c.kind == TaskKind.PREPARE.value,
+            tasks.c.state.not_in(final),
+        )
+        if other.prepared or connection.execute(preparing.limit(1)).first() is None:
+            return str(other.data_id)
+    return None
 
 
 def _require_same_data(connection: Connection, row: Any, result: Prepared) -> None:

@@ -17,7 +17,7 @@ from jobs.adapters.sql_schema import events, idempotency, legs, removals, runs, 
 from jobs.adapters.sql_together import Together
 from jobs.run import Page, Run, RunFilter, RunState, TaskState
 from runner.errors import Conflict, Gone, RequestError
-from runner.model import Reason, TaskKind, UnitState
+from runner.model import BASELINE_AGAIN, Reason, TaskKind, UnitState
 
 IDEMPOTENCY_SECONDS = 24 * 3600.0
 _OPEN = {"cancel_requested": False, "stop_code": None, "stop_text": None, "cleaned_at": None, "finished_at": None}
@@ -166,7 +166,9 @@ class SqlRuns:
         """Give a run's legs as they were submitted, to submit them again."""
         with self._db.read() as connection:
             names = [field.name for field in fields(NewLeg)]
-            query = select(*(legs.c[name] for name in names)).where(legs.c.run == run).order_by(legs.c.name)
+            query = select(*(legs.c[name] for name in names)).where(legs.c.run == run)
+            # A second run of the baseline is prepared last, as when it was submitted.
+            query = query.order_by(legs.c.name == BASELINE_AGAIN, legs.c.name)
             return tuple(NewLeg(**row) for row in connection.execute(query).mappings())
 
     def _some(self, connection: Connection, wanted: Sequence[int]) -> dict[int, Run]:

@@ -17,6 +17,7 @@ from sqlalchemy import (
     String,
     Table,
     TypeDecorator,
+    false,
 )
 from sqlalchemy import Text as PlainText
 
@@ -252,6 +253,7 @@ comparisons = Table(
     # The two halves of a unit's name, parted at its last slash, so that a map of both is read from an index alone.
     Column("tenant", Text, nullable=False, default=_tenant_of, server_default=""),
     Column("report", Text, nullable=False, default=_report_of, server_default=""),
+    Column("noisy", Boolean, nullable=False, default=False, server_default=false()),  # differs as its baseline does
     Index("ix_comparisons_run_position", "run", "position"),
     Index("ix_comparisons_run_kind_position", "run", "kind", "position"),
     Index("ix_comparisons_run_kind_tenant", "run", "kind", "tenant", "report"),
@@ -274,6 +276,16 @@ causes = Table(  # why a unit differs, see jobs.causes
     Column("offset_low", Float),
     Column("offset_high", Float),
     Index("ix_causes_run_unit", "run", "unit"),
+)
+
+noise = Table(  # what moves in a unit between two runs of the baseline, see jobs.noise
+    "noise",
+    metadata,
+    Column("run", Id, primary_key=True, autoincrement=False),
+    Column("unit", Text, primary_key=True),
+    Column("position", Integer, nullable=False),
+    Column("moves", JSON, nullable=False),
+    Index("ix_noise_run_position", "run", "position"),
 )
 
 events = Table(

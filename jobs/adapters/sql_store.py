@@ -15,6 +15,7 @@ from jobs.adapters.sql_inside import SqlInside
 from jobs.adapters.sql_keeping import SqlKeeping
 from jobs.adapters.sql_latency import SqlLatency
 from jobs.adapters.sql_ledger import SqlLedger
+from jobs.adapters.sql_noise import SqlNoise
 from jobs.adapters.sql_plan import SqlPlan
 from jobs.adapters.sql_retention import SqlRetention
 from jobs.adapters.sql_reuse import SqlReuse
@@ -40,6 +41,7 @@ class Store:
         self.compare = SqlCompare(database)
         self.compare_views = SqlCompareViews(database)
         self.groups = SqlGroups(database)
+        self.noise = SqlNoise(database)
         self.reuse = SqlReuse(database)
         self.latency = SqlLatency(database)
         self.workers = SqlWorkers(database)
