@@ -156,4 +156,4 @@ def _why(reason: Mapping[str, Any] | None) -> str:
 def task_title(task: Mapping[str, Any]) -> str:
     """Name a task as the pages do: prepare, batch 3; with its leg when that is not the candidate."""
     name = "prepare" if task["kind"] == "prepare" else f"batch {task['batch']}"
-    return name if task["leg"] == "candidate" else f"{task['leg']} {name}"
+    return name if task["leg"] == "candidate" else f"{task['leg'].replace('_', ' ')} {name}"

@@ -35,7 +35,7 @@ class HeatMap:
     """Classes by tenant and report, the tenants with the most differing units first.
 
     A unit's name is parted at its last slash. `differing` tenants have a unit that differs; `whole` tells that all tenants
-    there are stand here; `more_reports` are left out.
+    there are stand here; `more_reports` are left out. `noisy` cells differ by noise alone.
     """
 
     tenants: tuple[Part, ...] = ()
@@ -44,6 +44,7 @@ class HeatMap:
     differing: int = 0
     whole: bool = True
     more_reports: int = 0
+    noisy: frozenset[tuple[str, str]] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from flask import Flask, current_app, request
 from flask_wtf.csrf import CSRFProtect
 
+from jobs.noise import words as noise_words
 from web import (
     api,
     asking,
@@ -20,6 +21,7 @@ from web import (
     files,
     guard,
     health,
+    legwords,
     links,
     openapi,
     pages,
@@ -101,7 +103,7 @@ def create_app(
 def _templates(app: Flask) -> None:
     """Give templates the words and addresses that they use."""
     env = app.jinja_env
-    env.globals |= {"links": links, "present": present, "diffwords": diffwords}
+    env.globals |= {"links": links, "present": present, "diffwords": diffwords, "legwords": legwords}
     env.filters |= {
         "number": words.number,
         "plural": words.plural,
@@ -116,6 +118,7 @@ def _templates(app: Flask) -> None:
         "task_title": words.task_title,
         "delta": diffwords.delta,
         "diffword": lambda name: diffwords.LENIENCIES.get(name, name),
+        "noise": noise_words,
         "amount": diffwords.amount,
         "percent": diffwords.percent,
     }

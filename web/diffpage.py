@@ -21,6 +21,7 @@ blueprint = Blueprint("diffs", __name__)
 
 UNITS_A_PAGE = 100
 CELLS_A_PAGE = 100
+UNSTABLE = 50  # units that move, on the tab
 
 # What a filter names: one class, or those that speak against the candidate together.
 DIFFERING = "differing"
@@ -85,6 +86,8 @@ def tab(run: Run, asked: DifferencesQuery) -> dict[str, object]:
         "map_next": links.run(run.id, **asked.kept(map=following)) if heat.differing > following else None,
         "map_first": links.run(run.id, **asked.kept()) if asked.map else None,
     }
+    tally = service.noise(run.id)
+    values |= {"noise": tally, "unstable": service.unstable(run.id, limit=UNSTABLE) if tally is not None else []}
     return values | units(run, asked, kind)
 
 
@@ -202,7 +205,7 @@ def unit(run: int, unit: str) -> Response:
         "one": found,
         "badge": diffwords.badge(found.kind),
         "why": diffwords.why(found),
-        "sides": [(leg, _side(run, leg, unit)) for leg in ("baseline", "candidate")],
+        "sides": [(leg.name, _side(run, leg.name, unit)) for leg in job.legs],
         "parts": parts,
         "several": "results" in found.summary,
         "cut": [part["truncated"] for part in parts if part.get("truncated")],

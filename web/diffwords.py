@@ -85,26 +85,33 @@ def counted(counts: Mapping[UnitClass, int], kinds: Sequence[UnitClass]) -> str:
 
 def verdict(counts: Mapping[UnitClass, int], noisy: int = 0) -> str:
     """Say in one sentence what a compare run came to; `noisy` units are different by noise alone."""
-    if noisy:
-        without = {**counts, _K.DIFFERENT: counts.get(_K.DIFFERENT, 0) - noisy}
-        does = "differs" if noisy == 1 else "differ"
-        rest = f"{plural(noisy, 'unit')} {does} only as two runs of the baseline do"
-        return f"{verdict(without)}; {rest}" if any(without.values()) else rest
     total = sum(counts.values())
+    counts = {**counts, _K.DIFFERENT: counts.get(_K.DIFFERENT, 0) - noisy}
+    does = "differs" if noisy == 1 else "differ"
+    rest = f"{plural(noisy, 'unit')} {does} only as two runs of the baseline do" if noisy else ""
     harmful = sum(counts.get(kind, 0) for kind in HARMFUL)
     if harmful:
         kinds = [kind for kind in CLASSES if kind in HARMFUL]
-        return f"{number(harmful)} of {plural(total, 'unit')}: {counted(counts, kinds)}"
-    alike = counts.get(_K.SAME, 0) + counts.get(_K.EQUIVALENT, 0)
+        words = f"{number(harmful)} of {plural(total, 'unit')}: {counted(counts, kinds)}"
+        return f"{words}; {rest}" if rest else words
     if not total:
         return "there was no unit to compare"
-    new = f"; {number(counts[_K.NEW])} new on the candidate" if counts.get(_K.NEW) else ""
+    new = f"{number(counts[_K.NEW])} new on the candidate" if counts.get(_K.NEW) else ""
+    parts = [_alike(counts), rest, new]
+    if not parts[0] and not rest:
+        parts[0] = "no unit is on both legs"
+    return "; ".join(part for part in parts if part)
+
+
+def _alike(counts: Mapping[UnitClass, int]) -> str:
+    """Say how many units have the same figures; empty when none has."""
+    alike = counts.get(_K.SAME, 0) + counts.get(_K.EQUIVALENT, 0)
     if not alike:
-        return f"no unit is on both legs{new}"
+        return ""
+    words = f"{plural(alike, 'unit')} {'has' if alike == 1 else 'have'} the same figures"
     if not counts.get(_K.EQUIVALENT):
-        return f"{plural(alike, 'unit')} {'has' if alike == 1 else 'have'} the same figures, byte for byte{new}"
-    parts = counted(counts, (_K.SAME, _K.EQUIVALENT))
-    return f"{plural(alike, 'unit')} {'has' if alike == 1 else 'have'} the same figures: {parts}{new}"
+        return f"{words}, byte for byte"
+    return f"{words}: {counted(counts, (_K.SAME, _K.EQUIVALENT))}"
 
 
 def proof(counts: Mapping[UnitClass, int]) -> str:
@@ -137,7 +144,12 @@ def why(found: Compared) -> str:
     overlooked = ", ".join(LENIENCIES.get(one, one) for one in leniencies(summary))
     if found.kind is _K.EQUIVALENT:
         return f"The bytes differ, the figures do not: {overlooked or 'the rows are the same'}. {rule}"
-    return f"{rows_words(summary) or 'The bytes differ.'} {rule}"
+    noise = (
+        " All of that moves between two runs of the baseline too, so it is left out of the verdict."
+        if found.noisy
+        else ""
+    )
+    return f"{rows_words(summary) or 'The bytes differ.'} {rule}{noise}"
 
 
 def rule_words(summary: Mapping[str, Any]) -> str:

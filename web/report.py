@@ -16,6 +16,7 @@ from web import queries as q
 from web.present import Badge
 
 if TYPE_CHECKING:
+    from jobs.adapters.sql_noise import NoiseTally, Unstable
     from jobs.service import Service
 
 blueprint = Blueprint("report", __name__)
@@ -49,6 +50,8 @@ class Report:
     heat: HeatMap
     entries: list[Entry]
     more: int
+    noise: NoiseTally | None
+    unstable: list[Unstable]
 
 
 def gather(service: Service, run: int, units: int) -> Report:
@@ -74,6 +77,8 @@ def gather(service: Service, run: int, units: int) -> Report:
         heat=service.heat_map(run),
         entries=entries,
         more=max(0, overview.harmful - len(entries)),
+        noise=service.noise(run),
+        unstable=service.unstable(run, limit=units),
     )
 
 

@@ -20,7 +20,7 @@ from web.words import duration
 
 blueprint = Blueprint("submit", __name__)
 
-CHOICES = ("project", "ref", "units", "database", "priority", "against", "baseline", "merge_base")
+CHOICES = ("project", "ref", "units", "database", "priority", "against", "baseline", "merge_base", "anew", "noise")
 # What a submission may be compared with: nothing, the project's default baseline, or the ref in `baseline`.
 AGAINST = ("nothing", "default", "other")
 
@@ -39,6 +39,8 @@ class NewRunForm(BaseModel):
     against: str = "nothing"
     baseline: str = ""
     merge_base: str = ""
+    anew: str = ""
+    noise: str = ""
 
     @property
     def compares(self) -> bool:
@@ -69,9 +71,13 @@ class NewRunForm(BaseModel):
             options=body.options,
         )
 
-    def _options(self) -> dict[str, bool]:
-        chosen = {"compare": self.against == "default", "merge_base": self.compares and bool(self.merge_base)}
-        return {name: True for name, wanted in chosen.items() if wanted}
+    def _options(self) -> dict[str, object]:
+        if not self.compares:
+            return {}
+        found: dict[str, object] = {"compare": True} if self.against == "default" else {}
+        found |= {"merge_base": True} if self.merge_base else {}
+        found |= {"reuse": False} if self.anew else {}
+        return found | ({"noise": int(self.noise) if self.noise.isdecimal() else self.noise} if self.noise else {})
 
 
 @blueprint.get("/new")
@@ -107,7 +113,7 @@ def _show(shown: NewRunForm, problem: s.ProblemOut | None = None) -> Response:
     projects = service.projects()
     if projects and shown.project not in {project.name for project in projects} and problem is None:
         shown = shown.model_copy(update={"project": projects[0].name})
-    errors = {item.key: item for item in problem.errors} if problem else {}
+    errors = {item.key.removeprefix("options."): item for item in problem.errors} if problem else {}
     default = _default_baseline(shown.project, projects)
     if shown.against not in AGAINST or (shown.against == "default" and default is None and problem is None):
         shown = shown.model_copy(update={"against": "nothing"})
@@ -120,7 +126,7 @@ def _show(shown: NewRunForm, problem: s.ProblemOut | None = None) -> Response:
         default=default,
         problem=problem,
         errors=errors,
-        others=[item for item in errors.values() if item.key not in NewRunForm.model_fields],
+        others=[item for name, item in errors.items() if name not in NewRunForm.model_fields],
     )
     return make_response(page, problem.status if problem else 200)
 
@@ -184,7 +190,13 @@ def preview() -> str:
     last = service.runs(RunFilter(project=project, state=RunState.DONE), limit=1).runs
     took = duration(present.span(last[0])) if last else ""
     return render_template(
-        "_preview.html", found=found, spec=found.spec, against=against, last=last[0] if last else None, took=took
+        "_preview.html",
+        found=found,
+        spec=found.spec,
+        against=against,
+        twice=(sent.noise or str(found.spec.compare.noise)) == "2",
+        last=last[0] if last else None,
+        took=took,
     )
 
 

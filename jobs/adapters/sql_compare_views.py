@@ -101,6 +101,7 @@ class SqlCompareViews:
             counts: dict[str, dict[UnitClass, int]] = {name: {} for name in names}
             weights: dict[str, int] = {}
             moving: dict[str, int] = {}
+            at_noise: set[tuple[str, str]] = set()
             query = select(_C.tenant, _C.report, _C.kind, noisy.label("noisy")).where(
                 _C.run == run, _C.kind.in_(_ALL), _C.tenant.in_(names)
             )
@@ -110,6 +111,8 @@ class SqlCompareViews:
                 counts[tenant][kind] = counts[tenant].get(kind, 0) + 1
                 weights[report] = weights.get(report, 0) + (kind in HARMFUL and not moves)
                 moving[tenant] = moving.get(tenant, 0) + moves
+                if moves:
+                    at_noise.add((tenant, report))
         columns = sorted(weights, key=lambda report: (-weights[report], report))[:MAP_REPORTS]
         return HeatMap(
             tenants=tuple(Part(name, counts[name], moving.get(name, 0)) for name in names),
@@ -118,6 +121,7 @@ class SqlCompareViews:
             differing=len(worst),
             whole=not more,
             more_reports=len(weights) - len(columns),
+            noisy=frozenset(at_noise),
         )
 
     def by_position(self, run: int, wanted: Wanted, *, after: int, limit: int) -> list[Compared]:
