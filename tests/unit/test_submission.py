@@ -34,6 +34,8 @@ from jobs.submission import Submission, SubmissionRefused
         ({"baseline": ""}, "baseline", "a branch, a tag"),
         ({"baseline": "v\0"}, "baseline", "NUL"),
         ({"options": {"fail_fast": 3}}, "options.fail_fast", "name a baseline"),
+        ({"options": {"noise": 2}}, "options.noise", "name a baseline"),
+        ({"options": {"noise": 3}, "baseline": "v1"}, "options.noise", "use 1 or 2"),
         ({"options": {"fail_fast": -1}, "baseline": "v1"}, "options.fail_fast", "whole number"),
         ({"options": {"fail_fast": True}, "baseline": "v1"}, "options.fail_fast", "whole number"),
     ],
