@@ -114,6 +114,20 @@ def execution_database(installation: str, run: int, task: int, execution: int) -
 
 
 @dataclass(frozen=True)
+class Known:
+    """An earlier run's leg of the same commit and specification, of which all units are finished.
+
+    `image` is a digest; with the same image and data (None: no database) there is nothing to prepare.
+    """
+
+    run: int
+    leg: str
+    image: str
+    data: str | None
+    units: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Order:
     """All that the runner needs to know of one task.
 
@@ -121,7 +135,7 @@ class Order:
     `live`: the execution whose container an earlier attempt left on this host, if any. `elsewhere`: those that may
     still stand on other hosts, which fell silent: they must not reach a database any more. `units`: those still to do;
     `failed`: those of this task that earlier attempts saw fail, so that its end can say so. `data_id`: the base that a
-    preparation has to start from, None for the newest.
+    preparation has to start from, None for the newest. `known`: an earlier leg that may spare the preparation.
     """
 
     run: int
@@ -144,6 +158,7 @@ class Order:
     installation: str = "0"
     live: int | None = None
     elsewhere: tuple[int, ...] = ()
+    known: Known | None = None
 
     def container(self, execution: int) -> str:
         """Give the fixed name of the task's container number `execution`."""
@@ -180,12 +195,16 @@ class Order:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a leg's preparation leaves behind for its batches."""
+    """What a leg's preparation leaves behind for its batches.
+
+    `known`: the earlier leg that spared it; then there are no batches, and the template has no database.
+    """
 
     image: str
     image_digest: str
     units: tuple[str, ...]
     template: Template | None = None
+    known: Known | None = None
 
 
 # ---- workspace ---------------------------------------------------------------------------------------------

@@ -68,3 +68,24 @@ def test_noise_alone_passes(lab: Repository, shared_server: Server) -> None:
     once = shared_server.submit("lab", "still-c", baseline="still-b", options={"noise": 1})["id"]
     ended = shared_server.wait(once, "done")
     assert (len(ended["legs"]), ended["verdict"], ended["different"]) == (2, "different", 3)
+
+
+def test_a_baseline_that_is_finished_is_not_even_prepared(lab: Repository, shared_server: Server) -> None:
+    more = 'compare: {noise: 1}\ndatabase: {source: sample}\nsetup: ["sleep 0"]'
+    script = WRITE.replace("noise/", "spare/").replace("$(date +%s.%N)", "now").replace("date +%s.%N", "echo now")
+    units = "printf 'spare/%s\\n' clock stable"
+    files = branch_files(script.replace('"$SEATRIAL_OUTPUT/noise"', '"$SEATRIAL_OUTPUT/spare"'), units=units, more=more)
+    lab.branch("spared-a", files | {"amount": b"1"})
+    lab.branch("spared-b", files | {"amount": b"2"})
+    first = shared_server.passes(shared_server.submit("lab", "spared-b", baseline="spared-a")["id"])
+    assert first["legs"][0]["reused"] is None
+    again = shared_server.passes(shared_server.submit("lab", "spared-b", baseline="spared-a")["id"])
+    assert (again["legs"][0]["reused"]["run"], again["legs"][0]["reused"]["units"]) == (first["id"], 2)
+    assert again["legs"][0]["data_id"] == first["legs"][0]["data_id"]
+    [prepare] = [task for task in again["tasks"] if task["leg"] == "baseline"]
+    steps = [step["name"] for step in again["steps"] if step["task"] == prepare["id"]]
+    assert steps == ["checkout", "image", "take over", "plan"]
+    shared_server.bless("sample")
+    other = shared_server.passes(shared_server.submit("lab", "spared-b", baseline="spared-a")["id"])
+    assert other["legs"][0]["reused"]["differs"] == ["data"]
+    shared_server.wait_clean()
