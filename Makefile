@@ -53,7 +53,7 @@ format: venv ## Let ruff put the code into shape
 	$(BIN)/ruff format .
 
 .PHONY: bench
-bench: venv engine images benchtools ## Measure against the floors and print the table
+bench: venv engine images benchtools browser ## Measure against the floors and print the table
 	$(BIN)/python -m benchmarks
 
 SEEDS ?= 50

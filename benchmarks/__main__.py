@@ -1,9 +1,10 @@
-"""`python -m benchmarks [NAME …]`: measure, print the table, keep it in docs/benchmarks.md with date and machine."""
+"""`python -m benchmarks [NAME …]`: measure, print each group's table, keep it in docs/benchmarks.md with date and machine."""
 
 from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import sys
 import tempfile
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import compare, databases, ledger, logs, pages, runs, trees
+from benchmarks import compare, compare_pages, compare_runs, databases, ledger, logs, pages, runs, trees
 from benchmarks.measure import Row
 
 GROUPS: dict[str, Callable[[Path], Iterator[Row]]] = {
@@ -22,28 +23,42 @@ GROUPS: dict[str, Callable[[Path], Iterator[Row]]] = {
     "ledger": ledger.rows,
     "pages": pages.rows,
     "compare": compare.rows,
+    "compare_runs": compare_runs.rows,
+    "compare_pages": compare_pages.rows,
 }
 KEPT = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 MARK = "<!-- measured below: written by `make bench` -->"
 
 
 def main(names: list[str]) -> None:
-    """Measure the named groups, or all; only a whole round is kept."""
-    found: list[Row] = []
+    """Measure the named groups, or all, and keep each one's table as soon as it is measured."""
     for name in names or GROUPS:
         root = Path(tempfile.mkdtemp(prefix=f"seatrial-bench-{name}-", dir="/var/tmp"))
         root.chmod(0o755)
+        found: list[Row] = []
         try:
             for row in GROUPS[name](root):
                 print(f"{row.work}: {row.value} (aim {row.aim}) {row.detail}", flush=True)
                 found.append(row)
         finally:
             shutil.rmtree(root, ignore_errors=True)
-    table = render(found)
-    print("\n" + table)
-    if not names:
-        head = KEPT.read_text().split(MARK)[0] if KEPT.exists() else "# Benchmarks\n\n"
-        KEPT.write_text(head + MARK + "\n\n" + table)
+        table = render(found)
+        print("\n" + table, flush=True)
+        keep(name, table)
+
+
+def keep(name: str, table: str) -> None:
+    """Put a group's table into its place in the page."""
+    head, _, rest = KEPT.read_text("utf-8").partition(MARK)
+    parts = dict(re.findall(r"^## (\w+)\n\n(.*?)(?=^## |\Z)", rest, re.MULTILINE | re.DOTALL)) | {name: table + "\n"}
+    KEPT.write_text(
+        head
+        + MARK
+        + "\n\n"
+        + "".join(f"## {one}\n\n{parts[one]}" for one in GROUPS if one in parts).rstrip("\n")
+        + "\n",
+        "utf-8",
+    )
 
 
 def render(found: list[Row]) -> str:

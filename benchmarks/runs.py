@@ -91,12 +91,12 @@ def _two_workers(root: Path) -> Row:
             lambda: two.wait(two.submit("cpu"), every=0.05),
             rounds=3,
         )
-    machine, _ = pairs(lambda: _processes(1), lambda: _processes(2), rounds=3, warm=0)
+    machine, _ = pairs(lambda: processes(1), lambda: processes(2), rounds=3, warm=0)
     detail = f"two processes on this machine, without Seatrial: {machine:.2f}×"
     return ratio_row("a run of CPU-bound units, 2 workers", "the same, 1 worker", measured, 0.6, detail)
 
 
-def _processes(count: int) -> None:
+def processes(count: int) -> None:
     """Do four units' work with so many processes at once: what the machine can give at this time."""
     work = ";".join(["sum(i * i for i in range(30_000_000))"] * (4 // count))
     running = [subprocess.Popen(["python3", "-c", work]) for _ in range(count)]

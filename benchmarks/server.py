@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,18 +27,18 @@ class Server:
     repository: Path
     client: httpx.Client
 
-    def submit(self, ref: str = "main") -> int:
+    def submit(self, ref: str = "main", **more: object) -> int:
         """Submit a run."""
-        answer = self.client.post("/api/v1/runs", json={"project": "bench", "ref": ref})
+        answer = self.client.post("/api/v1/runs", json={"project": "bench", "ref": ref, **more})
         answer.raise_for_status()
         return int(answer.json()["id"])
 
-    def wait(self, run: int, *, every: float = 0.005) -> dict[str, Any]:
-        """Wait for a run's end."""
+    def wait(self, run: int, *, every: float = 0.005, verdict: str = "passed") -> dict[str, Any]:
+        """Wait for a run's end, which must be this one."""
         while True:
             found: dict[str, Any] = self.client.get(f"/api/v1/runs/{run}").json()
             if found["state"] in FINAL:
-                assert found["verdict"] == "passed", found
+                assert found["verdict"] == verdict, found
                 return found
             time.sleep(every)
 
@@ -57,8 +57,8 @@ def commit(repository: Path, branch: str, spec: str) -> None:
 
 
 @contextmanager
-def serving(root: Path, *, slots: int = 2) -> Iterator[Server]:
-    """Start a server on a free port; end it with all that it started."""
+def serving(root: Path, *, slots: int = 2, before: Callable[[Path], None] | None = None) -> Iterator[Server]:
+    """Start a server on a free port; end it with all that it started. `before` is given its settings file first."""
     home = root / "server"
     home.mkdir(parents=True)
     repository = root / "repository"
@@ -71,6 +71,8 @@ def serving(root: Path, *, slots: int = 2) -> Iterator[Server]:
         f'[server]\nlisten = "127.0.0.1:{port}"\nhome = "home"\n[pools.local]\nslots = {slots}\n'
         f'[projects.bench]\nrepository = "{repository}"\n'
     )
+    if before is not None:
+        before(settings)
     with (home / "log").open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "jobs.cli", "--config", str(settings), "up"], stdout=output, stderr=output

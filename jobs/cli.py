@@ -16,7 +16,27 @@ SECTIONS = {
         "logs": ("jobs.cli_files:logs", "Write a run's log, byte by byte as the branch wrote it."),
         "units": ("jobs.cli_runs:units", "List a run's units."),
         "output": ("jobs.cli_files:output", "Fetch a unit's output, or all of a run as an archive."),
-        "diff": ("jobs.cli_diff:diff", "Compare two local files or directories, as a compare run does."),
+        "diff": (
+            "jobs.cli_diff:diff",
+            "Show what differs in a compare run, or compare two local files or directories as one does.",
+        ),
+        "report": ("jobs.cli_report:report", "Write the report of a compare run as one file."),
+        "groups": (
+            "jobs.cli_accept:groups",
+            "List the causes of a compare run's differences, those of most units first.",
+        ),
+        "accept": (
+            "jobs.cli_accept:accept",
+            "Accept a group of differences, in this run and in later ones of its project.",
+        ),
+        "withdraw": (
+            "jobs.cli_accept:withdraw",
+            "Let an accepted group count as different again, in this run and in later ones.",
+        ),
+        "acceptances": (
+            "jobs.cli_accept:acceptances",
+            "List what a project accepts, also what expired or was withdrawn.",
+        ),
         "resume": ("jobs.cli_runs:resume", "Go on with a run at its first unfinished unit."),
         "cancel": ("jobs.cli_runs:cancel", "End a run."),
         "rerun": ("jobs.cli_runs:rerun", "Run the same commit again from its beginning, as a new run."),

@@ -12,9 +12,9 @@ import click
 from jobs.cli_client import json_option
 from jobs.cli_common import EXIT_INFRASTRUCTURE, EXIT_USAGE, Failure, current_settings, pass_config
 from jobs.cli_show import columns, duration, plain, say_json, say_lines, size
-from jobs.host import Sources
-from jobs.settings import Settings
-from runner.adapters.postgres_clone import PostgresSource, SourceCheck
+from jobs.cli_snapshots import needed_by_runs, refresh_source, snapshot, snapshots
+from jobs.cli_sources import open_source
+from runner.adapters.postgres_clone import SourceCheck
 
 
 @click.group()
@@ -22,16 +22,8 @@ def db() -> None:
     """Bless, check and tidy the verification databases."""
 
 
-def open_source(settings: Settings, name: str) -> PostgresSource:
-    """Open a source of seatrial.toml."""
-    if name not in settings.databases:
-        known = ", ".join(sorted(settings.databases)) or "none yet; add [databases.NAME] with its dsn"
-        raise Failure(f"There is no database {name!r} in seatrial.toml. Known: {known}", EXIT_USAGE)
-    try:
-        return Sources(settings)(name)
-    except (OSError, KeyError, ValueError):
-        # Never the error's own words: they could hold the dsn.
-        raise Failure(f"The dsn of database {name} cannot be read any more: see databases.{name}", EXIT_USAGE) from None
+for command in (snapshot, snapshots, refresh_source):
+    db.add_command(command)
 
 
 BLESS = """\
@@ -141,11 +133,13 @@ def bases(config: Path | None, name: str, *, as_json: bool) -> None:
 def forget(config: Path | None, name: str, keep: int, *, as_json: bool) -> None:
     """Drop a source's old bases.
 
-    Runs that are under way have copies of their own and go on.
+    Those that a run needs which has not ended stay.
 
     Example: seatrial db forget verification --keep 2
     """
-    dropped = open_source(current_settings(config), name).forget(keep=keep)
+    settings = current_settings(config)
+    source = open_source(settings, name)
+    dropped = source.forget(keep=keep, needed=needed_by_runs(settings, source))
     if as_json:
         say_json({"dropped": dropped})
     else:

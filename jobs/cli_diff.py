@@ -1,14 +1,23 @@
-"""`seatrial diff`: two local outputs compared as a compare run does it."""
+"""`seatrial diff`: what differs in a run, or two local outputs compared as a compare run does it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Never
 
 import click
 
-from jobs.cli_common import EXIT_FAILED, EXIT_PASSED, EXIT_USAGE, Failure, problem_line
+from jobs.cli_common import (
+    EXIT_FAILED,
+    EXIT_PASSED,
+    EXIT_USAGE,
+    Failure,
+    current_settings,
+    pass_config,
+    problem_line,
+)
 from jobs.cli_show import plain, say_json
 from runner.compare import Budget, Output, compare, count_rows, unit_of
 from runner.compare_rules import RuleBook, parse_rules
@@ -22,35 +31,115 @@ KEPT, SHOWN = 1_000, 20
 
 
 @click.command()
-@click.argument("a", type=click.Path(path_type=Path))
-@click.argument("b", type=click.Path(path_type=Path))
-@click.option("--rules", metavar="FILE", help="A seatrial.yml, or a YAML file of rules alone.")
+@click.argument("a", metavar="RUN|A")
+@click.argument("b", metavar="[UNIT]|B", required=False)
+@click.option("--rules", metavar="FILE", help="A seatrial.yml, or a YAML file of rules alone (for A and B).")
 @click.option("--format", "form", type=click.Choice(("text", "json", "html")), default="text", help="How to tell it.")
 @click.option(
     "--limit",
     type=click.IntRange(0, 100_000),
     metavar="N",
-    help=f"Tell the N largest differences (default: text {SHOWN}, others {KEPT:,} a file).",
+    help=f"Tell N differing units, or the N largest differences (default: text {SHOWN}, others {KEPT:,}, of A and B "
+    "each file).",
 )
 @click.option(
-    "--seconds", type=click.FloatRange(0, min_open=True), metavar="S", help="Stop after S seconds a file, and say so."
+    "--seconds",
+    type=click.FloatRange(0, min_open=True),
+    metavar="S",
+    help="Stop after S seconds a file, and say so (for A and B).",
 )
-def diff(a: Path, b: Path, rules: str | None, form: str, limit: int | None, seconds: float | None) -> None:
-    """Compare two local files or directories, as a compare run does.
+@click.option(
+    "--download",
+    type=click.Choice(("csv", "json", "parquet")),
+    help="Fetch the UNIT's stored differences as a file instead.",
+)
+@click.option("-o", "--output", "target", metavar="FILE|DIR", help="Where --download puts it; - is standard output.")
+@click.option("--server", metavar="URL", help="The server of RUN (default: server.listen of the settings).")
+@pass_config
+def diff(
+    config: Path | None,
+    a: str,
+    b: str | None,
+    rules: str | None,
+    form: str,
+    limit: int | None,
+    seconds: float | None,
+    download: str | None,
+    target: str | None,
+    server: str | None,
+) -> None:
+    """Show what differs in a compare run, or compare two local files or directories as one does.
 
-    A is the released side, B the candidate. CSV, TSV, JSON lines and Parquet are compared by rows and cells,
-    everything else by bytes. In directories files are matched by their paths. A rule holds for the paths that
-    it matches without their extensions. Exit code 0: the same, or equivalent within the rules; 1: different;
-    2: something cannot be read.
+    RUN is a run's number: its classes, groups of differences and differing units; with UNIT that unit's
+    differences, the largest first. Exit code 0: passed; 1: different; 2: it cannot be told (yet). A number that
+    is a file here too is the file.
 
-    Example: seatrial diff old.csv new.csv
+    A is the released side, B the candidate, both local and without a server. CSV, TSV, JSON lines and Parquet are
+    compared by rows and cells, everything else by bytes. In directories files are matched by their paths. A rule
+    holds for the paths that it matches without their extensions. Exit code 0: the same, or equivalent within the
+    rules; 1: different; 2: something cannot be read.
+
+    Example: seatrial diff 7 tenant_042/pl
 
     \b
     Others:
+      seatrial diff 7 --format json
+      seatrial diff 7 tenant_042/pl --download parquet
+      seatrial diff old.csv new.csv
       seatrial diff released/ candidate/ --rules seatrial.yml
-      seatrial diff a.csv b.csv --rules rules.yml --format json
       seatrial diff released/ candidate/ --format html > report.html
     """
+    given = {"--rules": rules, "--seconds": seconds}
+    if a.isascii() and a.isdecimal() and not Path(a).exists():
+        _of_run(config, server, int(a), b, form, limit, download, target, given)
+    for name, value in {"--download": download, "--output": target, "--server": server}.items():
+        if value is not None:
+            raise click.UsageError(f"{name} is for a run, and {a!r} is no run's number.")
+    if b is None:
+        raise click.UsageError(f"Give two files or directories, or a run's number instead of {a!r}.")
+    _of_files(Path(a), Path(b), rules, form, limit, seconds)
+
+
+def _of_run(
+    config: Path | None,
+    server: str | None,
+    run: int,
+    unit: str | None,
+    form: str,
+    limit: int | None,
+    download: str | None,
+    target: str | None,
+    given: Mapping[str, object],
+) -> Never:
+    """Tell what differs in a run, and end with its exit code."""
+    for name, value in given.items():
+        if value is not None:
+            raise click.UsageError(f"{name} is for two files: run {run} was compared by the rules of its branch.")
+    if form == "html":
+        raise click.UsageError(f"A run's page is its report: seatrial report {run} -o run-{run}.html")
+    if download is not None and unit is None:
+        raise click.UsageError(f"--download is for one unit: seatrial diff {run} UNIT --download {download}")
+    if target is not None and download is None:
+        raise click.UsageError("--output is for --download.")
+    if not 1 <= run < 2**63:
+        raise click.UsageError(f"{run} is no run's number.")
+    from jobs import cli_diff_run
+    from jobs.api_client import ApiClient
+
+    shown = (SHOWN if form == "text" else KEPT) if limit is None else limit
+    with ApiClient(server or current_settings(config).server.url) as client:
+        code = EXIT_PASSED
+        if unit is not None and download is not None:
+            cli_diff_run.fetch(client, run, unit, download, target)
+        elif unit is not None:
+            code = cli_diff_run.tell_unit(client, run, unit, as_json=form == "json", limit=shown)
+        else:
+            code = cli_diff_run.tell_run(client, run, as_json=form == "json", limit=shown)
+    click.get_current_context().exit(code)
+
+
+def _of_files(a: Path, b: Path, rules: str | None, form: str, limit: int | None, seconds: float | None) -> Never:
+    """Compare two local outputs, and end with the exit code of what was found."""
     book = RuleBook(_rules(rules))
     inside = is_directory(a), is_directory(b)
     if inside[0] is not inside[1]:

@@ -135,13 +135,14 @@ def output(client: ApiClient, run: int, unit: str | None, target: str | None, le
             raise click.UsageError("--path is for one unit: name it.")
         kind = "tar" if target is not None and target.endswith(".tar") else "zip"
         with client.stream(f"/runs/{run}/outputs.{kind}") as answer:
-            _keep(answer, target or f"run-{run}-outputs.{kind}")
+            keep(answer, target or f"run-{run}-outputs.{kind}")
         return
     with client.stream(f"/runs/{run}/units/{part(unit, slashes=True)}/output", leg=leg, path=path) as answer:
-        _keep(answer, target or "-")
+        keep(answer, target or "-")
 
 
-def _keep(answer: httpx.Response, target: str) -> None:
+def keep(answer: httpx.Response, target: str) -> None:
+    """Write an answer to a file, to a directory under the name that the server offers, or (-) to standard output."""
     if target == "-":
         out = sys.stdout.buffer
         if out.isatty() and answer.headers.get("Content-Type", "").startswith("application/"):

@@ -56,8 +56,19 @@ def accepted(client: ApiClient, run: Document, *, wait: bool, as_json: bool) -> 
     help="Stop when N units differ, whatever the branch says; 0 never.",
 )
 @click.option("--no-reuse", is_flag=True, help="Take nothing over that an earlier run of the baseline has finished.")
+@click.option(
+    "--noise",
+    metavar="N",
+    type=click.IntRange(1, 2),
+    help="2: run the baseline twice, and leave out of the verdict what differs between both; 1: once, whatever the branch says.",
+)
 @click.option("--units", metavar="FILTER", help="Only the units that match.")
 @click.option("--database", metavar="NAME", help="Another source than the project's.")
+@click.option(
+    "--baseline-database", metavar="NAME", help="Compare REF on this source with the same commit on --database."
+)
+@click.option("--snapshot", metavar="NAME", help="This snapshot of the database, not the newest.")
+@click.option("--baseline-snapshot", metavar="NAME", help="The same of --baseline-database.")
 @click.option("--note", metavar="TEXT", help="What could this change affect?")
 @click.option("--priority", type=click.IntRange(-100, 100), help="Higher goes first (default 0).")
 @click.option("--idempotency-key", metavar="KEY", help="The same key gives the same run for 24 hours.")
@@ -74,6 +85,10 @@ def submit(
     merge_base: bool,
     fail_fast: int | None,
     no_reuse: bool,
+    noise: int | None,
+    baseline_database: str | None,
+    snapshot: str | None,
+    baseline_snapshot: str | None,
     wait: bool,
     as_json: bool,
     **more: Any,
@@ -86,9 +101,19 @@ def submit(
     Example: seatrial submit --project ledger feature/new-rates --note "rounding of interest" --wait
 
     Example: seatrial submit --project ledger feature/new-rates --baseline v2.41.0 --wait
+
+    Example: seatrial submit --project ledger v2.41.0 --baseline-database old_server --database new_server
     """
     body: dict[str, Any] = {"project": project or _only_project(client), "ref": ref}
-    asked = (("compare", compare or None), ("merge_base", merge_base or None), ("fail_fast", fail_fast))
+    asked = (
+        ("compare", compare or None),
+        ("merge_base", merge_base or None),
+        ("fail_fast", fail_fast),
+        ("noise", noise),
+        ("baseline_database", baseline_database),
+        ("snapshot", snapshot),
+        ("baseline_snapshot", baseline_snapshot),
+    )
     options: dict[str, Any] = {name: value for name, value in asked if value is not None}
     options |= {"reuse": False} if no_reuse else {}
     body |= {"options": options} if options else {}

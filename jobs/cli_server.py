@@ -243,6 +243,7 @@ def sweeper(config: Path | None, *, dry_run: bool) -> None:
     from jobs.host import build_cleanup, build_runtime, host_name
     from jobs.housekeeping import build_housekeeping
     from jobs.pruning import build_pruning
+    from jobs.snapshot_keeping import prune_all
     from jobs.sweeper import Sweeper
 
     settings = current_settings(config)
@@ -263,6 +264,7 @@ def sweeper(config: Path | None, *, dry_run: bool) -> None:
     def tidy() -> Iterator[Done]:
         yield from house.tidy()
         yield from pruning.tidy()
+        yield from prune_all(settings, store)
 
     one = Sweeper(store, build_doorbell(settings), cleanup, lease=settings.server.lease, housekeeping=tidy)
     signal.signal(signal.SIGTERM, lambda *_: one.stop.set())

@@ -83,7 +83,15 @@ def headline(run: Mapping[str, Any]) -> str:
     reason = run["reason"]
     why = f": {plain(reason['text'])} ({reason['code']})" if reason else ""
     asked = ", cancel asked for" if run["cancel_requested"] and run["state"] not in FINAL else ""
-    return f"Run {run['id']} is {standing(run)}{asked}{why}"
+    return f"Run {run['id']} is {standing(run)}{accepted(run)}{asked}{why}"
+
+
+def accepted(run: Mapping[str, Any]) -> str:
+    """Write how much of a compare run is accepted; empty when nothing is."""
+    units, groups = run.get("accepted", 0), run.get("accepted_groups", 0)
+    if not units:
+        return ""
+    return f", with {units} unit{'s' if units != 1 else ''} accepted in {groups} group{'s' if groups != 1 else ''}"
 
 
 def run_row(run: Mapping[str, Any]) -> tuple[object, ...]:
@@ -109,8 +117,7 @@ def run_lines(run: Mapping[str, Any], url: str) -> list[str]:
     told = {
         "project": run["project"],
         **{leg["name"]: commit for leg, commit in zip(run["legs"], commits, strict=True)},
-        "database": run["database"],
-        "data": ", ".join(sorted({leg["data_id"] for leg in run["legs"] if leg["data_id"]})),
+        **_data(run["legs"]),
         "image": ", ".join(sorted({leg["image"] for leg in run["legs"] if leg["image"]})),
         "units": counted(run["units"]),
         "only": run["units_filter"],
@@ -143,6 +150,19 @@ def run_lines(run: Mapping[str, Any], url: str) -> list[str]:
     return lines
 
 
+def _data(legs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Give sources and data ids, each with its leg when they are not the same for all."""
+    several = len({leg["database"] for leg in legs if leg["database"]}) > 1
+    found = {}
+    for title, key in (("database", "database"), ("data", "data_id"), ("snapshot", "snapshot")):
+        told = [
+            (leg["name"], leg[key]) for leg in legs if leg[key] and (key == "data_id" or leg[key] != leg["data_id"])
+        ]
+        words = [f"{name} {value}" for name, value in told] if several else sorted({value for _, value in told})
+        found[title] = ", ".join(words)
+    return found
+
+
 def _left(estimate: Mapping[str, Any] | None) -> str:
     if estimate is None or estimate["seconds_left"] is None:
         return ""
@@ -156,4 +176,4 @@ def _why(reason: Mapping[str, Any] | None) -> str:
 def task_title(task: Mapping[str, Any]) -> str:
     """Name a task as the pages do: prepare, batch 3; with its leg when that is not the candidate."""
     name = "prepare" if task["kind"] == "prepare" else f"batch {task['batch']}"
-    return name if task["leg"] == "candidate" else f"{task['leg']} {name}"
+    return name if task["leg"] == "candidate" else f"{task['leg'].replace('_', ' ')} {name}"

@@ -19,8 +19,9 @@ import structlog
 from jobs.adapters.sql_store import Store
 from jobs.causes import causes
 from jobs.compare_child import Child, ChildEnded, Request
-from jobs.comparing import HARMLESS, Compared, Pair, Side, UnitClass, classify
+from jobs.comparing import Compared, Pair, Side, UnitClass, classify, second_run
 from jobs.flag import Flag
+from jobs.noise import Noise, judged, learn
 from runner.errors import StoreUnavailable
 from runner.ports import Objects
 from runner.spec import Compare, parse_spec
@@ -93,13 +94,13 @@ class Comparer:
         limit = self._fail_fast(run) if pairs else None
         for pair in pairs:
             kind = classify(pair)
-            if kind is not None:
-                found.append((pair, with_causes(Compared(pair.unit, pair.position, kind))))
-            elif self.stop.is_set():
+            twice = second_run(pair)
+            if self.stop.is_set() and (kind is None or twice is not None):
                 break
-            else:
-                found.append((pair, self._compare_outputs(run, pair)))
-            harmful += found[-1][1].kind not in HARMLESS
+            plain = None if kind is None else with_causes(Compared(pair.unit, pair.position, kind))
+            one = plain or self._compare_outputs(run, pair)
+            found.append((pair, judged(one, None if twice is None else self._learn(run, twice))))
+            harmful += found[-1][1].harmful
             if time.monotonic() - written > RECORD_SECONDS or (limit is not None and harmful >= limit):
                 if not self._store.compare.record(run, found, fail_fast=limit):
                     return
@@ -110,6 +111,23 @@ class Comparer:
     def _compare_outputs(self, run: int, pair: Pair) -> Compared:
         """Compare two outputs; what cannot be compared is different, and says why."""
         began = time.monotonic()
+        answer = self._answer(run, pair)
+        seconds = time.monotonic() - began
+        if (why := answer.get("unreadable")) is not None:
+            note = {"code": "unreadable", "text": f"{why} Told by its bytes: they differ.", "count": 1}
+            summary: dict[str, Any] = {"class": "different", "notes": [note]}
+            return with_causes(
+                Compared(pair.unit, pair.position, UnitClass.DIFFERENT, summary=summary, seconds=seconds)
+            )
+        return self._recorded(pair, answer["result"], seconds)
+
+    def _learn(self, run: int, twice: Pair) -> Noise | None:
+        """Say what moves between two runs of the baseline; nothing when it cannot be read."""
+        result = self._answer(run, twice).get("result")
+        return None if result is None else learn(result, split(result))
+
+    def _answer(self, run: int, pair: Pair) -> dict[str, Any]:
+        """Compare two outputs in the child: their result, or why they are unreadable."""
         try:
             with self._request(run, pair) as request:
                 answer = self._ask(request)
@@ -118,15 +136,9 @@ class Comparer:
             answer = {"unreadable": "Comparing it took more memory or time than a comparison may have."}
         except KeyError as error:
             answer = {"unreadable": f"The object {error.args[0]} is not in the store."}
-        seconds = time.monotonic() - began
         if (why := answer.get("unreadable")) is not None:
             log.warning("compare.unreadable", run=run, unit=pair.unit, error=why)
-            note = {"code": "unreadable", "text": f"{why} Told by its bytes: they differ.", "count": 1}
-            summary: dict[str, Any] = {"class": "different", "notes": [note]}
-            return with_causes(
-                Compared(pair.unit, pair.position, UnitClass.DIFFERENT, summary=summary, seconds=seconds)
-            )
-        return self._recorded(pair, answer["result"], seconds)
+        return answer
 
     def _ask(self, request: Request) -> dict[str, Any]:
         """Ask the child; once more when it was killed, for that may have been another's fault."""

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from runner.model import Output, UnitState
+from runner.model import BASELINE_AGAIN, Output, UnitState
 
 if TYPE_CHECKING:
     from jobs.causes import Share
+    from jobs.noise import Noise
 
 
 class UnitClass(StrEnum):
@@ -28,6 +29,8 @@ class UnitClass(StrEnum):
 
 # What has the same figures on both legs, and what no existing report is. A unit that failed on both legs proves nothing.
 HARMLESS = frozenset({UnitClass.SAME, UnitClass.EQUIVALENT, UnitClass.NEW})
+HARMFUL = tuple(kind for kind in UnitClass if kind not in HARMLESS)
+FAILED = (UnitClass.BASELINE_FAILED, UnitClass.CANDIDATE_FAILED, UnitClass.BOTH_FAILED)
 
 
 @dataclass(frozen=True)
@@ -40,12 +43,16 @@ class Side:
 
 @dataclass(frozen=True)
 class Pair:
-    """A unit of a compare run as both legs have it; None where a leg does not list it."""
+    """A unit of a compare run as both legs have it; None where a leg does not list it.
+
+    `again`: as the baseline's second run has it, when there is one.
+    """
 
     unit: str
     position: int
     baseline: Side | None
     candidate: Side | None
+    again: Side | None = None
 
 
 @dataclass(frozen=True)
@@ -53,7 +60,8 @@ class Compared:
     """What is recorded of a unit. `summary`: what the comparison of its outputs found (see runner.comparison).
 
     `rows` is the digest of the object that holds the stored differences. `seconds` is how long the comparison
-    took, `causes`: why it differs (not there when it is read back).
+    took, `causes`: why it differs (not there when it is read back). `accepted`: it differs, and all its causes are accepted.
+    `noise`: what moves in it between two runs of the baseline (not there either); `noisy`: that is all that differs.
     """
 
     unit: str
@@ -65,6 +73,14 @@ class Compared:
     rows: str | None = None
     seconds: float = 0.0
     causes: tuple[Share, ...] = ()
+    accepted: bool = False
+    noise: Noise | None = None
+    noisy: bool = False
+
+    @property
+    def harmful(self) -> bool:
+        """Tell whether it speaks against the candidate."""
+        return self.kind not in HARMLESS and not self.noisy
 
 
 def classify(pair: Pair) -> UnitClass | None:
@@ -89,6 +105,14 @@ def classify(pair: Pair) -> UnitClass | None:
     return None
 
 
+def second_run(pair: Pair) -> Pair | None:
+    """Give the baseline's two runs of a unit as a pair; None when they have nothing that could be unlike."""
+    a, b = pair.baseline, pair.again
+    if a is None or b is None or a.state is not UnitState.DONE or b.state is not UnitState.DONE:
+        return None
+    return None if _content(a.output) == _content(b.output) else Pair(pair.unit, pair.position, a, b)
+
+
 def is_still_so(pair: Pair, present: Mapping[str, Side], *, over: bool) -> bool:
     """Tell whether a pair still is what it was when it was read; `present`: the unit by leg.
 
@@ -99,7 +123,9 @@ def is_still_so(pair: Pair, present: Mapping[str, Side], *, over: bool) -> bool:
         return False
     if pair.baseline is None or pair.candidate is None:
         return True
-    for leg, side in sides.items():
+    if (pair.again is None) != (BASELINE_AGAIN not in present):
+        return False
+    for leg, side in (sides | ({} if pair.again is None else {BASELINE_AGAIN: pair.again})).items():
         now = present[leg]
         if side is None or side.state is not now.state or _content(side.output) != _content(now.output):
             return False

@@ -9,11 +9,12 @@ from functools import lru_cache
 from threading import Lock
 from typing import Any, TypeVar
 
-from jobs.adapters.sql_groups import Group
+from jobs.adapters.sql_noise import NoiseTally, Unstable
 from jobs.adapters.sql_store import Store
 from jobs.comparing import Compared, UnitClass
-from jobs.latency import Latency
-from jobs.overview import EVERY_UNIT, Durations, HeatMap, Overview, Wanted
+from jobs.latency import Latency, Timed
+from jobs.noise import Noise
+from jobs.overview import EVERY_UNIT, HeatMap, Overview, Wanted
 from jobs.run import Run
 from runner.errors import Conflict, NotFound
 from runner.ports import Objects
@@ -27,10 +28,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Tally:
-    """How many units each class has, and how many `left` have none yet."""
+    """How many units each class has, and how many `left` have none yet; `noisy` ones are different by noise alone."""
 
     counts: Mapping[UnitClass, int]
     left: int
+    noisy: int
 
 
 class Differences:
@@ -46,7 +48,7 @@ class Differences:
     def comparison(self, run: int) -> Tally:
         """Count a run's units by class."""
         self._check(run)
-        return Tally(*self._store.compare_views.counts(run))
+        return Tally(*self._store.compare_views.counts(run), self._store.compare_views.noisy(run))
 
     # ---- the run from above ---------------------------------------------------------------------------
 
@@ -59,12 +61,17 @@ class Differences:
         read = self._store.compare_views.heat_map
         return self._keep(self._check(run), ("map", first, limit), lambda: read(run, first=first, limit=limit))
 
-    def durations(self, run: int) -> Durations:
-        """Compare how long the units took, by the threshold of the candidate's seatrial.yml."""
+    def latency(self, run: int, *, limit: int = 200) -> Latency:
+        """Compare how long units took on both legs, by the rule of the candidate's specification."""
         found = self._check(run)
         ratio, floor = self._threshold(run)
-        read = self._store.compare_views.durations
-        return self._keep(found, ("durations",), lambda: read(run, ratio=ratio, floor=floor))
+        read = self._store.latency.of
+        return self._keep(found, ("latency", limit), lambda: read(run, ratio=ratio, floor=floor, limit=limit))
+
+    def timed(self, run: int, units: int) -> list[Timed]:
+        """Give the durations of some of the units that both legs finished, for a picture of all `units`."""
+        read = self._store.latency.some
+        return self._keep(self._check(run), ("timed", units), lambda: read(run, units))
 
     def by_position(
         self, run: int, wanted: Wanted = EVERY_UNIT, *, after: int | None = None, limit: int = 100
@@ -95,14 +102,16 @@ class Differences:
         self._check(run)
         return self._store.compare_views.count(run, wanted)
 
-    def beside(self, run: int, position: int, kinds: Iterable[UnitClass]) -> tuple[str | None, str | None]:
-        """Name the units of some classes before and after a position."""
-        return self._store.compare_views.beside(run, position, kinds)
+    def beside(
+        self, run: int, position: int, kinds: Iterable[UnitClass], *, noisy: bool | None = None
+    ) -> tuple[str | None, str | None]:
+        """Name the units of some classes before and after a position; `noisy`: only those, or only the others."""
+        return self._store.compare_views.beside(run, position, kinds, noisy=noisy)
 
     def _keep(self, run: Run, what: tuple[Hashable, ...], read: Callable[[], T]) -> T:
         """Give an answer that was read before, as long as nothing of the run has changed since."""
         counts, left = self._store.compare_views.counts(run.id)
-        stamp = (tuple(sorted(counts.items())), left, run.finished_at, run.attempts, run.units.done)
+        stamp = (tuple(sorted(counts.items())), left, run.finished_at, run.attempts, run.units.done, run.units_accepted)
         key = (run.id, *what)
         with self._keeping:
             kept = self._kept.get(key)
@@ -144,16 +153,19 @@ class Differences:
                 remedy="Submit the run again.",
             ) from None
 
-    def groups(self, run: int) -> list[Group]:
-        """List the causes of a run's differences, those of most units first."""
+    def noise(self, run: int) -> NoiseTally | None:
+        """Count what moves between two runs of the baseline; None when it runs once."""
         self._check(run)
-        return self._store.groups.list(run)
+        return self._store.noise.tally(run)
 
-    def latency(self, run: int, *, limit: int = 200) -> Latency:
-        """Compare how long units took on both legs, by the rule of the candidate's specification."""
+    def unstable(self, run: int, *, after: int | None = None, limit: int = 200) -> list[Unstable]:
+        """List the units that move between two runs of the baseline, after a position."""
         self._check(run)
-        ratio, floor = self._threshold(run)
-        return self._store.latency.of(run, ratio=ratio, floor=floor, limit=limit)
+        return self._store.noise.list(run, after=-1 if after is None else after, limit=limit)
+
+    def noise_of(self, run: int, unit: str) -> Noise | None:
+        """Give what moves in a unit; None when nothing does, or it was made once."""
+        return self._store.noise.one(run, unit)
 
     def _check(self, run: int) -> Run:
         found = self._store.runs.get(run)

@@ -6,6 +6,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 
+def is_slower(baseline: float, candidate: float, *, ratio: float, floor: float) -> bool:
+    """Tell whether a unit's candidate is slower: more than `ratio` times its baseline, and `floor` seconds at least."""
+    return candidate >= floor and candidate > ratio * baseline
+
+
 @dataclass(frozen=True)
 class Timed:
     """How many seconds a unit took on both legs, and in earlier runs of the project (`history`)."""
@@ -39,12 +44,18 @@ class LegTimes:
 
 @dataclass(frozen=True)
 class Latency:
-    """The comparison of durations. `ratio` and `floor`: what counts as slower; `cautions`: why not to trust it blindly."""
+    """How long the units took that both legs finished.
+
+    `ratio` and `floor` say what is slower (see `is_slower`); `slower` are the costliest of `count`, with their history.
+    `units` were timed, in `baseline` and `candidate` seconds altogether. `cautions`: why not to trust it blindly.
+    """
 
     ratio: float
     floor: float
     legs: tuple[LegTimes, ...]
     units: int
+    baseline: float
+    candidate: float
     count: int
     slower: tuple[Timed, ...]
     cautions: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""What a compare run looks like from above: classes by tenant and report, columns, the largest deltas, durations. Pure."""
+"""What a compare run looks like from above: classes by tenant and report, columns, the largest deltas. Pure."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from jobs.comparing import HARMLESS, Compared, UnitClass
-
-HARMFUL = tuple(kind for kind in UnitClass if kind not in HARMLESS)
+from jobs.comparing import HARMFUL, Compared, UnitClass
 
 
 @dataclass(frozen=True)
 class Part:
-    """All units of one tenant or one report, counted by class."""
+    """All units of one tenant or one report, counted by class; `noisy` ones differ by nothing but noise."""
 
     name: str
     counts: Mapping[UnitClass, int]
+    noisy: int = 0
 
     @property
     def total(self) -> int:
@@ -26,7 +25,7 @@ class Part:
 
     @property
     def harmful(self) -> int:
-        return sum(self.counts.get(kind, 0) for kind in HARMFUL)
+        return sum(self.counts.get(kind, 0) for kind in HARMFUL) - self.noisy
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class HeatMap:
     """Classes by tenant and report, the tenants with the most differing units first.
 
     A unit's name is parted at its last slash. `differing` tenants have a unit that differs; `whole` tells that all tenants
-    there are stand here; `more_reports` are left out.
+    there are stand here; `more_reports` are left out. `noisy` cells differ by noise alone.
     """
 
     tenants: tuple[Part, ...] = ()
@@ -43,6 +42,7 @@ class HeatMap:
     differing: int = 0
     whole: bool = True
     more_reports: int = 0
+    noisy: frozenset[tuple[str, str]] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,10 @@ class ColumnShare:
 
 @dataclass(frozen=True)
 class Overview:
-    """A compare run as a whole. `columns` and `reports` are the worst ones; `read` units were looked at for columns."""
+    """A compare run as a whole. `columns` and `reports` are the worst ones; `read` units were looked at for columns.
+
+    `noisy` units differ by nothing but what moves in the baseline too: they are among `counts`, and do no harm.
+    """
 
     counts: Mapping[UnitClass, int]
     left: int
@@ -67,6 +70,7 @@ class Overview:
     columns: tuple[ColumnShare, ...]
     read: int
     largest: tuple[Compared, ...]
+    noisy: int = 0
 
     @property
     def compared(self) -> int:
@@ -82,37 +86,7 @@ class Overview:
 
     @property
     def harmful(self) -> int:
-        return self.of(*HARMFUL)
-
-
-@dataclass(frozen=True)
-class Duration:
-    """How long a unit took on each leg, in seconds."""
-
-    unit: str
-    baseline: float
-    candidate: float
-
-    @property
-    def ratio(self) -> float:
-        return self.candidate / self.baseline if self.baseline else math.inf
-
-
-@dataclass(frozen=True)
-class Durations:
-    """Units that both legs finished: some for a picture, those slower than the threshold, and all summed up.
-
-    `ratio` and `floor` (seconds) are the threshold; `slower` are the worst of `slower_count`.
-    """
-
-    shown: tuple[Duration, ...]
-    slower: tuple[Duration, ...]
-    slower_count: int
-    count: int
-    baseline: float
-    candidate: float
-    ratio: float
-    floor: float
+        return self.of(*HARMFUL) - self.noisy
 
 
 def columns_of(summaries: Iterable[Mapping[str, Any]]) -> tuple[ColumnShare, ...]:
@@ -186,12 +160,20 @@ MOST_BINS, EVEN_BINS = 14, 12
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which compared units: of some classes, all when empty, whose names hold `text`, of one tenant or report."""
+    """Which compared units: of some classes, all when empty, whose names hold `text`, of one tenant or report.
+
+    `group`: those that share a cause, by its key; `accepted`: those that are, or are not, wholly explained by what was;
+    `noisy`: only those that differ by noise alone, or (False) only the others.
+    """
 
     kinds: tuple[UnitClass, ...] = ()
     text: str = ""
     tenant: str | None = None
     report: str | None = None
+    group: str | None = None
+    accepted: bool | None = None
+    noisy: bool | None = None
 
 
 EVERY_UNIT = Wanted()
+DIFFERING = Wanted(HARMFUL, noisy=False)

@@ -166,6 +166,7 @@ class Derived:
 class Comparison:
     """How far the units of a compare run are compared. `left`: some have no class yet; `different`: how many differ.
 
+    `accepted`: so many of these are wholly explained by what was accepted.
     `cancelled`: nobody wants to know any more. `stopped`: why it ended itself before all was compared.
     """
 
@@ -173,6 +174,17 @@ class Comparison:
     different: int = 0
     cancelled: bool = False
     stopped: Reason | None = None
+    accepted: int = 0
+
+
+def verdict_of(comparison: Comparison) -> Verdict:
+    """Give what a comparison comes to: different when a unit is that nobody accepted.
+
+    One that was stopped because units differed stays so: what it did not compare cannot have been accepted.
+    """
+    if comparison.different > (0 if comparison.stopped is not None else comparison.accepted):
+        return Verdict.DIFFERENT
+    return Verdict.PASSED
 
 
 def derive(tasks: Iterable[TaskFacts], *, comparison: Comparison | None = None) -> Derived:
@@ -207,8 +219,7 @@ def derive(tasks: Iterable[TaskFacts], *, comparison: Comparison | None = None) 
         if comparison.cancelled:
             return Derived(RunState.CANCELLED, None, Reason("cancelled", "The run was cancelled."))
         return Derived(RunState.RUNNING, None, None)
-    different = comparison is not None and comparison.different > 0
-    return Derived(RunState.DONE, Verdict.DIFFERENT if different else Verdict.PASSED, stopped)
+    return Derived(RunState.DONE, Verdict.PASSED if comparison is None else verdict_of(comparison), stopped)
 
 
 # ---- records, as the store gives them ----------------------------------------------------------------------
@@ -216,7 +227,10 @@ def derive(tasks: Iterable[TaskFacts], *, comparison: Comparison | None = None) 
 
 @dataclass(frozen=True)
 class Leg:
-    """One commit on one base of data. `reused`: what became of the search for an earlier leg (jobs.reusing)."""
+    """One commit on one base of data. `reused`: what became of the search for an earlier leg (jobs.reusing).
+
+    `database`: the source of its data; `snapshot`: the name of the one that it was made from, once it was.
+    """
 
     name: str
     ref: str
@@ -230,6 +244,8 @@ class Leg:
     data_id: str | None
     prepared: bool
     reused: Mapping[str, Any] | None = None
+    database: str | None = None
+    snapshot: str | None = None
 
 
 @dataclass(frozen=True)
@@ -270,6 +286,8 @@ class Run:
     options: Mapping[str, Any] = field(default_factory=dict)
     removed: Removed | None = None
     units_different: int = 0
+    units_accepted: int = 0
+    groups_accepted: int = 0
 
     @property
     def candidate(self) -> Leg:
@@ -278,6 +296,11 @@ class Run:
     @property
     def baseline(self) -> Leg | None:
         return next((leg for leg in self.legs if leg.name == "baseline"), None)
+
+    @property
+    def two_databases(self) -> bool:
+        """Tell whether the legs take their data from two sources."""
+        return len({leg.database for leg in self.legs if leg.database is not None}) > 1
 
 
 @dataclass(frozen=True)

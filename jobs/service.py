@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Literal, Protocol
 
+from jobs import two_databases
+from jobs.acceptances import Acceptances
+from jobs.accepting import Acceptance
 from jobs.adapters.sql_runs import NewLeg, NewRun, SqlRuns
 from jobs.adapters.sql_store import Store
-from jobs.differences import Differences
 from jobs.outlook import Outlook
 from jobs.projects import Preview, Projects
 from jobs.run import Page, Run, RunFilter
 from jobs.settings import ProjectSettings, Settings
-from jobs.submission import Submission, SubmissionRefused
+from jobs.submission import SNAPSHOTS, Submission, SubmissionRefused
 from jobs.views import Views
 from runner.errors import Conflict, Gone, Problem, RequestError
+from runner.model import BASELINE_AGAIN
 from runner.ports import Mirror, Objects
 from runner.spec import Spec
 
@@ -28,7 +32,7 @@ class Doorbell(Protocol):
     def ring(self, pool: str) -> bool: ...
 
 
-class Service(Projects, Views, Outlook, Differences):
+class Service(Projects, Views, Outlook, Acceptances):
     """The verbs of Seatrial, and its only writer for people; every error that a caller can mend is a RequestError.
 
     What only looks is inherited: Projects, Views and Differences (the inside of a run) and Outlook (estimates and explanations).
@@ -45,7 +49,7 @@ class Service(Projects, Views, Outlook, Differences):
         Projects.__init__(self, settings, mirror)
         Views.__init__(self, store, objects)
         Outlook.__init__(self, settings, store)
-        Differences.__init__(self, store, objects)
+        Acceptances.__init__(self, store, objects)
         self._runs: SqlRuns = store.runs
         self._doorbell = doorbell
 
@@ -63,10 +67,16 @@ class Service(Projects, Views, Outlook, Differences):
         project = self._project(submission.project)
         preview = self.preview(submission.project, submission.ref)
         self._check_database(submission, preview.spec, project)
-        legs = [_leg("candidate", submission.ref, preview)]
-        if submission.compares:
+        source = self._source(submission, preview.spec, project)
+        legs = [_leg("candidate", submission.ref, preview, source)]
+        if submission.baseline_database is not None:
+            legs.insert(0, _leg("baseline", submission.ref, preview, submission.baseline_database))
+        elif submission.compares:
             ref, found = self._baseline(submission, project, preview)
-            legs.insert(0, _leg("baseline", ref, found))
+            own = found.spec.database.source if found.spec.database is not None else None
+            legs.insert(0, _leg("baseline", ref, found, source or own))
+        if submission.compares and submission.options.get("noise", preview.spec.compare.noise) == 2:
+            legs.append(replace(legs[0], name=BASELINE_AGAIN))  # the last one: its preparation can wait
         new = NewRun(
             project=submission.project,
             pool=project.pool,
@@ -74,7 +84,7 @@ class Service(Projects, Views, Outlook, Differences):
             note=submission.note,
             priority=submission.priority,
             units_filter=submission.units or None,
-            database=self._source(submission, preview.spec, project),
+            database=source,
             options=submission.options,
             legs=tuple(legs),
         )
@@ -115,12 +125,26 @@ class Service(Projects, Views, Outlook, Differences):
         if source is not None and source not in self._settings.databases:
             known = ", ".join(self.databases()) or "none yet"
             problems.append(Problem("database", f"no such source in seatrial.toml; known: {known}", source))
+        problems += two_databases.problems(submission.baseline_database, source, self.databases())
+        if source is None:
+            problems += [
+                Problem(f"options.{name}", "this branch uses no database; leave it out", str(submission.options[name]))
+                for name in SNAPSHOTS
+                if submission.options.get(name) is not None
+            ]
         if submission.units is not None and spec.units is None:
             problems.append(
                 Problem("units", "this branch names no units, so none can be chosen", submission.units[:80])
             )
         if problems:
             raise SubmissionRefused("; ".join(map(str, problems)), problems=tuple(problems))
+
+    def acceptances(self, project: str) -> list[Acceptance]:
+        """List what was accepted in a project, newest first, also what expired or was withdrawn; raises NotFound."""
+        found = super().acceptances(project) if project.isprintable() else []
+        if not found:  # of a project that is not in the settings any more, they are still shown
+            self.project(project)
+        return found
 
     def run(self, run: int) -> Run:
         """Give a run; raises NotFound."""
@@ -175,11 +199,13 @@ class Service(Projects, Views, Outlook, Differences):
             raise Conflict(
                 f"Project {old.project} is not in seatrial.toml any more.", field="project", value=old.project
             )
-        if old.database is not None and old.database not in self._settings.databases:
+        sources = {old.database, *(leg.database for leg in old.legs)} - {None, *self._settings.databases}
+        if sources:
+            gone = str(min(filter(None, sources)))
             raise Conflict(
-                f"Database {old.database} is not in seatrial.toml any more.",
+                f"Database {gone} is not in seatrial.toml any more.",
                 field="database",
-                value=old.database,
+                value=gone,
                 remedy="Submit the commit again and choose another one.",
             )
         new = NewRun(
@@ -199,7 +225,7 @@ class Service(Projects, Views, Outlook, Differences):
         return made
 
 
-def _leg(name: str, ref: str, found: Preview) -> NewLeg:
+def _leg(name: str, ref: str, found: Preview, source: str | None) -> NewLeg:
     return NewLeg(
         name=name,
         ref=ref,
@@ -209,6 +235,7 @@ def _leg(name: str, ref: str, found: Preview) -> NewLeg:
         spec_source=found.spec_source,
         spec_text=found.spec_text,
         spec_digest=found.spec.digest(),
+        database=None if found.spec.database is None else source,
     )
 
 

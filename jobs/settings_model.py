@@ -302,6 +302,48 @@ class KeptFrom:
 # Longer than an image stays that nobody uses (jobs.keeping): without its runs it would not be known as ours.
 KeptRuns = Annotated[float | None, KeptFrom("35d")]
 KeptOutputs = Annotated[float | None, KeptFrom("1h")]
+
+
+@dataclass(frozen=True)
+class KeptSnapshots:
+    """Which snapshots of a source stay: so many of the newest, those of so many seconds, or (both None) all."""
+
+    count: int | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class _KeptSnapshots(KeptFrom):
+    """A number, or what KeptFrom reads."""
+
+    def read(self, value: Any) -> Any:
+        if isinstance(value, KeptSnapshots):
+            return value
+        if isinstance(value, str) and value.isdecimal() and value.isascii():
+            value = int(value[:9])  # from the environment, where all is text
+        if type(value) is int:
+            if not 1 <= value <= SNAPSHOTS_MOST:
+                raise ValueError(f"is not a number from 1 to {SNAPSHOTS_MOST:,}")
+            return KeptSnapshots(count=value)
+        try:
+            return KeptSnapshots(seconds=super().read(value))
+        except ValueError as error:
+            raise ValueError(f"{error}, or a number of snapshots") from None
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        written = core_schema.plain_serializer_function_ser_schema(_written)
+        return core_schema.no_info_plain_validator_function(self.read, serialization=written)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        number = {"type": "integer", "minimum": 1, "maximum": SNAPSHOTS_MOST}
+        return {"anyOf": [number, super().__get_pydantic_json_schema__(schema, handler)]}
+
+
+def _written(kept: KeptSnapshots) -> int | str:
+    return kept.count or ("forever" if kept.seconds is None else f"{kept.seconds:.0f}s")
+
+
+SNAPSHOTS_MOST = 1_000
 SourceName = Annotated[
     str, AfterValidator(_source), WithJsonSchema({"type": "string", "pattern": f"^{_SOURCE.pattern}$"})
 ]
@@ -452,6 +494,13 @@ class DatabaseSettings(_Table):
     clone: Literal["auto", "template"] = Field("auto", description="how clones are made")
     owner: Text | None = Field(None, description="the application's owner role; left out: the owner of most tables")
     max_connections: int = Field(20, ge=1, le=1_000, description="connections to one clone (default 20)")
+    keep_snapshots: Annotated[KeptSnapshots, _KeptSnapshots("1h")] = Field(
+        KeptSnapshots(),
+        description="which snapshots stay: a number of the newest, an age such as 30d, or forever (default)",
+        json_schema_extra={"default": "forever"},
+    )
+    refresh: tuple[Text, ...] = Field((), description="commands that replace the source's data, run by `db refresh`")
+    masking: tuple[FilePath, ...] = Field((), description="SQL files that `db refresh` runs in the source afterwards")
 
     def resolve_dsn(self, environ: Mapping[str, str]) -> str:
         """Give the connection string as it stands now; raises OSError, KeyError, ValueError (which never tell it)."""

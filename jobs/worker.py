@@ -31,7 +31,7 @@ from runner.errors import (
     StoreUnavailable,
 )
 from runner.execution import Runtime
-from runner.model import Order, Prepared, Reason, TaskKind
+from runner.model import BASELINE_AGAIN, Known, Order, Prepared, Reason, TaskKind
 from runner.spec import Spec, parse_spec
 
 LISTEN_SECONDS = 5
@@ -222,7 +222,8 @@ class Slot:
 
     def _end_preparation(self, claim: Claim, result: Prepared) -> None:
         task = claim.task
-        durations = self._store.ledger.durations(claim.project, task.leg, before=task.run)
+        leg = "baseline" if task.leg == BASELINE_AGAIN else task.leg
+        durations = self._store.ledger.durations(claim.project, leg, before=task.run)
         slots = max(self._place.slots, len([w for w in self._store.workers.workers() if w.pool == task.pool]))
         first, reuse = frozenset[str](), None
         if claim.compares:
@@ -233,6 +234,8 @@ class Slot:
         elif claim.compares and claim.reuse and task.leg == "baseline":
             migrations = bool(_parsed(claim.spec_text, claim.spec_source).migrate)
             reuse = self._store.reuse.find(task.run, task.leg, result, migrations=migrations)
+            if result.known is not None and (reuse is None or set(result.units) - reuse.units.keys()):
+                raise OutputsGone(f"The units of run {result.known.run} are not all there any more.")
         self._store.plan.prepared(
             task.id,
             task.attempt,
@@ -240,6 +243,14 @@ class Slot:
             lambda units: divide(units, durations, slots=slots, first=first),
             reuse=reuse,
         )
+
+    def _known(self, claim: Claim, spec: Spec) -> Known | None:
+        """Look for an earlier leg that may spare a baseline's preparation, because all of its units are finished."""
+        task = claim.task
+        prepares = task.kind is TaskKind.PREPARE and task.leg == "baseline" and claim.compares
+        if not prepares or not claim.reuse or claim.only_of is not None:
+            return None
+        return self._store.reuse.whole(task.run, migrations=bool(spec.migrate))
 
     def _ring_the_others(self) -> None:
         try:
@@ -282,7 +293,9 @@ class Slot:
             image=claim.image,
             template=claim.template,
             data_id=claim.data_id,
+            snapshot=claim.snapshot,
             installation=self._place.installation,
             live=live[0] if live is not None and live[2] == self._place.host else None,
             elsewhere=self._store.ledger.standing_elsewhere(task.id, host=self._place.host),
+            known=self._steadily(lambda: self._known(claim, spec)),
         )

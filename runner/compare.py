@@ -22,7 +22,7 @@ from runner.compare_table import Budget, BudgetSpent, Clock, Layout, Row, Sink, 
 from runner.compare_tables import CsvTable, JsonTable, Table
 from runner.compare_text import HEAD, Dialect, Malformed, TooLong, canonical_csv, first_record, format_of, look
 from runner.compare_walk import first_difference
-from runner.comparison import SAME, Columns, Comparison, Leniency, Note, Outcome
+from runner.comparison import OF_A_PART, SAME, Columns, Comparison, Leniency, Note, Outcome
 from runner.errors import RequestError
 from runner.spec import Rule
 
@@ -395,9 +395,7 @@ class _Pair:
     def _truncated(self, found: int, kept: int, *, spent: bool) -> str | None:
         parts = []
         if spent:
-            parts.append(
-                f"stopped after {self._budget.seconds:g} s, the budget of one comparison: counts are of a part"
-            )
+            parts.append(f"stopped after {self._budget.seconds:g} s, the budget of one comparison: {OF_A_PART}")
         if found > kept:
             parts.append(f"the {kept:,} largest of {found:,} differences are kept")
         return "; ".join(parts) or None

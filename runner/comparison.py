@@ -16,6 +16,8 @@ _NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 
 # A stored cell is cut here, and ends with an ellipsis then.
 CELL_LIMIT = 1_000
+# How `truncated` says that not all of an output was compared.
+OF_A_PART = "counts are of a part"
 
 
 class Outcome(StrEnum):

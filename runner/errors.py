@@ -258,6 +258,12 @@ class BaseGone(DatabaseRefused):
     code = "base_gone"
 
 
+class SnapshotGone(DatabaseRefused):
+    """The source has no snapshot of the name that the run asks for."""
+
+    code = "snapshot_gone"
+
+
 class BaseReplaced(InfraError):
     """The legs were made from different bases."""
 

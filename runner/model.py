@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -91,12 +92,17 @@ class TaskKind(StrEnum):
 
 @dataclass(frozen=True)
 class Template:
-    """A frozen database from which executions get their clones."""
+    """A frozen database from which executions get their clones; `snapshot`: the name of what it was made from."""
 
     source: str
     database: str
     owner: str
     data_id: str
+    snapshot: str = ""
+
+
+# A compare run's baseline, run once more to learn what moves by itself; scripts know it as `baseline`.
+BASELINE_AGAIN = "baseline_again"
 
 
 def leg_database(installation: str, run: int, leg: str) -> str:
@@ -110,6 +116,20 @@ def execution_database(installation: str, run: int, task: int, execution: int) -
 
 
 @dataclass(frozen=True)
+class Known:
+    """An earlier run's leg of the same commit and specification, of which all units are finished.
+
+    `image` is a digest; with the same image and data (None: no database) there is nothing to prepare.
+    """
+
+    run: int
+    leg: str
+    image: str
+    data: str | None
+    units: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Order:
     """All that the runner needs to know of one task.
 
@@ -117,7 +137,8 @@ class Order:
     `live`: the execution whose container an earlier attempt left on this host, if any. `elsewhere`: those that may
     still stand on other hosts, which fell silent: they must not reach a database any more. `units`: those still to do;
     `failed`: those of this task that earlier attempts saw fail, so that its end can say so. `data_id`: the base that a
-    preparation has to start from, None for the newest.
+    preparation has to start from; else `snapshot`, the name of one; both None for the newest. `known`: an earlier leg that
+    may spare the preparation.
     """
 
     run: int
@@ -137,13 +158,20 @@ class Order:
     image: str | None = None
     template: Template | None = None
     data_id: str | None = None
+    snapshot: str | None = None
     installation: str = "0"
     live: int | None = None
     elsewhere: tuple[int, ...] = ()
+    known: Known | None = None
 
     def container(self, execution: int) -> str:
         """Give the fixed name of the task's container number `execution`."""
         return f"seatrial-{self.installation}-r{self.run}-t{self.task}-e{execution}"
+
+    @property
+    def role(self) -> str:
+        """Give the leg as the script knows it: both runs of a baseline are the same to it."""
+        return "baseline" if self.leg == BASELINE_AGAIN else self.leg
 
     def leg_database(self) -> str:
         """Give the name of the leg's own database."""
@@ -171,12 +199,16 @@ class Order:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a leg's preparation leaves behind for its batches."""
+    """What a leg's preparation leaves behind for its batches.
+
+    `known`: the earlier leg that spared it; then there are no batches, and the template has no database.
+    """
 
     image: str
     image_digest: str
     units: tuple[str, ...]
     template: Template | None = None
+    known: Known | None = None
 
 
 # ---- workspace ---------------------------------------------------------------------------------------------
@@ -260,9 +292,16 @@ class Image:
 # ---- database ----------------------------------------------------------------------------------------------
 
 
+# A snapshot's name goes into commands, labels and pages; no space, so that it is one word everywhere.
+SNAPSHOT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+
+
 @dataclass(frozen=True)
 class Base:
-    """A blessed, frozen copy of a source: `data_id` names the data of every result made from it."""
+    """A snapshot: a blessed, frozen copy of a source.
+
+    `data_id` names the data of every result made from it; `name` is what people call it, the data id by default.
+    """
 
     source: str
     database: str
@@ -270,6 +309,20 @@ class Base:
     owner: str
     blessed_at: datetime
     size: int
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            object.__setattr__(self, "name", self.data_id)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a clone of ours was made from."""
+
+    data_id: str
+    owner: str
+    snapshot: str
 
 
 @dataclass(frozen=True)

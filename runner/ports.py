@@ -14,6 +14,7 @@ from runner.model import (
     ContainerState,
     Image,
     Login,
+    Origin,
     Output,
     Ref,
     Resolved,
@@ -157,15 +158,16 @@ class Engine(Protocol):
 class Databases(Protocol):
     """One verification database source on its server. Raises DatabaseUnavailable or DatabaseRefused throughout."""
 
-    def base(self, data_id: str | None = None) -> Base:
-        """Find the newest blessed base of this source, or the one with that id.
+    def base(self, data_id: str | None = None, *, snapshot: str | None = None) -> Base:
+        """Find the newest blessed base of this source, the one with that id, or the one of that name.
 
-        DatabaseRefused when the marker is missing, BaseGone when there is no base with that id any more.
+        DatabaseRefused when the marker is missing, BaseGone when there is no base with that id any more, SnapshotGone
+        when there is none of that name.
         """
         ...
 
-    def made_from(self, database: str) -> tuple[str, str]:
-        """Give (data id, owner) of a clone of ours that stands."""
+    def made_from(self, database: str) -> Origin:
+        """Tell what a clone of ours that stands was made from."""
         ...
 
     def clone(self, template: str, name: str) -> Clone:

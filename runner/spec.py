@@ -149,7 +149,7 @@ class Compare(_Table):
     rules: tuple[Rule, ...] = Field((), description="the first one that matches a unit holds")
     latency: Latency = Field(Latency(), description="when the candidate counts as slower")
     fail_fast: int | None = Field(None, ge=1, le=10_000_000, description="stop after this many differing units")
-    noise: int = Field(1, ge=1, le=10, description="how often the baseline runs to learn what is unstable (default 1)")
+    noise: int = Field(1, ge=1, le=2, description="how often the baseline runs; 2 learns what is unstable (default 1)")
 
 
 def _unit(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from runner.errors import (
 from runner.execution import ONE_UNIT, Execution, Runtime, WayOut
 from runner.files import open_inside
 from runner.images import acquire
-from runner.model import Image, Order, Prepared, Template, UnitResult, UnitState
+from runner.model import Image, Known, Order, Origin, Prepared, Template, UnitResult, UnitState
 from runner.ports import Databases, Recorder
 from runner.quantities import format_duration, format_size
 from runner.units import filter_units, parse_units
@@ -46,6 +46,7 @@ class State:
     image: Image | None = None
     template: Template | None = None
     units: tuple[str, ...] = ()
+    known: Known | None = None  # nothing was prepared, because all of it is finished already
 
 
 Stage = Callable[[State], State]
@@ -113,21 +114,23 @@ def prepare_database(state: State) -> State:
     if database is None and not commands:
         return state
     source = None if database is None else runtime.databases(database.source)
+    if (spared := _spared(state, source)) is not None:
+        return spared
     template = None
     units_text: bytes | None = None
     execution = Execution.next(order, runtime, recorder)
     with execution:
         if database is not None and source is not None:
             if execution.stands:  # whatever was blessed since, it stands on what it was made from
-                data_id, owner = source.made_from(order.leg_database())
+                origin = source.made_from(order.leg_database())
             else:
-                base = source.base(order.data_id)
-                data_id, owner = base.data_id, base.owner
+                base = source.base(order.data_id, snapshot=order.snapshot)
+                origin = Origin(base.data_id, base.owner, base.name)
                 with step(recorder, "clone") as detail:
                     clone = source.clone(base.database, order.leg_database())
                     size = format_size(base.size)
                     detail.append(f"{clone.method} {size} in {clone.seconds:.2f} s (data {base.data_id})")
-            template = Template(database.source, order.leg_database(), owner, data_id)
+            template = Template(database.source, order.leg_database(), origin.owner, origin.data_id, origin.snapshot)
         if commands:
             assert state.image is not None
             assert state.tree
@@ -151,6 +154,24 @@ def prepare_database(state: State) -> State:
     if units_text is not None:
         state = replace(state, units=parse_units(units_text, limit=order.spec.workspace.limits.units))
     return state
+
+
+def _spared(state: State, source: Databases | None) -> State | None:
+    """Take the list of an earlier leg, all of which is finished, instead of preparing anything; None when it is another."""
+    order, known = state.order, state.order.known
+    if known is None or order.live is not None or order.elsewhere or state.image is None:
+        return None
+    if known.image != state.image.id:
+        return None
+    template = None
+    if source is not None and order.spec.database is not None:
+        base = source.base(order.data_id, snapshot=order.snapshot)
+        template = Template(order.spec.database.source, order.leg_database(), base.owner, base.data_id, base.name)
+    if known.data != (None if template is None else template.data_id):
+        return None
+    with step(state.recorder, "take over") as detail:
+        detail.append(f"{_counted(known.units)} of run #{known.run} finished: nothing to prepare")
+    return replace(state, template=template, units=known.units, known=known)
 
 
 def plan(state: State) -> State:
@@ -282,7 +303,7 @@ def _shared(order: Order) -> bool:
     return order.spec.database is not None and order.spec.database.clone_per == "leg"
 
 
-def _counted(units: list[str]) -> str:
+def _counted(units: Sequence[str]) -> str:
     return f"{len(units):,} unit{'s' if len(units) != 1 else ''}"
 
 
@@ -330,4 +351,4 @@ VERIFY: tuple[Stage, ...] = (checkout, image, verify)
 def prepared(state: State) -> Prepared:
     """Give what a preparation leaves behind."""
     assert state.image is not None
-    return Prepared(state.image.name, state.image.id, state.units, state.template)
+    return Prepared(state.image.name, state.image.id, state.units, state.template, state.known)

@@ -194,7 +194,7 @@ def environment(order: Order, *, database: bool, units: bool) -> dict[str, str]:
     found |= {
         "HOME": HOME,
         "SEATRIAL_RUN": str(order.run),
-        "SEATRIAL_LEG": order.leg,
+        "SEATRIAL_LEG": order.role,
         "SEATRIAL_COMMIT": order.commit,
         "SEATRIAL_ATTEMPT": str(order.attempt),
         "SEATRIAL_OUTPUT": OUTPUT,

@@ -10,6 +10,8 @@ from sqlalchemy import text
 from jobs.adapters.sql_runs import NewLeg, NewRun
 from jobs.adapters.sql_store import Store
 from jobs.adapters.sql_tasks import Claim
+from jobs.comparing import Compared
+from jobs.overview import EVERY_UNIT
 from jobs.run import Event, Run, Task, TaskState, Unit
 from runner.model import Output, Prepared, Reason, TaskKind, Template, UnitResult, UnitState
 
@@ -36,6 +38,7 @@ class Hands:
             "f",
             SPEC,
             "d",
+            more.pop("source", None),
         )
         return NewRun(
             project=more.pop("project", "accounts"),
@@ -68,6 +71,9 @@ class Hands:
     def events(self, run: int, kind: str | None = None) -> list[Event]:
         return [e for e in self.store.inside.events(run, after=0, limit=10_000) if kind in (None, e.kind)]
 
+    def compared(self, run: int) -> list[Compared]:
+        return self.store.compare_views.by_position(run, EVERY_UNIT, after=-1, limit=10_000)
+
     # ---- a worker ----
 
     def worker(self, name: str = "w1", host: str = "h1", pool: str = "local") -> None:
@@ -89,12 +95,13 @@ class Hands:
         batches: int = 2,
         image: str = "sha256:1",
         data: str | None = None,
+        snapshot: str = "",
     ) -> None:
         def divide(names: Sequence[str]) -> list[tuple[str, ...]]:
             size = max(1, -(-len(names) // batches))
             return [tuple(names[at : at + size]) for at in range(0, len(names), size)]
 
-        template = None if data is None else Template("verification", "leg", "app", data)
+        template = None if data is None else Template("verification", "leg", "app", data, snapshot)
         result = Prepared("image", image, tuple(units), template)
         self.store.plan.prepared(claim.task.id, claim.task.attempt, result, divide)
 

@@ -94,6 +94,8 @@ default_baseline = "v2.41.0"
 repository = "https://git.example.com/plain.git"
 [databases.verification]
 dsn = "postgresql://nobody:canary@localhost/verification"
+[databases.old_server]
+dsn = "postgresql://nobody:canary@localhost/old"
 """
         )
         settings = load_settings(config, {"HOME": str(root)})
@@ -140,6 +142,17 @@ dsn = "postgresql://nobody:canary@localhost/verification"
         claim = self.store.tasks.claim(pool="local", host="host-a", worker=worker, lease=3600.0)
         assert claim is not None, "nothing to claim"
         return claim
+
+    def claim_of_leg(self) -> Claim:
+        """Claim the next task by a worker of its own, so that two legs can be under way at once."""
+        number = len(self.store.workers.workers()) + 1
+        return self.claim(self.worker(f"host-a/{number}"))
+
+    def prepare_on(self, claim: Claim, units: Sequence[str], *, data: str, source: str, snapshot: str = "") -> None:
+        """End a preparation that was claimed, on data of its own; all units are one batch."""
+        template = Template(source, f"seatrial_leg_{claim.task.leg}", "app", data, snapshot)
+        result = Prepared("ruby:3.3", "sha256:" + "ab" * 32, tuple(units), template)
+        self.store.plan.prepared(claim.task.id, claim.task.attempt, result, lambda names: [tuple(names)])
 
     def log(self, claim: Claim, data: bytes) -> None:
         """Append to a task's log as a worker does: small pieces in the store, large ones as objects."""

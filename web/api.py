@@ -97,7 +97,7 @@ def detail(run_id: int) -> s.RunDetail:
     )
 
 
-def _bare() -> None:
+def bare() -> None:
     """Refuse a body that is neither empty nor JSON: these requests need none."""
     asking.query(q.NoQuery)
     guard.require_json()
@@ -109,14 +109,14 @@ def _bare() -> None:
 @blueprint.post("/runs/<id:run>/cancel")
 def cancel(run: int) -> Response:
     """Cancel a run."""
-    _bare()
+    bare()
     return answer(shapes.run(asking.service().cancel(run, user=asking.user())))
 
 
 @blueprint.post("/runs/<id:run>/resume")
 def resume(run: int) -> Response:
     """Resume a run at its first unfinished unit."""
-    _bare()
+    bare()
     return answer(shapes.run(asking.service().resume(run, user=asking.user())))
 
 
@@ -158,13 +158,6 @@ def units(run: int) -> Response:
         next=following,
     )
     return answer(body, headers={"Link": f'<{following}>; rel="next"'} if following else None)
-
-
-@blueprint.get("/runs/<id:run>/groups")
-def groups(run: int) -> Response:
-    """List the causes of a compare run's differences, those of most units first."""
-    asking.query(q.NoQuery)
-    return answer(s.GroupsOut(groups=[shapes.group(one) for one in asking.service().groups(run)]))
 
 
 @blueprint.get("/runs/<id:run>/latency")

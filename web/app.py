@@ -11,15 +11,20 @@ from typing import TYPE_CHECKING, Any
 from flask import Flask, current_app, request
 from flask_wtf.csrf import CSRFProtect
 
+from jobs.noise import words as noise_words
 from web import (
+    acceptapi,
+    acceptpage,
     api,
     asking,
+    datawords,
     diffapi,
     diffpage,
     diffwords,
     files,
     guard,
     health,
+    legwords,
     links,
     openapi,
     pages,
@@ -87,12 +92,13 @@ def create_app(
     }
     health.register(app, service, hub)
     problems.register(app)
-    for blueprint in (api.blueprint, diffapi.blueprint, files.blueprint, stream.blueprint):
+    for blueprint in (api.blueprint, acceptapi.blueprint, diffapi.blueprint, files.blueprint, stream.blueprint):
         csrf.exempt(blueprint)  # guarded by content type and origin instead: programs hold no form token
         app.register_blueprint(blueprint, url_prefix=links.API)
     app.register_blueprint(report.blueprint)
     app.register_blueprint(report.blueprint, url_prefix=links.API, name="api_report")
-    for blueprint in (openapi.blueprint, health.blueprint, pages.blueprint, diffpage.blueprint, submit.blueprint):
+    shown = (pages.blueprint, diffpage.blueprint, acceptpage.blueprint, submit.blueprint)
+    for blueprint in (openapi.blueprint, health.blueprint, *shown):
         app.register_blueprint(blueprint)
     _banner(app, service)
     return app
@@ -101,7 +107,8 @@ def create_app(
 def _templates(app: Flask) -> None:
     """Give templates the words and addresses that they use."""
     env = app.jinja_env
-    env.globals |= {"links": links, "present": present, "diffwords": diffwords}
+    env.globals |= {"links": links, "present": present, "diffwords": diffwords, "datawords": datawords}
+    env.globals |= {"legwords": legwords}
     env.filters |= {
         "number": words.number,
         "plural": words.plural,
@@ -116,6 +123,7 @@ def _templates(app: Flask) -> None:
         "task_title": words.task_title,
         "delta": diffwords.delta,
         "diffword": lambda name: diffwords.LENIENCIES.get(name, name),
+        "noise": noise_words,
         "amount": diffwords.amount,
         "percent": diffwords.percent,
     }

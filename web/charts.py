@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jobs.overview import Bin, Duration
+from jobs.latency import Timed, is_slower
+from jobs.overview import Bin
 from web.diffwords import amount
 from web.words import duration
 
@@ -71,15 +72,18 @@ class Tick:
 
 @dataclass(frozen=True)
 class Scatter:
-    """Durations on two logarithmic axes of the same scale: baseline across, candidate up; (x1 y1 x2 y2) of two lines."""
+    """Durations on two logarithmic axes of the same scale: baseline across, candidate up.
+
+    `equal`: (x1 y1 x2 y2) of the line where nothing became slower; `limit`: the path above which it is (see is_slower).
+    """
 
     points: list[Point]
     ticks: list[Tick]
     equal: tuple[float, float, float, float]
-    limit: tuple[float, float, float, float]
+    limit: str
 
 
-def scatter(found: Sequence[Duration], ratio: float, floor: float) -> Scatter | None:
+def scatter(found: Sequence[Timed], ratio: float, floor: float) -> Scatter | None:
     """Place the durations of some units."""
     positive = [one for one in found if one.baseline > 0 and one.candidate > 0]
     if not positive:
@@ -97,7 +101,7 @@ def scatter(found: Sequence[Duration], ratio: float, floor: float) -> Scatter | 
         Point(
             round(EDGE + place(one.baseline), 1),
             round(SIDE - EDGE - place(one.candidate), 1),
-            one.candidate > one.baseline * ratio and one.candidate >= floor,
+            is_slower(one.baseline, one.candidate, ratio=ratio, floor=floor),
             f"{one.unit}: {duration(one.baseline)} → {duration(one.candidate)}",
         )
         for one in positive
@@ -106,12 +110,16 @@ def scatter(found: Sequence[Duration], ratio: float, floor: float) -> Scatter | 
     unique = {(point.x, point.y): point for point in sorted(points, key=lambda point: point.slower)}
     ticks = [Tick(place(10.0**power), _seconds(10.0**power)) for power in range(first, last + 1)]
     top, bottom = SIDE - EDGE - room, SIDE - EDGE
-    lift = math.log10(ratio) / max(1, last - first) * room
+
+    def at(seconds: float) -> float:
+        return (math.log10(max(seconds, 1e-9)) - first) / max(1, last - first) * room
+
+    bend, level = round(EDGE + at(floor / ratio), 1), round(bottom - at(floor), 1)
     return Scatter(
         points=sorted(unique.values(), key=lambda point: point.slower),
         ticks=ticks,
         equal=(EDGE, bottom, EDGE + room, top),
-        limit=(EDGE, bottom - lift, EDGE + room - lift, top),
+        limit=f"M{min(bend, EDGE)} {level}H{bend}l{2 * SIDE} {-2 * SIDE}",
     )
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 from flask import Blueprint, Response
 
-from jobs.comparing import UnitClass
-from jobs.overview import HARMFUL, Wanted
+from jobs.comparing import HARMFUL, UnitClass
+from jobs.overview import Wanted
 from web import asking, diffcsv, links, shapes
+from web import compare_schemas as c
 from web import queries as q
-from web import schemas as s
 from web.api import answer
 from web.diffpage import select
 from web.diffwords import files
@@ -26,16 +27,17 @@ def wanted(asked: q.DiffsQuery | q.DiffsFileQuery) -> Wanted:
     kinds: tuple[UnitClass, ...] = ()
     if asked.kind == "differing":
         kinds = HARMFUL
-    elif asked.kind is not None:
+    elif asked.kind is not None and asked.kind != "noisy":
         kinds = (UnitClass(asked.kind),)
-    return Wanted(kinds, asked.text or "", asked.tenant, asked.report)
+    noisy = {"differing": False, "noisy": True}.get(asked.kind or "")
+    return Wanted(kinds, asked.text or "", asked.tenant, asked.report, asked.group, asked.accepted, noisy)
 
 
 @blueprint.get("/runs/<id:run>/comparison")
 def comparison(run: int) -> Response:
     """Sum a compare run up: classes, the worst reports, tenants and columns, the largest deltas."""
     asking.query(q.NoQuery)
-    return answer(shapes.comparison(run, asking.service().overview(run)))
+    return answer(shapes.comparison(asking.service().run(run), asking.service().overview(run)))
 
 
 @blueprint.get("/runs/<id:run>/comparison/map")
@@ -43,13 +45,6 @@ def heat(run: int) -> Response:
     """Show the classes of a compare run's units by tenant and report."""
     asked = asking.query(q.HeatQuery)
     return answer(shapes.heat(asking.service().heat_map(run, first=asked.first, limit=asked.limit)))
-
-
-@blueprint.get("/runs/<id:run>/comparison/durations")
-def durations(run: int) -> Response:
-    """Compare how long units took on both legs, and name those slower than the threshold."""
-    asking.query(q.NoQuery)
-    return answer(shapes.durations(asking.service().durations(run)))
 
 
 @blueprint.get("/runs/<id:run>/diffs")
@@ -68,7 +63,7 @@ def diffs(run: int) -> Response:
         largest = found[-1].largest if asked.sort == "delta" else None
         following = links.api_run(run, "/diffs", **kept, after=found[-1].position, delta=largest)
     tally = service.comparison(run)
-    body = s.DiffsOut(
+    body = c.DiffsOut(
         units=[shapes.diff(run, one) for one in found],
         counts={kind.value: count for kind, count in tally.counts.items()},
         left=tally.left,
@@ -110,13 +105,37 @@ def diff(run: int, unit: str) -> Response:
     if asked.after + len(page) < len(chosen):
         kept = asked.model_dump(exclude={"after"}, exclude_none=True)
         following = links.api_diff(run, unit, **kept, after=asked.after + len(page))
-    return answer(shapes.diff_detail(run, found, page, stored=len(differences), following=following))
+    noise = asking.service().noise_of(run, unit)
+    return answer(shapes.diff_detail(run, found, page, noise, stored=len(differences), following=following))
 
 
-@blueprint.get("/runs/<id:run>/units/<unit:unit>/differences.csv")
-def diff_file(run: int, unit: str) -> Response:
-    """Send a unit's stored differences as CSV; what a spreadsheet would calculate begins with an apostrophe."""
+@blueprint.get("/runs/<id:run>/noise")
+def noise(run: int) -> Response:
+    """List the units of a compare run that move between two runs of its baseline."""
+    asked = asking.query(q.NoiseQuery)
+    service = asking.service()
+    tally = service.noise(run)
+    found = service.unstable(run, after=asked.after, limit=asked.limit)
+    following = None
+    if len(found) == asked.limit:
+        following = links.api_run(run, "/noise", after=found[-1].position, limit=asked.limit)
+    return answer(
+        shapes.noise(run, tally, found, following),
+        headers={"Link": f'<{following}>; rel="next"'} if following else None,
+    )
+
+
+@blueprint.get("/runs/<id:run>/units/<unit:unit>/differences.<any(csv,json,parquet):form>")
+def diff_file(run: int, unit: str, form: str) -> Response:
+    """Send a unit's stored differences as a file; in CSV what a spreadsheet would calculate begins with an apostrophe."""
     asked = asking.query(q.DiffFileQuery)
     _, differences = asking.service().differences(run, unit)
     chosen = select(differences, column=asked.column, change=asked.change, file=asked.file)
-    return download(diffcsv.lines(chosen), f"run-{run}-{unit.replace('/', '-')}.csv", "text/csv")
+    name = f"run-{run}-{unit.replace('/', '-')}.{form}"
+    if form == "csv":
+        return download(diffcsv.lines(chosen), name, "text/csv")
+    if form == "json":
+        return download(iter([json.dumps(chosen).encode()]), name, "application/json")
+    from runner.adapters.parquet_writer import parquet_of  # half a second that few requests need
+
+    return download(iter([parquet_of(chosen)]), name, "application/vnd.apache.parquet")

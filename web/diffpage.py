@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from flask import Blueprint, Response, make_response, render_template
 from pydantic import BaseModel, ConfigDict, Field
 
-from jobs.comparing import Compared, UnitClass
+from jobs.accepting import UNACCEPTABLE
+from jobs.comparing import HARMFUL, Compared, UnitClass
 from jobs.differences import MAP_TENANTS
-from jobs.overview import HARMFUL, Wanted, distribution
+from jobs.overview import DIFFERING as HARM
+from jobs.overview import Wanted, distribution
 from jobs.run import Run, Unit
 from runner.errors import NotFound
 from web import asking, charts, diffwords, links
@@ -20,9 +24,12 @@ blueprint = Blueprint("diffs", __name__)
 
 UNITS_A_PAGE = 100
 CELLS_A_PAGE = 100
+SLOWER = 50
+UNSTABLE = 50  # units that move, on the tab
 
 # What a filter names: one class, or those that speak against the candidate together.
 DIFFERING = "differing"
+NOISY = "noisy"  # different by what moves in the baseline too
 ClassFilter = Literal[
     "all",
     "differing",
@@ -34,6 +41,7 @@ ClassFilter = Literal[
     "both_failed",
     "missing",
     "new",
+    "noisy",
 ]
 
 
@@ -48,6 +56,8 @@ class DifferencesQuery(_Page):
     text: s.Name | None = None
     tenant: str | None = Field(None, max_length=300)
     report: s.Name | None = None
+    group: s.Name | None = None
+    accepted: Literal["yes", "no"] | None = None
     sort: Literal["position", "delta"] = "position"
     after: int | None = Field(None, ge=-1, le=s.MAX_ID)
     delta: float | None = Field(None, allow_inf_nan=False)
@@ -58,7 +68,7 @@ class DifferencesQuery(_Page):
         """Give what an address of the same list has."""
         sort = self.sort if self.sort != "position" else None
         values: dict[str, object] = {"class": self.kind, "text": self.text, "sort": sort}
-        values |= {"tenant": self.tenant, "report": self.report}
+        values |= {"tenant": self.tenant, "report": self.report, "group": self.group, "accepted": self.accepted}
         return {"tab": "differences"} | values | other
 
 
@@ -77,11 +87,19 @@ def tab(run: Run, asked: DifferencesQuery) -> dict[str, object]:
     values = _summary(run, asked, kind)
     heat = service.heat_map(run.id, first=asked.map)
     following = asked.map + MAP_TENANTS
+    # What somebody has to look at comes first; sorting keeps the order of size.
+    groups = sorted(service.groups(run.id), key=lambda one: one.stands.units == one.group.units)
     values |= {
+        "groups": groups,
+        "group_titles": {one.group.key: one.group.cause.title for one in groups},
+        "unacceptable": UNACCEPTABLE,
+        "now": datetime.now(UTC),
         "heat": heat,
         "map_next": links.run(run.id, **asked.kept(map=following)) if heat.differing > following else None,
         "map_first": links.run(run.id, **asked.kept()) if asked.map else None,
     }
+    tally = service.noise(run.id)
+    values |= {"noise": tally, "unstable": service.unstable(run.id, limit=UNSTABLE) if tally is not None else []}
     return values | units(run, asked, kind)
 
 
@@ -103,8 +121,11 @@ def _summary(run: Run, asked: DifferencesQuery, kind: str) -> dict[str, object]:
 
 
 def _wanted(asked: DifferencesQuery, kind: str) -> Wanted:
-    kinds = {"all": (), DIFFERING: HARMFUL}.get(kind)
-    return Wanted((UnitClass(kind),) if kinds is None else kinds, asked.text or "", asked.tenant, asked.report)
+    kinds = {"all": (), DIFFERING: HARMFUL, NOISY: (UnitClass.DIFFERENT,)}.get(kind)
+    accepted = None if asked.accepted is None else asked.accepted == "yes"
+    noisy = {DIFFERING: False, NOISY: True}.get(kind)
+    kinds = (UnitClass(kind),) if kinds is None else kinds
+    return Wanted(kinds, asked.text or "", asked.tenant, asked.report, asked.group, accepted, noisy)
 
 
 class Chip(BaseModel):
@@ -130,6 +151,8 @@ def _chips(run: Run, asked: DifferencesQuery, kind: str) -> list[Chip]:
         # While more comes, a chip that appears would push the others.
         if count or not run.state.final or kind == one:
             chips.append(chip(one.value, label, count))
+    if found.noisy or kind == NOISY:
+        chips.append(chip(NOISY, "Noise alone", found.noisy))
     return chips
 
 
@@ -168,9 +191,10 @@ def live(run: int) -> str:
 def durations(run: int) -> str:
     """Give the picture of durations, which takes longer than the rest of the tab."""
     service = asking.service()
-    found = service.durations(run)
-    drawn = charts.scatter(found.shown, found.ratio, found.floor)
-    return render_template("_durations.html", run=service.run(run), found=found, drawn=drawn)
+    found = service.latency(run, limit=SLOWER)
+    shown = service.timed(run, found.units)
+    drawn = charts.scatter(shown, found.ratio, found.floor)
+    return render_template("_durations.html", run=service.run(run), found=found, shown=len(shown), drawn=drawn)
 
 
 # ---- one unit ----------------------------------------------------------------------------------------------
@@ -187,8 +211,8 @@ def unit(run: int, unit: str) -> Response:
     page = chosen[asked.after : asked.after + CELLS_A_PAGE]
     kept = asked.model_dump(exclude={"after"}, exclude_none=True)
     following = asked.after + len(page)
-    kinds = HARMFUL if found.kind in HARMFUL else (found.kind,)
-    before, after = service.beside(run, found.position, kinds)
+    kinds = HARMFUL if found.harmful else (found.kind,)
+    before, after = service.beside(run, found.position, kinds, noisy=found.noisy if found.kind in HARMFUL else None)
     parts = diffwords.files(found.summary)
     values: dict[str, object] = {
         "asked": asked,
@@ -196,7 +220,7 @@ def unit(run: int, unit: str) -> Response:
         "one": found,
         "badge": diffwords.badge(found.kind),
         "why": diffwords.why(found),
-        "sides": [(leg, _side(run, leg, unit)) for leg in ("baseline", "candidate")],
+        "sides": [(leg.name, _side(run, leg.name, unit)) for leg in job.legs],
         "parts": parts,
         "several": "results" in found.summary,
         "cut": [part["truncated"] for part in parts if part.get("truncated")],
@@ -210,6 +234,7 @@ def unit(run: int, unit: str) -> Response:
         "next": links.diff(run, unit, **kept, after=following) if following < len(chosen) else None,
         "first": links.diff(run, unit, **kept) if asked.after else None,
         "beside": (before, after),
+        "noise": service.noise_of(run, unit),
         "bars": charts.bars(distribution(chosen)),
     }
     return make_response(render_template("diff.html", **values))
@@ -266,6 +291,8 @@ def _changes(parts: Sequence[Mapping[str, Any]], differences: Sequence[Mapping[s
     return {kind: counts[kind] for kind in diffwords.CHANGES if kind in counts}
 
 
-def worst(run: int, limit: int) -> list[Compared]:
-    """Give the first differing units of a run."""
-    return asking.service().by_position(run, Wanted(HARMFUL), limit=limit)
+def worst(run: Run, limit: int) -> list[Compared]:
+    """Give the first differing units of a run that nobody accepted."""
+    if run.units_accepted >= run.units_different:
+        return []
+    return asking.service().by_position(run.id, replace(HARM, accepted=False), limit=limit)

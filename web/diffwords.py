@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jobs.comparing import HARMLESS, Compared, UnitClass
-from jobs.overview import HARMFUL
+from jobs.comparing import HARMFUL, HARMLESS, Compared, UnitClass
 from web.present import Badge
 from web.words import number, plural
 
+if TYPE_CHECKING:
+    from jobs.accepting import Acceptance
+    from jobs.adapters.sql_groups import Group
+    from jobs.run import Run
+
 _K = UnitClass
+MINUS = "\u2212"
 
 # The look is chosen by the class itself; these are the words, for one unit and for many.
 CLASSES: Mapping[UnitClass, str] = {
@@ -83,23 +88,56 @@ def counted(counts: Mapping[UnitClass, int], kinds: Sequence[UnitClass]) -> str:
     return ", ".join(f"{number(counts[kind])} {_COUNTED[kind]}" for kind in kinds if counts.get(kind))
 
 
-def verdict(counts: Mapping[UnitClass, int]) -> str:
-    """Say in one sentence what a compare run came to."""
+def verdict(counts: Mapping[UnitClass, int], run: Run | None = None, noisy: int = 0) -> str:
+    """Say in one sentence what a compare run came to.
+
+    `run` tells how many units are accepted; `noisy` ones are different by noise alone.
+    """
     total = sum(counts.values())
+    counts = {**counts, _K.DIFFERENT: counts.get(_K.DIFFERENT, 0) - noisy}
+    does = "differs" if noisy == 1 else "differ"
+    rest = f"{plural(noisy, 'unit')} {does} only as two runs of the baseline do" if noisy else ""
     harmful = sum(counts.get(kind, 0) for kind in HARMFUL)
     if harmful:
         kinds = [kind for kind in CLASSES if kind in HARMFUL]
-        return f"{number(harmful)} of {plural(total, 'unit')}: {counted(counts, kinds)}"
-    alike = counts.get(_K.SAME, 0) + counts.get(_K.EQUIVALENT, 0)
+        words = f"{number(harmful)} of {plural(total, 'unit')}: {counted(counts, kinds)}"
+        if run is not None and run.units_accepted:
+            all_are = run.units_accepted >= harmful
+            words = f"with {accepted(run)}; {words}" if all_are else f"{words}; of these, {accepted(run)}"
+        return f"{words}; {rest}" if rest else words
     if not total:
         return "there was no unit to compare"
-    new = f"; {number(counts[_K.NEW])} new on the candidate" if counts.get(_K.NEW) else ""
+    new = f"{number(counts[_K.NEW])} new on the candidate" if counts.get(_K.NEW) else ""
+    parts = [_alike(counts), rest, new]
+    if not parts[0] and not rest:
+        parts[0] = "no unit is on both legs"
+    return "; ".join(part for part in parts if part)
+
+
+def _alike(counts: Mapping[UnitClass, int]) -> str:
+    """Say how many units have the same figures; empty when none has."""
+    alike = counts.get(_K.SAME, 0) + counts.get(_K.EQUIVALENT, 0)
     if not alike:
-        return f"no unit is on both legs{new}"
+        return ""
+    words = f"{plural(alike, 'unit')} {'has' if alike == 1 else 'have'} the same figures"
     if not counts.get(_K.EQUIVALENT):
-        return f"{plural(alike, 'unit')} {'has' if alike == 1 else 'have'} the same figures, byte for byte{new}"
-    parts = counted(counts, (_K.SAME, _K.EQUIVALENT))
-    return f"{plural(alike, 'unit')} {'has' if alike == 1 else 'have'} the same figures: {parts}{new}"
+        return f"{words}, byte for byte"
+    return f"{words}: {counted(counts, (_K.SAME, _K.EQUIVALENT))}"
+
+
+def accepted(run: Run) -> str:
+    """Say how much of a compare run is accepted: 40 units accepted in 2 groups."""
+    return f"{plural(run.units_accepted, 'unit')} accepted in {plural(run.groups_accepted, 'group')}"
+
+
+def change(found: Group | Acceptance) -> str:
+    """Write the one number that explains a group of numbers: +0.5 %, or by 12.5; empty where there is none."""
+    parts = []
+    if found.ratio is not None:
+        parts.append(f"{'+' if found.ratio >= 1 else MINUS}{percent(abs(found.ratio - 1))}")
+    if found.offset is not None:
+        parts.append(f"by {delta(found.offset)}")
+    return " or ".join(parts)
 
 
 def proof(counts: Mapping[UnitClass, int]) -> str:
@@ -132,7 +170,12 @@ def why(found: Compared) -> str:
     overlooked = ", ".join(LENIENCIES.get(one, one) for one in leniencies(summary))
     if found.kind is _K.EQUIVALENT:
         return f"The bytes differ, the figures do not: {overlooked or 'the rows are the same'}. {rule}"
-    return f"{rows_words(summary) or 'The bytes differ.'} {rule}"
+    noise = (
+        " All of that moves between two runs of the baseline too, so it is left out of the verdict."
+        if found.noisy
+        else ""
+    )
+    return f"{rows_words(summary) or 'The bytes differ.'} {rule}{noise}"
 
 
 def rule_words(summary: Mapping[str, Any]) -> str:

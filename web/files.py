@@ -29,10 +29,10 @@ PIECE = 1 << 16  # what a processor's cache holds: 256 KiB and 1 MiB were measur
 UNITS_AT_ONCE = 1_000
 
 
-def disposition(name: str) -> str:
-    """Give the Content-Disposition of a download (RFC 6266)."""
+def disposition(name: str, kind: str = "attachment") -> str:
+    """Give the Content-Disposition of a download, or (`inline`) of what a browser may show (RFC 6266)."""
     plain = "".join(c if c.isascii() and c.isprintable() and c not in '"\\/;%' else "_" for c in name)
-    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
+    return f"{kind}; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
 
 
 def download(pieces: Iterator[bytes], name: str, mimetype: str, size: int | None = None) -> Response:

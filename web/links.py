@@ -34,6 +34,14 @@ def api_diff(run_id: int, name: str, **values: object) -> str:
     return f"{API}/runs/{run_id}/diffs/{part(name, slashes=True)}{query(**values)}"
 
 
+def group(run_id: int, key: str) -> str:
+    return f"/runs/{run_id}/groups/{part(key)}"
+
+
+def acceptances(project: str) -> str:
+    return f"/projects/{part(project)}/acceptances"
+
+
 def log_line(run_id: int, task: int, line: int | None = None) -> str:
     return run(run_id, tab="log", task=task) + (f"#L{line}" if line is not None else "")
 

@@ -13,6 +13,7 @@ from pydantic.json_schema import models_json_schema
 from werkzeug.routing import Rule
 
 from web import asking, links
+from web import compare_schemas as c
 from web import queries as q
 from web import schemas as s
 
@@ -21,6 +22,7 @@ blueprint = Blueprint("openapi", __name__)
 JSON = "application/json"
 PROBLEM = "application/problem+json"
 BYTES = "application/octet-stream"
+PARQUET = "application/vnd.apache.parquet"
 REF = "#/components/schemas/{model}"
 
 
@@ -45,17 +47,20 @@ OPERATIONS: Mapping[str, Operation] = {
     "api.resume": Operation(s.RunOut, body=q.NoQuery, problems=(404, 409, 415)),
     "api.rerun": Operation(s.RunOut, 201, body=q.RerunBody, problems=(404, 409, 415)),
     "api.units": Operation(s.UnitsOut, query=q.UnitsQuery, problems=(404,)),
-    "diffapi.comparison": Operation(s.ComparisonOut, problems=(404, 409)),
-    "diffapi.heat": Operation(s.HeatOut, query=q.HeatQuery, problems=(404, 409)),
-    "diffapi.durations": Operation(s.DurationsOut, problems=(404, 409)),
-    "diffapi.diffs": Operation(s.DiffsOut, query=q.DiffsQuery, problems=(404, 409)),
+    "diffapi.comparison": Operation(c.ComparisonOut, problems=(404, 409)),
+    "diffapi.heat": Operation(c.HeatOut, query=q.HeatQuery, problems=(404, 409)),
+    "diffapi.diffs": Operation(c.DiffsOut, query=q.DiffsQuery, problems=(404, 409)),
     "diffapi.diffs_file": Operation(media=("text/csv",), query=q.DiffsFileQuery, problems=(404, 409)),
-    "diffapi.diff": Operation(s.DiffDetail, query=q.DiffQuery, problems=(404, 409)),
-    "diffapi.diff_file": Operation(media=("text/csv",), query=q.DiffFileQuery, problems=(404, 409)),
+    "diffapi.diff": Operation(c.DiffDetail, query=q.DiffQuery, problems=(404, 409)),
+    "diffapi.diff_file": Operation(media=("text/csv", JSON, PARQUET), query=q.DiffFileQuery, problems=(404, 409)),
     "api_report.html": Operation(media=("text/html",), problems=(404, 409)),
     "api_report.markdown": Operation(media=("text/markdown",), problems=(404, 409)),
-    "api.groups": Operation(s.GroupsOut, problems=(404, 409)),
-    "api.latency": Operation(s.LatencyOut, query=q.LatencyQuery, problems=(404, 409)),
+    "acceptapi.groups": Operation(c.GroupsOut, problems=(404, 409)),
+    "acceptapi.accept": Operation(c.AcceptedOut, body=q.AcceptBody, problems=(404, 409, 415)),
+    "acceptapi.withdraw": Operation(c.AcceptedOut, body=q.NoQuery, problems=(404, 409, 415)),
+    "acceptapi.acceptances": Operation(c.AcceptancesOut, problems=(404,)),
+    "diffapi.noise": Operation(c.NoiseOut, query=q.NoiseQuery, problems=(404, 409)),
+    "api.latency": Operation(c.LatencyOut, query=q.LatencyQuery, problems=(404, 409)),
     "api.attempts": Operation(s.AttemptsOut, problems=(404,)),
     "api.events": Operation(s.EventsOut, query=q.EventsQuery, problems=(404,)),
     "api.projects": Operation(s.ProjectsOut),
@@ -159,7 +164,7 @@ def build(app: Flask) -> dict[str, Any]:
         if operation.body is not None:
             models[operation.body] = "validation"
             schema = {"$ref": REF.format(model=operation.body.__name__)}
-            needed = operation.body not in (q.NoQuery, q.RerunBody)
+            needed = operation.body not in (q.NoQuery, q.RerunBody, q.AcceptBody)
             item["requestBody"] = {"required": needed, "content": {JSON: {"schema": schema}}}
         if operation.replay:
             item["parameters"].append(IDEMPOTENCY)

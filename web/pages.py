@@ -157,12 +157,12 @@ def run(run: int) -> Response:
         return cast("Response", redirect(links.run(run)))
     if asked.tab == "summary":
         values["failure"] = run_pages().failure(found, tasks)
-        values["worst"] = diffpage.worst(run, WORST) if found.baseline is not None else []
+        values["worst"] = diffpage.worst(found, WORST) if found.baseline is not None else []
     elif asked.tab == "differences":
         wanted = asking.query(diffpage.DifferencesQuery)
         values |= diffpage.tab(found, wanted) | {"wanted": wanted}
         if wants_fragment():
-            return make_response(render_template("_diff_units.html", **values))
+            return _pushed(render_template("_diff_chosen.html", **values), links.run(run, **wanted.kept()))
     elif asked.tab == "units":
         values |= _units(found, asked)
         if wants_fragment():
@@ -179,6 +179,14 @@ def run(run: int) -> Response:
     else:
         values |= _units(found, RunPageQuery(state="done", after=asked.after))
     return make_response(render_template("run.html", **values))
+
+
+def _pushed(fragment: str, address: str) -> Response:
+    """Give a fragment whose address the browser remembers, once: what it shows already gets no second entry."""
+    response = make_response(fragment)
+    same = request.headers.get("HX-Current-URL", "").partition("#")[0].endswith(f"{request.host}{address}")
+    response.headers["HX-Push-Url"] = "false" if same else address
+    return response
 
 
 def _units(found: Run, asked: RunPageQuery) -> dict[str, object]:

@@ -161,7 +161,8 @@ def span(run: Run, now: datetime | None = None) -> float | None:
 
 def differ(run: Run) -> str:
     """Say how many units of a compare run differ by now."""
-    return f"{number(run.units_different)} {'differs' if run.units_different == 1 else 'differ'}"
+    words = f"{number(run.units_different)} {'differs' if run.units_different == 1 else 'differ'}"
+    return f"{words}, {number(run.units_accepted)} accepted" if run.units_accepted else words
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,10 @@ class RunBody(BaseModel):
         default_factory=dict,
         description="compare: true compares with the project's default baseline when none is named; merge_base: true "
         "compares with the commit at which the candidate left its baseline; fail_fast: N stops when N units differ, "
-        "whatever the branch says (0: never); reuse: false takes nothing over from an earlier run.",
+        "whatever the branch says (0: never); reuse: false takes nothing over from an earlier run; noise: 2 runs the "
+        "baseline twice and leaves out of the verdict what differs between the two (1: never); "
+        "baseline_database: the same commit on both legs, the baseline's data from this database; "
+        "snapshot, baseline_snapshot: the snapshot that a leg is made from, instead of the newest.",
     )
 
 
@@ -44,6 +47,16 @@ class RerunBody(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     only: Literal["different"] | None = Field(None, description="Only units that differ, failed or are missing.")
+
+
+class AcceptBody(BaseModel):
+    """Why a group of differences is accepted; nothing at all takes over what its project accepted already."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    name: Text = Field("", description="By which others know it; 100 characters at most.")
+    reason: Text = Field("", description="Why the difference is right; 2,000 characters at most.")
+    expires: Text | int | None = Field(None, description="The last day (2027-02-28), or days (90, 90d); 90 days.")
 
 
 class RunsQuery(Strict):
@@ -74,12 +87,16 @@ class UnitsQuery(Strict):
 class DiffsQuery(Strict):
     """What a compare run's units are narrowed to."""
 
-    kind: UnitClassName | Literal["differing"] | None = Field(
-        None, alias="class", description="differing: the classes that speak against the candidate."
+    kind: UnitClassName | Literal["differing", "noisy"] | None = Field(
+        None,
+        alias="class",
+        description="differing: the classes that speak against the candidate, without what is noisy; noisy: only that.",
     )
     text: Name | None = None
     tenant: Text | None = Field(None, max_length=300, description="What stands before the last slash of a unit.")
     report: Name | None = Field(None, description="What stands behind it.")
+    group: Name | None = Field(None, description="Only units that share this cause, by its key.")
+    accepted: bool | None = Field(None, description="Only units that are wholly accepted, or only the others.")
     sort: Literal["position", "delta"] = Field(
         "position", description="delta: the largest first, only units that have one."
     )
@@ -91,10 +108,12 @@ class DiffsQuery(Strict):
 class DiffsFileQuery(Strict):
     """What a compare run's units are narrowed to in a file of all of them."""
 
-    kind: UnitClassName | Literal["differing"] | None = Field(None, alias="class")
+    kind: UnitClassName | Literal["differing", "noisy"] | None = Field(None, alias="class")
     text: Name | None = None
     tenant: Text | None = Field(None, max_length=300)
     report: Name | None = None
+    group: Name | None = None
+    accepted: bool | None = None
 
 
 class HeatQuery(Strict):
@@ -102,6 +121,13 @@ class HeatQuery(Strict):
 
     first: int = Field(0, ge=0, le=MAX_ID, description="So many tenants are left out before.")
     limit: int = Field(60, ge=1, le=200)
+
+
+class NoiseQuery(Strict):
+    """Which of the units that move are wanted."""
+
+    after: int | None = Field(None, ge=-1, le=MAX_ID, description="Only units after this position.")
+    limit: int = Field(200, ge=1, le=1_000)
 
 
 class LatencyQuery(Strict):

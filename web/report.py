@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Response, render_template, request
 
 from jobs.comparing import Compared
-from jobs.overview import HARMFUL, HeatMap, Overview, Wanted
+from jobs.overview import DIFFERING, HeatMap, Overview
 from jobs.run import Run
 from runner.errors import Conflict
 from web import asking, diffwords, present
 from web import queries as q
+from web.files import disposition
 from web.present import Badge
 
 if TYPE_CHECKING:
+    from jobs.acceptances import GroupInRun
+    from jobs.adapters.sql_noise import NoiseTally, Unstable
     from jobs.service import Service
 
 blueprint = Blueprint("report", __name__)
@@ -49,6 +53,10 @@ class Report:
     heat: HeatMap
     entries: list[Entry]
     more: int
+    groups: list[GroupInRun]
+    now: datetime
+    noise: NoiseTally | None
+    unstable: list[Unstable]
 
 
 def gather(service: Service, run: int, units: int) -> Report:
@@ -60,10 +68,10 @@ def gather(service: Service, run: int, units: int) -> Report:
             f"Run {run} goes on.", field="run", value=str(run), remedy="Its report is there when it has ended."
         )
     entries = []
-    for one in service.by_position(run, Wanted(HARMFUL), limit=units):
+    for one in service.by_position(run, DIFFERING, limit=units):
         _, cells = service.differences(run, one.unit) if one.rows else (one, [])
         entries.append(Entry(one, diffwords.why(one), cells[:CELLS], max(0, len(cells) - CELLS)))
-    words = diffwords.verdict(overview.counts)
+    words = diffwords.verdict(overview.counts, found, overview.noisy)
     if found.reason is not None:
         words += f". {found.reason.text}"
     return Report(
@@ -74,6 +82,10 @@ def gather(service: Service, run: int, units: int) -> Report:
         heat=service.heat_map(run),
         entries=entries,
         more=max(0, overview.harmful - len(entries)),
+        groups=service.groups(run),
+        now=datetime.now(UTC),
+        noise=service.noise(run),
+        unstable=service.unstable(run, limit=units),
     )
 
 
@@ -84,7 +96,7 @@ def html(run: int) -> Response:
     report = gather(asking.service(), run, UNITS)
     response = Response(render_template("report.html", report=report, address=request.host_url.rstrip("/")))
     response.headers["Content-Security-Policy"] = POLICY
-    response.headers["Content-Disposition"] = f'inline; filename="run-{run}.html"'
+    response.headers["Content-Disposition"] = disposition(f"run-{run}.html", "inline")
     return response
 
 
@@ -95,7 +107,7 @@ def markdown(run: int) -> Response:
     report = gather(asking.service(), run, UNITS_IN_SHORT)
     text = render_template("report.md", report=report, address=request.host_url.rstrip("/"), md=escape)
     response = Response(text, mimetype="text/markdown")
-    response.headers["Content-Disposition"] = f'inline; filename="run-{run}.md"'
+    response.headers["Content-Disposition"] = disposition(f"run-{run}.md", "inline")
     return response
 
 

@@ -61,7 +61,7 @@ class RunPages:
         if run.baseline is None:
             return None
         tally = self._service.comparison(run.id)
-        words = diffwords.verdict(tally.counts)
+        words = diffwords.verdict(tally.counts, run, tally.noisy)
         if run.reason is not None:
             words = f"{words}. {run.reason.text}"
         return present.Comparison(sum(tally.counts.values()), tally.left, words)

@@ -6,18 +6,23 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from jobs.noise import words as noise_words
 from jobs.run import Attempt, Event, Leg, Run, StepRecord, Task, Unit, UnitCounts
 from runner.model import Reason, Ref
+from web import compare_schemas as c
 from web import diffwords, links
 from web import schemas as s
 
 if TYPE_CHECKING:
-    from jobs.adapters.sql_groups import Group
+    from jobs.acceptances import GroupInRun
+    from jobs.accepting import Acceptance
+    from jobs.adapters.sql_noise import NoiseTally, Unstable
     from jobs.attempts import Work
     from jobs.comparing import Compared, UnitClass
     from jobs.latency import Latency
+    from jobs.noise import Noise
     from jobs.outlook import Estimate, KnownUnits, PoolStatus
-    from jobs.overview import Durations, HeatMap, Overview, Part
+    from jobs.overview import HeatMap, Overview, Part
     from jobs.projects import Preview, ProjectInfo
     from jobs.waiting import Waiting
 
@@ -52,6 +57,8 @@ def _run(found: Run) -> dict[str, Any]:
         "reason": reason(found.reason),
         "units": counts(found.units),
         "different": found.units_different,
+        "accepted": found.units_accepted,
+        "accepted_groups": found.groups_accepted,
         "attempts": found.attempts,
         "created_at": found.created_at,
         "started_at": found.started_at,
@@ -228,9 +235,9 @@ def pool(found: PoolStatus) -> s.PoolOut:
     )
 
 
-def diff(run_id: int, found: Compared) -> s.DiffOut:
+def diff(run_id: int, found: Compared) -> c.DiffOut:
     """Give what became of a unit as the API shows it."""
-    return s.DiffOut.model_validate(_diff(run_id, found))
+    return c.DiffOut.model_validate(_diff(run_id, found))
 
 
 def _diff(run_id: int, found: Compared) -> dict[str, Any]:
@@ -240,12 +247,14 @@ def _diff(run_id: int, found: Compared) -> dict[str, Any]:
         "unit": found.unit,
         "position": found.position,
         "class": found.kind.value,
+        "noisy": found.noisy,
         "rows": summary.get("rows"),
         "largest": found.largest,
         "rule": next((file["rule"] for file in files if file.get("rule")), None),
         "leniencies": sorted({one for file in files for one in file.get("leniencies", ())}),
         "notes": [note["text"] for file in files for note in file.get("notes", ())],
         "seconds": found.seconds,
+        "accepted": found.accepted,
         "links": {
             "self": links.api_diff(run_id, found.unit),
             "page": links.diff(run_id, found.unit),
@@ -255,21 +264,22 @@ def _diff(run_id: int, found: Compared) -> dict[str, Any]:
     }
 
 
-def comparison(run_id: int, found: Overview) -> s.ComparisonOut:
+def comparison(run: Run, found: Overview) -> c.ComparisonOut:
     """Give a compare run from above."""
-    return s.ComparisonOut(
+    return c.ComparisonOut(
         counts=_by_class(found.counts),
         left=found.left,
         differing=found.harmful,
-        verdict=diffwords.verdict(found.counts),
+        noisy=found.noisy,
+        verdict=diffwords.verdict(found.counts, run, found.noisy),
         reports=[part(one) for one in found.reports],
         tenants=[part(one) for one in found.tenants],
         columns=[
-            s.ColumnOut(column=one.column, units=one.units, cells=one.cells, delta=one.delta, kinds=dict(one.kinds))
+            c.ColumnOut(column=one.column, units=one.units, cells=one.cells, delta=one.delta, kinds=dict(one.kinds))
             for one in found.columns
         ],
         columns_of=found.read,
-        largest=[diff(run_id, one) for one in found.largest],
+        largest=[diff(run.id, one) for one in found.largest],
     )
 
 
@@ -277,18 +287,19 @@ def _by_class(found: Mapping[UnitClass, int]) -> dict[str, int]:
     return {kind.value: count for kind, count in found.items()}
 
 
-def part(found: Part) -> s.PartOut:
-    return s.PartOut(name=found.name, counts=_by_class(found.counts), differing=found.harmful, total=found.total)
+def part(found: Part) -> c.PartOut:
+    counts = _by_class(found.counts)
+    return c.PartOut(name=found.name, counts=counts, differing=found.harmful, noisy=found.noisy, total=found.total)
 
 
-def heat(found: HeatMap) -> s.HeatOut:
+def heat(found: HeatMap) -> c.HeatOut:
     """Give the map of tenants and reports."""
 
     def cell(tenant: str, report: str) -> str | None:
         kind = found.cells.get((tenant, report))
         return None if kind is None else kind.value
 
-    return s.HeatOut.model_validate(
+    return c.HeatOut.model_validate(
         {
             "tenants": [part(one) for one in found.tenants],
             "reports": found.reports,
@@ -300,25 +311,19 @@ def heat(found: HeatMap) -> s.HeatOut:
     )
 
 
-def durations(found: Durations) -> s.DurationsOut:
-    return s.DurationsOut(
-        count=found.count,
-        baseline=found.baseline,
-        candidate=found.candidate,
-        ratio=found.ratio,
-        floor=found.floor,
-        slower_count=found.slower_count,
-        slower=[s.DurationOut(unit=one.unit, baseline=one.baseline, candidate=one.candidate) for one in found.slower],
-    )
-
-
 def diff_detail(
-    run_id: int, found: Compared, differences: Sequence[Mapping[str, Any]], *, stored: int, following: str | None
-) -> s.DiffDetail:
+    run_id: int,
+    found: Compared,
+    differences: Sequence[Mapping[str, Any]],
+    noise: Noise | None,
+    *,
+    stored: int,
+    following: str | None,
+) -> c.DiffDetail:
     """Give a unit with all that its comparison found."""
     files = found.summary.get("results", [found.summary])
     cut = [file["truncated"] for file in files if file.get("truncated")]
-    return s.DiffDetail.model_validate(
+    return c.DiffDetail.model_validate(
         _diff(run_id, found)
         | {
             "result": dict(found.summary),
@@ -326,18 +331,47 @@ def diff_detail(
             "found": sum(file.get("found", 0) for file in files),
             "stored": stored,
             "truncated": " ".join(cut) or None,
+            "noise": None if noise is None else moves(noise),
             "next": following,
         }
     )
 
 
-def latency(found: Latency) -> s.LatencyOut:
+def moves(found: Noise) -> dict[str, Any]:
+    """Give what moves in a unit."""
+    return {
+        "columns": list(found.columns),
+        "whole": list(found.whole),
+        "words": noise_words(found),
+        "changed": found.changed,
+        "examples": [dict(one) for one in found.examples],
+    }
+
+
+def noise(run_id: int, tally: NoiseTally | None, found: Sequence[Unstable], following: str | None) -> c.NoiseOut:
+    """Give what two runs of the baseline differ in."""
+    units = [
+        moves(one.noise)
+        | {
+            "unit": one.unit,
+            "class": one.kind.value,
+            "noisy": one.noisy,
+            "links": {"self": links.api_diff(run_id, one.unit), "page": links.diff(run_id, one.unit)},
+        }
+        for one in found
+    ]
+    counts = {"checked": 0, "unstable": 0, "noisy": 0} if tally is None else vars(tally)
+    more = {"baseline_runs": 1 if tally is None else 2, "units": units, "next": following}
+    return c.NoiseOut.model_validate(counts | more)
+
+
+def latency(found: Latency) -> c.LatencyOut:
     """Give the comparison of durations as the API shows it."""
-    return s.LatencyOut(
+    return c.LatencyOut(
         ratio=found.ratio,
         floor=found.floor,
         legs=[
-            s.LegTimesOut(
+            c.LegTimesOut(
                 name=one.name,
                 hosts=list(one.hosts),
                 started_at=None if one.started_at is None else datetime.fromtimestamp(one.started_at, UTC),
@@ -347,9 +381,11 @@ def latency(found: Latency) -> s.LatencyOut:
             for one in found.legs
         ],
         units=found.units,
+        baseline=found.baseline,
+        candidate=found.candidate,
         count=found.count,
         slower=[
-            s.SlowerOut(
+            c.SlowerOut(
                 unit=one.unit,
                 baseline=one.baseline,
                 candidate=one.candidate,
@@ -363,21 +399,30 @@ def latency(found: Latency) -> s.LatencyOut:
     )
 
 
-def group(found: Group) -> s.GroupOut:
+def group(found: GroupInRun, now: datetime) -> c.GroupOut:
     """Give a cause as the API shows it."""
-    cause = found.cause
-    return s.GroupOut.model_validate(
+    cause, stands = found.group.cause, found.stands
+    return c.GroupOut.model_validate(
         {
-            "key": cause.key,
+            "key": found.group.key,
             "title": cause.title,
             "pattern": cause.pattern,
             "what": cause.what,
             "column": cause.column,
             "sign": cause.sign,
-            "units": found.units,
-            "count": found.count,
-            "ratio": found.ratio,
-            "offset": found.offset,
-            "first": list(found.first),
+            "units": found.group.units,
+            "count": found.group.count,
+            "ratio": found.group.ratio,
+            "offset": found.group.offset,
+            "first": list(found.group.first),
+            "accepted_units": stands.units,
+            "accepted": [acceptance(one, now) for one in stands.held],
+            "offered": [acceptance(one, now) for one in stands.offered],
         }
     )
+
+
+def acceptance(found: Acceptance, now: datetime) -> c.AcceptanceOut:
+    """Give what was accepted as the API shows it."""
+    own = {"title": found.cause.title, "standing": found.standing(now).value, "last_day": found.last_day}
+    return c.AcceptanceOut.model_validate(own | {name: value for name, value in vars(found).items() if name != "cause"})

@@ -8,6 +8,7 @@ from flask import Blueprint, Response, make_response, redirect, render_template,
 from pydantic import BaseModel, ConfigDict, ValidationError
 from werkzeug.wrappers import Response as AnyResponse
 
+from jobs import two_databases
 from jobs.projects import Preview, ProjectInfo
 from jobs.run import RunFilter, RunState
 from jobs.submission import Submission
@@ -20,9 +21,13 @@ from web.words import duration
 
 blueprint = Blueprint("submit", __name__)
 
-CHOICES = ("project", "ref", "units", "database", "priority", "against", "baseline", "merge_base")
-# What a submission may be compared with: nothing, the project's default baseline, or the ref in `baseline`.
-AGAINST = ("nothing", "default", "other")
+CHOICES = (
+    *("project", "ref", "units", "database", "priority", "against", "baseline", "merge_base", "baseline_database"),
+    *("anew", "noise"),
+)
+# What a submission may be compared with: nothing, the project's default baseline, or the ref in `baseline`
+# (`other`), or the same commit on the data of `baseline_database`.
+AGAINST = ("nothing", "default", "other", "database")
 
 
 class NewRunForm(BaseModel):
@@ -39,10 +44,15 @@ class NewRunForm(BaseModel):
     against: str = "nothing"
     baseline: str = ""
     merge_base: str = ""
+    baseline_database: str = ""
+    snapshot: str = ""
+    baseline_snapshot: str = ""
+    anew: str = ""
+    noise: str = ""
 
     @property
     def compares(self) -> bool:
-        return self.against in ("default", "other")
+        return self.against in ("default", "other", "database")
 
     def submission(self) -> Submission:
         """Check the fields as the API does; raises ValidationError, RequestError."""
@@ -69,9 +79,18 @@ class NewRunForm(BaseModel):
             options=body.options,
         )
 
-    def _options(self) -> dict[str, bool]:
-        chosen = {"compare": self.against == "default", "merge_base": self.compares and bool(self.merge_base)}
-        return {name: True for name, wanted in chosen.items() if wanted}
+    def _options(self) -> dict[str, object]:
+        found: dict[str, object] = {"snapshot": self.snapshot.strip()} if self.snapshot.strip() else {}
+        if self.against == "database":
+            found |= {"baseline_database": self.baseline_database}
+            found |= {"baseline_snapshot": self.baseline_snapshot.strip()} if self.baseline_snapshot.strip() else {}
+        elif self.compares:
+            found |= {"compare": True} if self.against == "default" else {}
+            found |= {"merge_base": True} if self.merge_base else {}
+        if self.compares:
+            found |= {"reuse": False} if self.anew else {}
+            found |= {"noise": int(self.noise) if self.noise.isdecimal() else self.noise} if self.noise else {}
+        return found
 
 
 @blueprint.get("/new")
@@ -107,7 +126,7 @@ def _show(shown: NewRunForm, problem: s.ProblemOut | None = None) -> Response:
     projects = service.projects()
     if projects and shown.project not in {project.name for project in projects} and problem is None:
         shown = shown.model_copy(update={"project": projects[0].name})
-    errors = {item.key: item for item in problem.errors} if problem else {}
+    errors = {item.key.removeprefix("options."): item for item in problem.errors} if problem else {}
     default = _default_baseline(shown.project, projects)
     if shown.against not in AGAINST or (shown.against == "default" and default is None and problem is None):
         shown = shown.model_copy(update={"against": "nothing"})
@@ -120,7 +139,7 @@ def _show(shown: NewRunForm, problem: s.ProblemOut | None = None) -> Response:
         default=default,
         problem=problem,
         errors=errors,
-        others=[item for item in errors.values() if item.key not in NewRunForm.model_fields],
+        others=[item for name, item in errors.items() if name not in NewRunForm.model_fields],
     )
     return make_response(page, problem.status if problem else 200)
 
@@ -184,17 +203,35 @@ def preview() -> str:
     last = service.runs(RunFilter(project=project, state=RunState.DONE), limit=1).runs
     took = duration(present.span(last[0])) if last else ""
     return render_template(
-        "_preview.html", found=found, spec=found.spec, against=against, last=last[0] if last else None, took=took
+        "_preview.html",
+        found=found,
+        spec=found.spec,
+        source=_source(sent, found),
+        against=against,
+        twice=(sent.noise or str(found.spec.compare.noise)) == "2",
+        last=last[0] if last else None,
+        took=took,
     )
+
+
+def _source(sent: NewRunForm, found: Preview) -> str | None:
+    """Name the candidate's database, as the submission will choose it."""
+    if found.spec.database is None:
+        return None
+    return sent.database or asking.service().project(sent.project).database or found.spec.database.source
 
 
 @dataclass(frozen=True)
 class Against:
-    """What a submission would be compared with; `words` when that cannot be said yet, or cannot be."""
+    """What a submission would be compared with; `words` when that cannot be said yet, or cannot be.
+
+    `database`: the source on which the same commit is the baseline.
+    """
 
     ref: str
     found: Preview | None
     words: str = ""
+    database: str = ""
 
 
 def _against(sent: NewRunForm, candidate: Preview) -> Against | None:
@@ -202,6 +239,10 @@ def _against(sent: NewRunForm, candidate: Preview) -> Against | None:
     if not sent.compares:
         return None
     service = asking.service()
+    if sent.against == "database":
+        refused = two_databases.problems(sent.baseline_database, _source(sent, candidate), service.databases())
+        words = " ".join(f"The baseline's database: {problem.message}." for problem in refused)
+        return Against(sent.ref, candidate, words, database=sent.baseline_database)
     ref = sent.baseline.strip() if sent.against == "other" else service.project(sent.project).default_baseline
     if not ref:
         return Against("", None, "Name the baseline to compare with.")

@@ -107,4 +107,4 @@ def moment(at: datetime) -> str:
 def task_title(task: Task) -> str:
     """Name a task: prepare, batch 3; with its leg when that is not the candidate."""
     name = "prepare" if task.kind is TaskKind.PREPARE else f"batch {task.batch}"
-    return name if task.leg == "candidate" else f"{task.leg} {name}"
+    return name if task.leg == "candidate" else f"{task.leg.replace('_', ' ')} {name}"

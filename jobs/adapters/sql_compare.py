@@ -9,28 +9,31 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, RowMapping, and_, case, delete, func, insert, literal, or_, select, update
+from sqlalchemy import Connection, Row, and_, case, delete, func, insert, literal, or_, select, update
 from sqlalchemy.sql.expression import Select
 
+from jobs.adapters.sql_acceptances import explained_now, settle
 from jobs.adapters.sql_engine import Database
 from jobs.adapters.sql_groups import share_row
 from jobs.adapters.sql_moves import ending, stop
-from jobs.adapters.sql_rows import lock_run, refresh_run
-from jobs.adapters.sql_schema import causes, comparisons, legs, runs, tasks, units
-from jobs.comparing import HARMLESS, Compared, Pair, Side, UnitClass, is_still_so
+from jobs.adapters.sql_rows import lock_run, output_of, refresh_run
+from jobs.adapters.sql_schema import causes, comparisons, legs, noise, runs, tasks, units
+from jobs.comparing import HARMFUL, Compared, Pair, Side, UnitClass, is_still_so
 from jobs.run import FAIL_FAST, FINAL_TASK_STATES, RunState
 from runner.errors import NotFound
-from runner.model import Output, Reason, UnitState
+from runner.model import BASELINE_AGAIN, Reason, UnitState
 
 BASELINE, CANDIDATE = "baseline", "candidate"
 TODO = UnitState.TODO.value
 
-A, B = units.alias("a"), units.alias("b")
-_SIDES = [
-    column.label(f"{name}_{column.name}")
-    for name, side in (("a", A), ("b", B))
-    for column in (side.c.state, side.c.output_name, side.c.output_digest, side.c.output_size, side.c.output_tree)
-]
+LEGS = (BASELINE, CANDIDATE)  # whose units are compared; a second run of the baseline only tells what moves by itself
+
+A, B, C = units.alias("a"), units.alias("b"), units.alias("c")
+_COLUMNS = ("state", "output_name", "output_digest", "output_size", "output_tree")
+
+
+def _columns(name: str, side: Any) -> list[Any]:
+    return [side.c[column].label(f"{name}_{column}") for column in _COLUMNS]
 
 
 class SqlCompare:
@@ -56,7 +59,8 @@ class SqlCompare:
             if ending(connection, run) is not None:
                 return []
             over = _waits_for_us(connection, run)
-            found = [_pair(row) for row in connection.execute(_both(run, over=over).limit(limit))]
+            again = _second_run(connection, run)
+            found = [_pair(row) for row in connection.execute(_both(run, over=over, again=again).limit(limit))]
             if len(found) < limit and _are_listed(connection, run):
                 found += [_pair(row) for row in connection.execute(_lone(run).limit(limit - len(found)))]
             return found
@@ -64,7 +68,7 @@ class SqlCompare:
     def record(self, run: int, found: Iterable[tuple[Pair, Compared]], *, fail_fast: int | None = None) -> bool:
         """Write what became of some units; what is written already stays, and what is not so any more is left out.
 
-        `fail_fast`: stop the run when so many units differ. Tells whether the run goes on.
+        `fail_fast`: stop the run when so many units differ that are not accepted. Tells whether the run goes on.
         """
         wanted = list(found)
         with self._db.write() as connection:
@@ -84,18 +88,29 @@ class SqlCompare:
             ]
             if not new:
                 return True
+            held = explained_now(connection, run, new, now)
+            own = {"run": run, "at": now}
             rows = [
-                {name: value for name, value in vars(one).items() if name != "causes"}
-                | {"run": run, "kind": one.kind.value, "summary": dict(one.summary), "at": now}
+                {name: value for name, value in vars(one).items() if name not in ("causes", "noise")}
+                | {"kind": one.kind.value, "summary": dict(one.summary), "accepted": one.unit in held}
+                | own
                 for one in new
             ]
             connection.execute(insert(comparisons), rows)
             if shares := [share_row(run, one.unit, share) for one in new for share in one.causes]:
                 connection.execute(insert(causes), shares)
-            harmful = sum(one.kind not in HARMLESS for one in new)
-            values = {"units_different": runs.c.units_different + harmful}
+            moving = [
+                {"run": run, "unit": one.unit, "position": one.position, "moves": one.noise.as_json()}
+                for one in new
+                if one.noise is not None
+            ]
+            if moving:
+                connection.execute(insert(noise), moving)
+            harmful = sum(one.harmful for one in new)
+            counts = {"units_different": harmful, "units_accepted": len(held)}
+            values = {name: runs.c[name] + count for name, count in counts.items()}
             connection.execute(update(runs).where(runs.c.id == run).values(values))
-            query = select(runs.c.units_different).where(runs.c.id == run)
+            query = select(runs.c.units_different - runs.c.units_accepted).where(runs.c.id == run)
             different = int(connection.execute(query).scalar_one())
             if fail_fast is None or different < fail_fast:
                 return True
@@ -118,8 +133,9 @@ class SqlCompare:
                 return False
             now = self._db.now(connection)
             values: dict[str, Any] = {"compared_at": now}
+            accepted = settle(connection, run, now) if waits else row.units_accepted
             if row.stop_code == FAIL_FAST:
-                values["stop_text"] = _stopped(row.units_different, left)
+                values["stop_text"] = _stopped(row.units_different - accepted, left)
             connection.execute(update(runs).where(runs.c.id == run).values(values))
             if waits:
                 refresh_run(connection, run, now)
@@ -148,26 +164,6 @@ class SqlCompare:
         with self._db.read() as connection:
             return _harmed(connection, run)
 
-    # ---- what people read -----------------------------------------------------------------------------
-
-    def tally(self, run: int) -> tuple[dict[UnitClass, int], int]:
-        """Count the units by class, and those that have none yet."""
-        with self._db.read() as connection:
-            return counts_of(connection, run), left_to_compare(connection, run)
-
-    def list(
-        self, run: int, *, kinds: Sequence[UnitClass] = (), text: str = "", after: int = -1, limit: int = 200
-    ) -> list[Compared]:
-        """Give compared units after a position, in the order of the list."""
-        query = select(comparisons).where(comparisons.c.run == run, comparisons.c.position > after)
-        if kinds:
-            query = query.where(comparisons.c.kind.in_([kind.value for kind in kinds]))
-        if text:
-            query = query.where(comparisons.c.unit.contains(text, autoescape=True))
-        with self._db.read() as connection:
-            rows = connection.execute(query.order_by(comparisons.c.position, comparisons.c.unit).limit(limit))
-            return [compared(row) for row in rows]
-
     def one(self, run: int, unit: str) -> Compared:
         """Give what became of a unit; raises NotFound."""
         with self._db.read() as connection:
@@ -180,8 +176,8 @@ class SqlCompare:
 
 
 def _harmed(connection: Connection, run: int | None) -> frozenset[str]:
-    harmful = [kind.value for kind in UnitClass if kind not in HARMLESS]
-    query = select(comparisons.c.unit).where(comparisons.c.run == run, comparisons.c.kind.in_(harmful))
+    harmful = comparisons.c.kind.in_([kind.value for kind in HARMFUL])
+    query = select(comparisons.c.unit).where(comparisons.c.run == run, harmful, ~comparisons.c.noisy)
     return frozenset(connection.scalars(query))
 
 
@@ -199,10 +195,7 @@ def _present(connection: Connection, run: int, names: Sequence[str]) -> dict[str
     """Read units as the legs have them now."""
     found: dict[str, dict[str, Side]] = {}
     for row in connection.execute(select(units).where(units.c.run == run, units.c.unit.in_(names))):
-        output = None
-        if row.output_digest is not None:
-            output = Output(row.output_name, row.output_digest, row.output_size, bool(row.output_tree))
-        found.setdefault(row.unit, {})[row.leg] = Side(UnitState(row.state), output)
+        found.setdefault(row.unit, {})[row.leg] = Side(UnitState(row.state), output_of(row))
     return found
 
 
@@ -214,41 +207,39 @@ def counts_of(connection: Connection, run: int) -> dict[UnitClass, int]:
 
 def left_to_compare(connection: Connection, run: int) -> int:
     """Count the units of both legs together that have no class yet."""
-    names = select(func.count(units.c.unit.distinct())).where(units.c.run == run)
+    names = select(func.count(units.c.unit.distinct())).where(units.c.run == run, units.c.leg.in_(LEGS))
     done = select(func.count()).where(comparisons.c.run == run)
     return int(connection.execute(names).scalar_one()) - int(connection.execute(done).scalar_one())
 
 
-def forget(connection: Connection, run: int, wanted: Sequence[str] | None = None) -> None:
-    """Let units be compared again, because they are done again: these, or all."""
+def forget(
+    connection: Connection, run: int, *, names: Sequence[str] | None = None, kinds: Iterable[UnitClass] | None = None
+) -> None:
+    """Let units be compared again, because they are done again: all, or those of these names, or of these classes."""
     if connection.execute(select(runs.c.baseline_commit).where(runs.c.id == run)).scalar_one() is None:
         return
     here = [comparisons.c.run == run]
-    if wanted is not None:
-        here.append(comparisons.c.unit.in_(wanted))
-    connection.execute(delete(comparisons).where(*here))
-    _forget_causes(connection, run)
-    _recount(connection, run)
-
-
-def forget_failed(connection: Connection, run: int) -> None:
-    """Let those that failed on a leg be compared again."""
-    failed = (UnitClass.BASELINE_FAILED, UnitClass.CANDIDATE_FAILED, UnitClass.BOTH_FAILED)
-    here = (comparisons.c.run == run, comparisons.c.kind.in_([kind.value for kind in failed]))
+    if names is not None:
+        here.append(comparisons.c.unit.in_(names))
+    if kinds is not None:
+        here.append(comparisons.c.kind.in_([kind.value for kind in kinds]))
     connection.execute(delete(comparisons).where(*here))
     _forget_causes(connection, run)
     _recount(connection, run)
 
 
 def _forget_causes(connection: Connection, run: int) -> None:
-    """Forget why units differed that have no class any more."""
-    known = select(comparisons.c.unit).where(comparisons.c.run == run, comparisons.c.unit == causes.c.unit)
-    connection.execute(delete(causes).where(causes.c.run == run, ~known.exists()))
+    """Forget why units differed, and what moves in them, that have no class any more."""
+    for table in (causes, noise):
+        known = select(comparisons.c.unit).where(comparisons.c.run == run, comparisons.c.unit == table.c.unit)
+        connection.execute(delete(table).where(table.c.run == run, ~known.exists()))
 
 
 def _recount(connection: Connection, run: int) -> None:
-    harmful = sum(count for kind, count in counts_of(connection, run).items() if kind not in HARMLESS)
-    connection.execute(update(runs).where(runs.c.id == run).values(units_different=harmful, compared_at=None))
+    harmful = len(_harmed(connection, run))
+    accepted = select(func.count()).where(comparisons.c.run == run, comparisons.c.accepted)
+    values = {"units_different": harmful, "units_accepted": connection.execute(accepted).scalar_one()}
+    connection.execute(update(runs).where(runs.c.id == run).values(compared_at=None, **values))
 
 
 def _is_over(connection: Connection, run: int) -> bool:
@@ -269,15 +260,32 @@ def _are_listed(connection: Connection, run: int) -> bool:
     return set(connection.scalars(select(legs.c.prepared).where(legs.c.run == run))) == {True}
 
 
-def _both(run: int, *, over: bool) -> Select[Any]:
-    """Select units that both legs list and have ended; `over`: also those that will not end any more."""
+def _second_run(connection: Connection, run: int) -> bool | None:
+    """Tell whether the list of the baseline's second run is complete; None when it runs once."""
+    query = select(legs.c.prepared).where(legs.c.run == run, legs.c.name == BASELINE_AGAIN)
+    return connection.execute(query).scalar_one_or_none()
+
+
+def _both(run: int, *, over: bool, again: bool | None) -> Select[Any]:
+    """Select units that both legs list and have ended, in the baseline's second run too.
+
+    `over`: also those that will not end any more. `again`: whether the list of that run is complete, None without one.
+    """
     query = (
-        select(B.c.unit, B.c.position, *_SIDES)
+        select(B.c.unit, B.c.position, *_columns("a", A), *_columns("b", B))
         .join_from(B, A, and_(A.c.run == B.c.run, A.c.unit == B.c.unit, A.c.leg == BASELINE))
         .where(B.c.run == run, B.c.leg == CANDIDATE, _uncompared(B))
         .order_by(B.c.position)
     )
-    return query if over else query.where(A.c.state != TODO, B.c.state != TODO)
+    if again is not None:
+        same = and_(C.c.run == B.c.run, C.c.unit == B.c.unit, C.c.leg == BASELINE_AGAIN)
+        query = query.add_columns(*_columns("c", C)).outerjoin(C, same)
+    if over:
+        return query
+    query = query.where(A.c.state != TODO, B.c.state != TODO)
+    if again is None:
+        return query
+    return query.where(or_(C.c.state != TODO, C.c.unit.is_(None)) if again else C.c.state != TODO)
 
 
 def _lone(run: int) -> Select[Any]:
@@ -286,15 +294,14 @@ def _lone(run: int) -> Select[Any]:
     last = select(func.coalesce(func.max(units.c.position), -1) + 1).where(units.c.run == run, units.c.leg == CANDIDATE)
     unknown = [literal(None).label(f"{side}_{name}") for side in "ab" for name in _COLUMNS]
     place = case((B.c.leg == CANDIDATE, B.c.position), else_=B.c.position + last.scalar_subquery())
-    twin = select(other.c.unit).where(other.c.run == B.c.run, other.c.unit == B.c.unit, other.c.leg != B.c.leg)
+    twin = select(other.c.unit).where(
+        other.c.run == B.c.run, other.c.unit == B.c.unit, other.c.leg != B.c.leg, other.c.leg.in_(LEGS)
+    )
     return (
         select(B.c.unit, place.label("position"), B.c.leg.label("leg"), *unknown)
-        .where(B.c.run == run, ~twin.exists(), _uncompared(B))
+        .where(B.c.run == run, B.c.leg.in_(LEGS), ~twin.exists(), _uncompared(B))
         .order_by(place)
     )
-
-
-_COLUMNS = ("state", "output_name", "output_digest", "output_size", "output_tree")
 
 
 def _uncompared(side: Any) -> Any:
@@ -303,19 +310,16 @@ def _uncompared(side: Any) -> Any:
 
 
 def _pair(row: Row[Any]) -> Pair:
-    fields = row._mapping
-    leg = fields.get("leg")
+    leg = row._mapping.get("leg")
     if leg is not None:
         side = Side(UnitState.TODO)
         return Pair(row.unit, row.position, side if leg == BASELINE else None, side if leg == CANDIDATE else None)
-    return Pair(row.unit, row.position, _side(fields, "a"), _side(fields, "b"))
+    again = _side(row, "c") if row._mapping.get("c_state") is not None else None
+    return Pair(row.unit, row.position, _side(row, "a"), _side(row, "b"), again)
 
 
-def _side(fields: RowMapping, name: str) -> Side:
-    output = None
-    if fields[f"{name}_output_digest"] is not None:
-        output = Output(*(fields[f"{name}_{column}"] for column in _COLUMNS[1:]))
-    return Side(UnitState(fields[f"{name}_state"]), output)
+def _side(row: Row[Any], name: str) -> Side:
+    return Side(UnitState(row._mapping[f"{name}_state"]), output_of(row, f"{name}_"))
 
 
 def compared(row: Row[Any]) -> Compared:
@@ -329,4 +333,6 @@ def compared(row: Row[Any]) -> Compared:
         summary=row.summary,
         rows=row.rows,
         seconds=row.seconds,
+        accepted=row.accepted,
+        noisy=row.noisy,
     )

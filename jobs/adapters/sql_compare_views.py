@@ -6,26 +6,26 @@ import heapq
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, and_, case, func, select
+from sqlalchemy import Connection, and_, case, false, func, select
 
 from jobs.adapters.sql_compare import BASELINE, CANDIDATE, compared, counts_of
 from jobs.adapters.sql_engine import Database
-from jobs.adapters.sql_schema import comparisons, runs, tasks, units
-from jobs.comparing import HARMLESS, Compared, UnitClass
-from jobs.overview import HARMFUL, Duration, Durations, HeatMap, Overview, Part, Wanted, columns_of
-from runner.model import UnitState
+from jobs.adapters.sql_schema import causes, comparisons, legs, runs, tasks
+from jobs.comparing import HARMFUL, HARMLESS, Compared, UnitClass
+from jobs.overview import HeatMap, Overview, Part, Wanted, columns_of
+from runner.model import BASELINE_AGAIN
 
 PARTS = 12  # tenants and reports of a summary
 LARGEST = 8
 SUMMARIES = 500  # differing units that are looked at for columns: reading them takes some 15 ms
 MAP_REPORTS = 40
 MAP_CELLS = 20_000
-POINTS = 1_500
-SLOWER = 50
 
 _HARMFUL = [kind.value for kind in HARMFUL]
 _ALL = [kind.value for kind in UnitClass]
+NEVER = false()
 _C = comparisons.c
+_DIFFERENT = _C.kind == UnitClass.DIFFERENT.value  # only those can be noisy
 
 
 class SqlCompareViews:
@@ -51,22 +51,29 @@ class SqlCompareViews:
         total += found.get(UnitClass.MISSING, 0)
         return found, max(0, total - sum(found.values()))
 
+    def noisy(self, run: int) -> int:
+        """Count the units that are different by noise alone."""
+        with self._db.read() as connection:
+            return _count_noisy(connection, run)
+
     def overview(self, run: int) -> Overview:
         """Sum a run up: its classes, the worst reports, tenants and columns, the largest deltas."""
         counts, left = self.counts(run)
         with self._db.read() as connection:
-            summaries = select(_C.summary).where(_C.run == run, _C.kind == UnitClass.DIFFERENT.value)
+            noisy = _noisy(connection, run)
+            summaries = select(_C.summary).where(_C.run == run, _C.kind == UnitClass.DIFFERENT.value, ~noisy)
             read = list(connection.scalars(summaries.order_by(_C.position).limit(SUMMARIES)))
-            ordered = select(comparisons).where(_C.run == run, _C.largest.is_not(None), _C.kind.in_(_HARMFUL))
+            ordered = select(comparisons).where(_C.run == run, _C.largest.is_not(None), _C.kind.in_(_HARMFUL), ~noisy)
             ordered = ordered.order_by(_C.largest.desc(), _C.position.desc()).limit(LARGEST)
             return Overview(
                 counts=counts,
                 left=left,
-                reports=_parts(connection, run, _C.report, _worst(connection, run, _C.report, PARTS)),
-                tenants=_parts(connection, run, _C.tenant, _worst(connection, run, _C.tenant, PARTS)),
+                reports=_parts(connection, run, _C.report, _worst(connection, run, _C.report, PARTS, noisy), noisy),
+                tenants=_parts(connection, run, _C.tenant, _worst(connection, run, _C.tenant, PARTS, noisy), noisy),
                 columns=columns_of(read),
                 read=len(read),
                 largest=tuple(map(compared, connection.execute(ordered))),
+                noisy=_count_noisy(connection, run),
             )
 
     def heat_map(self, run: int, *, first: int, limit: int) -> HeatMap:
@@ -75,12 +82,14 @@ class SqlCompareViews:
         Others fill up the first page only.
         """
         with self._db.read() as connection:
-            worst = _worst(connection, run, _C.tenant, None)
+            noisy = _noisy(connection, run)
+            worst = _worst(connection, run, _C.tenant, None, noisy)
             names = worst[first : first + limit]
             others: set[str] = set()
             if first == 0 and len(names) < limit:
-                for kind in sorted(HARMLESS):
-                    query = select(_C.tenant).where(_C.run == run, _C.kind == kind.value).distinct()
+                harmless = [_C.kind == kind.value for kind in sorted(HARMLESS)]
+                for which in harmless if noisy is NEVER else (*harmless, and_(_DIFFERENT, noisy)):
+                    query = select(_C.tenant).where(_C.run == run, which).distinct()
                     query = query.order_by(_C.tenant).limit(limit + len(worst) + 1)
                     others.update(connection.scalars(query))
             fill = sorted(others.difference(worst))
@@ -89,20 +98,28 @@ class SqlCompareViews:
             cells: dict[tuple[str, str], UnitClass] = {}
             counts: dict[str, dict[UnitClass, int]] = {name: {} for name in names}
             weights: dict[str, int] = {}
-            query = select(_C.tenant, _C.report, _C.kind).where(_C.run == run, _C.kind.in_(_ALL), _C.tenant.in_(names))
-            for tenant, report, value in connection.execute(query.limit(MAP_CELLS)) if names else ():
+            moving: dict[str, int] = {}
+            at_noise: set[tuple[str, str]] = set()
+            query = select(_C.tenant, _C.report, _C.kind, noisy.label("noisy")).where(
+                _C.run == run, _C.kind.in_(_ALL), _C.tenant.in_(names)
+            )
+            for tenant, report, value, moves in connection.execute(query.limit(MAP_CELLS)) if names else ():
                 kind = UnitClass(value)
                 cells[tenant, report] = kind
                 counts[tenant][kind] = counts[tenant].get(kind, 0) + 1
-                weights[report] = weights.get(report, 0) + (kind in HARMFUL)
+                weights[report] = weights.get(report, 0) + (kind in HARMFUL and not moves)
+                moving[tenant] = moving.get(tenant, 0) + moves
+                if moves:
+                    at_noise.add((tenant, report))
         columns = sorted(weights, key=lambda report: (-weights[report], report))[:MAP_REPORTS]
         return HeatMap(
-            tenants=tuple(Part(name, counts[name]) for name in names),
+            tenants=tuple(Part(name, counts[name], moving.get(name, 0)) for name in names),
             reports=tuple(sorted(columns)),
             cells={at: kind for at, kind in cells.items() if at[1] in set(columns)},
             differing=len(worst),
             whole=not more,
             more_reports=len(weights) - len(columns),
+            noisy=frozenset(at_noise),
         )
 
     def by_position(self, run: int, wanted: Wanted, *, after: int, limit: int) -> list[Compared]:
@@ -136,54 +153,21 @@ class SqlCompareViews:
         with self._db.read() as connection:
             return int(connection.execute(query).scalar_one())
 
-    def beside(self, run: int, position: int, kinds: Iterable[UnitClass]) -> tuple[str | None, str | None]:
-        """Give the units of some classes before and after a position."""
+    def beside(
+        self, run: int, position: int, kinds: Iterable[UnitClass], *, noisy: bool | None = None
+    ) -> tuple[str | None, str | None]:
+        """Give the units of some classes before and after a position; `noisy`: only those, or only the others."""
         found = []
         with self._db.read() as connection:
             for here, order in ((_C.position < position, _C.position.desc()), (_C.position > position, _C.position)):
                 best = []
                 for kind in kinds:
                     query = select(_C.position, _C.unit).where(_C.run == run, _C.kind == kind.value, here)
+                    query = _narrowed(query, Wanted(noisy=noisy))
                     best += [tuple(row) for row in connection.execute(query.order_by(order).limit(1))]
                 found.append(best)
         before, after = found
         return (max(before)[1] if before else None), (min(after)[1] if after else None)
-
-    def durations(self, run: int, *, ratio: float, floor: float) -> Durations:
-        """Compare how long the units took that both legs finished."""
-        a, b = units.alias("a"), units.alias("b")
-        done = UnitState.DONE.value
-        both = (
-            select(b.c.unit, a.c.seconds.label("baseline"), b.c.seconds.label("candidate"))
-            .join_from(b, a, and_(a.c.run == b.c.run, a.c.unit == b.c.unit, a.c.leg == BASELINE))
-            .where(b.c.run == run, b.c.leg == CANDIDATE, a.c.state == done, b.c.state == done)
-            .where(a.c.seconds.is_not(None), b.c.seconds.is_not(None))
-        )
-        pairs = both.subquery()
-        slow = and_(pairs.c.candidate > pairs.c.baseline * ratio, pairs.c.candidate >= floor)
-        sums = select(
-            func.count(),
-            func.sum(pairs.c.baseline),
-            func.sum(pairs.c.candidate),
-            func.sum(case((slow, 1), else_=0)),
-        )
-        with self._db.read() as connection:
-            count, baseline, candidate, slower = connection.execute(sums).one()
-            step = max(1, int(count) // POINTS)
-            shown = connection.execute(both.where(b.c.position % step == 0).limit(2 * POINTS))
-            listed = [Duration(*row) for row in shown]
-            worst = select(pairs).where(slow).order_by((pairs.c.candidate - pairs.c.baseline).desc()).limit(SLOWER)
-            ordered = [Duration(*row) for row in connection.execute(worst)] if slower else []
-        return Durations(
-            shown=tuple(listed),
-            slower=tuple(ordered),
-            slower_count=int(slower or 0),
-            count=int(count),
-            baseline=float(baseline or 0.0),
-            candidate=float(candidate or 0.0),
-            ratio=ratio,
-            floor=floor,
-        )
 
 
 def _narrowed(query: Any, wanted: Wanted) -> Any:
@@ -191,22 +175,41 @@ def _narrowed(query: Any, wanted: Wanted) -> Any:
         query = query.where(func.lower(_C.unit).contains(wanted.text.lower(), autoescape=True))
     for column, value in ((_C.tenant, wanted.tenant), (_C.report, wanted.report)):
         query = query if value is None else query.where(column == value)
-    return query
+    if wanted.group is not None:
+        shares = (causes.c.run == _C.run, causes.c.key == wanted.group, causes.c.unit == _C.unit)
+        query = query.where(select(causes.c.unit).where(*shares).exists())
+    if wanted.accepted is not None:
+        query = query.where(_C.accepted if wanted.accepted else ~_C.accepted)
+    return query if wanted.noisy is None else query.where(_C.noisy if wanted.noisy else ~_C.noisy)
 
 
-def _worst(connection: Connection, run: int, column: Any, limit: int | None) -> list[str]:
+def _noisy(connection: Connection, run: int) -> Any:
+    """Give what tells of noise: that column, or never, so that a run without any is read from its indexes alone."""
+    leg = select(legs.c.run).where(legs.c.run == run, legs.c.name == BASELINE_AGAIN)
+    return _C.noisy if connection.execute(leg).first() is not None else NEVER
+
+
+def _count_noisy(connection: Connection, run: int) -> int:
+    noisy = _noisy(connection, run)
+    query = select(func.count()).select_from(comparisons).where(_C.run == run, _DIFFERENT, noisy)
+    return 0 if noisy is NEVER else int(connection.execute(query).scalar_one())
+
+
+def _worst(connection: Connection, run: int, column: Any, limit: int | None, noisy: Any) -> list[str]:
     """Name the tenants or reports with the most differing units."""
-    query = select(column, func.count().label("n")).where(_C.run == run, _C.kind.in_(_HARMFUL)).group_by(column)
+    query = select(column, func.count().label("n")).where(_C.run == run, _C.kind.in_(_HARMFUL), ~noisy).group_by(column)
     query = query.order_by(func.count().desc(), column).limit(limit)
     return [row[0] for row in connection.execute(query)]
 
 
-def _parts(connection: Connection, run: int, column: Any, names: Sequence[str]) -> tuple[Part, ...]:
+def _parts(connection: Connection, run: int, column: Any, names: Sequence[str], noisy: Any) -> tuple[Part, ...]:
     """Count the units of some tenants or reports by class."""
     found: dict[str, dict[UnitClass, int]] = {name: {} for name in names}
+    moving = dict.fromkeys(names, 0)
     if names:
-        query = select(column, _C.kind, func.count().label("n"))
+        query = select(column, _C.kind, func.count().label("n"), func.sum(case((noisy, 1), else_=0)))
         query = query.where(_C.run == run, _C.kind.in_(_ALL), column.in_(names)).group_by(column, _C.kind)
-        for name, kind, count in connection.execute(query):
+        for name, kind, count, moves in connection.execute(query):
             found[name][UnitClass(kind)] = count
-    return tuple(Part(name, found[name]) for name in names)
+            moving[name] += moves
+    return tuple(Part(name, found[name], moving[name]) for name in names)

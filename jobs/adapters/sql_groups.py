@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import Connection, func, select
 
 from jobs.adapters.sql_engine import Database
 from jobs.adapters.sql_schema import causes
@@ -19,6 +19,7 @@ GROUPS = 500  # more causes than that are no reading
 class Group:
     """A cause and how many units share it; `ratio` and `offset` when it is one number for all of them."""
 
+    key: str
     cause: Cause
     units: int
     count: int
@@ -35,33 +36,45 @@ class SqlGroups:
 
     def list(self, run: int) -> list[Group]:
         """List causes, those of most units first."""
-        columns = (causes.c.key, causes.c.pattern, causes.c.what, causes.c.column, causes.c.sign)
-        units = func.count().label("units")
-        bounds = [
-            function(causes.c[f"{name}_{end}"]).label(f"{name}_{end}")
-            for name in ("ratio", "offset")
-            for end, function in (("low", func.min), ("high", func.max))
-        ]
-        # A unit without a ratio has none that all could share.
-        known = [func.count(causes.c[f"{name}_low"]).label(f"{name}s") for name in ("ratio", "offset")]
-        query = (
-            select(*columns, units, func.sum(causes.c.count).label("number"), *bounds, *known)
-            .where(causes.c.run == run)
-            .group_by(*columns)
-            .order_by(units.desc(), causes.c.key)
-            .limit(GROUPS)
-        )
         with self._db.read() as connection:
-            found = []
-            for row in connection.execute(query).all():
-                of_key = (causes.c.run == run, causes.c.key == row.key)
-                some = select(causes.c.unit).where(*of_key).order_by(causes.c.unit).limit(FIRST_UNITS)
-                cause = Cause(row.pattern, row.what, row.column, row.sign)
-                ratio = constant((row.ratio_low, row.ratio_high)) if row.ratios == row.units else None
-                offset = constant((row.offset_low, row.offset_high)) if row.offsets == row.units else None
-                first = tuple(connection.scalars(some))
-                found.append(Group(cause, row.units, int(row.number), ratio, offset, first))
-            return found
+            return groups_of(connection, run)
+
+    def one(self, run: int, key: str) -> Group | None:
+        """Give one cause; None when the run has none of that key."""
+        with self._db.read() as connection:
+            return next(iter(groups_of(connection, run, key)), None)
+
+
+def groups_of(connection: Connection, run: int, key: str | None = None) -> list[Group]:
+    """Read the causes of a run's differences, or one of them, those of most units first."""
+    columns = (causes.c.key, causes.c.pattern, causes.c.what, causes.c.column, causes.c.sign)
+    units = func.count().label("units")
+    bounds = [
+        function(causes.c[f"{name}_{end}"]).label(f"{name}_{end}")
+        for name in ("ratio", "offset")
+        for end, function in (("low", func.min), ("high", func.max))
+    ]
+    # A unit without a ratio has none that all could share.
+    known = [func.count(causes.c[f"{name}_low"]).label(f"{name}s") for name in ("ratio", "offset")]
+    query = (
+        select(*columns, units, func.sum(causes.c.count).label("number"), *bounds, *known)
+        .where(causes.c.run == run)
+        .group_by(*columns)
+        .order_by(units.desc(), causes.c.key)
+        .limit(GROUPS)
+    )
+    if key is not None:
+        query = query.where(causes.c.key == key)
+    found = []
+    for row in connection.execute(query).all():
+        of_key = (causes.c.run == run, causes.c.key == row.key)
+        some = select(causes.c.unit).where(*of_key).order_by(causes.c.unit).limit(FIRST_UNITS)
+        cause = Cause(row.pattern, row.what, row.column, row.sign)
+        ratio = constant((row.ratio_low, row.ratio_high)) if row.ratios == row.units else None
+        offset = constant((row.offset_low, row.offset_high)) if row.offsets == row.units else None
+        first = tuple(connection.scalars(some))
+        found.append(Group(row.key, cause, row.units, int(row.number), ratio, offset, first))
+    return found
 
 
 def share_row(run: int, unit: str, share: Share) -> dict[str, Any]:

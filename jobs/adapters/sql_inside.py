@@ -247,7 +247,11 @@ class SqlInside:
         """Give (text, where it is from, database chosen at submit) of the specification of each leg of a run."""
         with self._db.read() as connection:
             query = (
-                select(legs.c.spec_text, legs.c.spec_source, runs.c.database)
+                select(
+                    legs.c.spec_text,
+                    legs.c.spec_source,
+                    func.coalesce(legs.c.database, runs.c.database).label("database"),
+                )
                 .join(runs, runs.c.id == legs.c.run)
                 .where(legs.c.run == run)
             )

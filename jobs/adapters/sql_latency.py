@@ -4,15 +4,39 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, func, select
+from sqlalchemy import ColumnElement, Select, and_, case, func, select
 
+from jobs.adapters.sql_compare import BASELINE, CANDIDATE
 from jobs.adapters.sql_engine import Database
 from jobs.adapters.sql_schema import legs, runs, tasks, units
 from jobs.latency import Latency, LegTimes, Timed, cautions
 from jobs.run import RunState
-from runner.model import TaskKind
+from runner.model import TaskKind, UnitState
 
 EARLIER = 5  # runs whose durations are the noise
+POINTS = 1_500  # of a picture
+
+
+_A, _B = units.alias("a"), units.alias("b")
+_DONE = UnitState.DONE.value
+
+
+def _slower(ratio: float, floor: float) -> ColumnElement[bool]:
+    """Say `jobs.latency.is_slower` in SQL."""
+    return and_(_B.c.seconds >= floor, _B.c.seconds > ratio * _A.c.seconds)
+
+
+def _timed(run: int, *columns: Any) -> Select[Any]:
+    """Select from the units that both legs finished and timed."""
+    return (
+        select(*columns)
+        .join_from(_B, _A, and_(_A.c.run == _B.c.run, _A.c.unit == _B.c.unit, _A.c.leg == BASELINE))
+        .where(_B.c.run == run, _B.c.leg == CANDIDATE, _A.c.state == _DONE, _B.c.state == _DONE)
+        .where(_A.c.seconds.is_not(None), _B.c.seconds.is_not(None))
+    )
+
+
+_PAIR = (_B.c.unit, _A.c.seconds.label("before"), _B.c.seconds.label("after"))
 
 
 class SqlLatency:
@@ -23,30 +47,39 @@ class SqlLatency:
 
     def of(self, run: int, *, ratio: float, floor: float, limit: int) -> Latency:
         """Compare durations; the units that cost most come first."""
-        a, b = units.alias("a"), units.alias("b")
-        both = and_(a.c.run == b.c.run, a.c.unit == b.c.unit, a.c.leg == "baseline")
-        timed: tuple[ColumnElement[Any], ...] = (
-            b.c.run == run,
-            b.c.leg == "candidate",
-            a.c.seconds.is_not(None),
-            b.c.seconds.is_not(None),
+        slow = _slower(ratio, floor)
+        sums = _timed(
+            run,
+            func.count(),
+            func.sum(_A.c.seconds),
+            func.sum(_B.c.seconds),
+            func.sum(case((slow, 1), else_=0)),
         )
-        slower = (b.c.seconds > floor, b.c.seconds - a.c.seconds > floor, b.c.seconds >= ratio * a.c.seconds)
         with self._db.read() as connection:
-            number = connection.execute(select(func.count()).select_from(b.join(a, both)).where(*timed)).scalar_one()
-            query = select(func.count()).select_from(b.join(a, both)).where(*timed, *slower)
-            count = connection.execute(query).scalar_one()
-            rows = connection.execute(
-                select(b.c.unit, a.c.seconds.label("before"), b.c.seconds.label("after"))
-                .join_from(b, a, both)
-                .where(*timed, *slower)
-                .order_by((a.c.seconds - b.c.seconds), b.c.position)
-                .limit(limit)
-            ).all()
+            number, baseline, candidate, count = connection.execute(sums).one()
+            query = _timed(run, *_PAIR).where(slow).order_by((_A.c.seconds - _B.c.seconds), _B.c.position)
+            rows = connection.execute(query.limit(limit)).all() if count else []
             history = self._history(connection, run, [row.unit for row in rows])
             found = tuple(Timed(row.unit, row.before, row.after, history.get(row.unit, ())) for row in rows)
             times = self._legs(connection, run)
-        return Latency(ratio, floor, times, number, count, found, cautions(times))
+        return Latency(
+            ratio=ratio,
+            floor=floor,
+            legs=times,
+            units=int(number),
+            baseline=float(baseline or 0.0),
+            candidate=float(candidate or 0.0),
+            count=int(count or 0),
+            slower=found,
+            cautions=cautions(times),
+        )
+
+    def some(self, run: int, units: int) -> list[Timed]:
+        """Give each n-th unit that both legs finished, some `POINTS` of `units`, without their history."""
+        step = max(1, units // POINTS)
+        query = _timed(run, *_PAIR).where(_B.c.position % step == 0).limit(2 * POINTS)
+        with self._db.read() as connection:
+            return [Timed(*row) for row in connection.execute(query)]
 
     @staticmethod
     def _history(connection: Any, run: int, names: list[str]) -> dict[str, tuple[float, ...]]:

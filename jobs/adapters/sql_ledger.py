@@ -128,7 +128,7 @@ class SqlLedger:
             column = "units_done" if before == UnitState.DONE.value else "units_failed"
             connection.execute(update(tasks).where(tasks.c.id == task).values({column: tasks.c[column] - 1}))
             connection.execute(update(runs).where(runs.c.id == row.run).values({column: runs.c[column] - 1}))
-            forget(connection, row.run, [unit])
+            forget(connection, row.run, names=[unit])
             data = {"unit": unit, "reason": reason}
             append_event(connection, row.run, "void", now, task=task, attempt=attempt, data=data)
 

@@ -151,6 +151,7 @@ class SqlPlan:
                     image=result.image,
                     image_digest=result.image_digest,
                     data_id=result.template.data_id if result.template else None,
+                    snapshot=result.template.snapshot or result.template.data_id if result.template else None,
                     template=None if result.template is None else dict(vars(result.template)),
                 )
             )
@@ -160,18 +161,28 @@ class SqlPlan:
 
 
 def settled_data(connection: Connection, run: int, leg: str) -> str | None:
-    """Give the id of the data on which the other leg of a run stands for good, None while it may still change."""
-    other = connection.execute(select(legs).where(legs.c.run == run, legs.c.name != leg)).one_or_none()
-    if other is None or other.data_id is None or other.prepared:
-        return None if other is None else other.data_id
-    final = [state.value for state in FINAL_TASK_STATES]
-    preparing = select(tasks.c.id).where(
-        tasks.c.run == run,
-        tasks.c.leg == other.name,
-        tasks.c.kind == TaskKind.PREPARE.value,
-        tasks.c.state.not_in(final),
+    """Give the id of the data on which another leg of a run stands for good, None while it may still change.
+
+    Only legs with the same source are looked at: with two databases neither settles what the other one stands on.
+    """
+    mine = select(legs.c.database).where(legs.c.run == run, legs.c.name == leg).scalar_subquery()
+    others = select(legs).where(
+        legs.c.run == run,
+        legs.c.name != leg,
+        legs.c.data_id.is_not(None),
+        legs.c.database.is_not_distinct_from(mine),
     )
-    return None if connection.execute(preparing.limit(1)).first() is not None else other.data_id
+    final = [state.value for state in FINAL_TASK_STATES]
+    for other in connection.execute(others.order_by(legs.c.prepared.desc(), legs.c.name)).all():
+        preparing = select(tasks.c.id).where(
+            tasks.c.run == run,
+            tasks.c.leg == other.name,
+            tasks.c.kind == TaskKind.PREPARE.value,
+            tasks.c.state.not_in(final),
+        )
+        if other.prepared or connection.execute(preparing.limit(1)).first() is None:
+            return str(other.data_id)
+    return None
 
 
 def _require_same_data(connection: Connection, row: Any, result: Prepared) -> None:

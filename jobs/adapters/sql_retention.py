@@ -14,6 +14,7 @@ from sqlalchemy import Column, Connection, Table, and_, delete, exists, false, f
 from jobs.adapters.sql_engine import Database
 from jobs.adapters.sql_rows import append_event
 from jobs.adapters.sql_schema import (
+    accepted,
     archive,
     attempts,
     causes,
@@ -23,6 +24,7 @@ from jobs.adapters.sql_schema import (
     idempotency,
     legs,
     log_chunks,
+    noise,
     removals,
     runs,
     steps,
@@ -182,6 +184,8 @@ def _shred(connection: Connection, run: int, *, whole: bool) -> bool:
         _cut(connection, units, units.c.position, units.c.run == run)
         or _cut(connection, comparisons, comparisons.c.position, comparisons.c.run == run)
         or _cut(connection, causes, causes.c.unit, causes.c.run == run)
+        or _cut(connection, accepted, accepted.c.acceptance, accepted.c.run == run)
+        or _cut(connection, noise, noise.c.position, noise.c.run == run)
         or _cut(connection, events, events.c.id, events.c.run == run)
         or _cut(connection, steps, steps.c.id, steps.c.run == run)
         or _cut(connection, attempts, attempts.c.task, attempts.c.run == run)

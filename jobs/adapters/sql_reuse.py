@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import Connection, select
 
 from jobs.adapters.sql_engine import Database
+from jobs.adapters.sql_rows import output_of
 from jobs.adapters.sql_schema import legs, runs, units
 from jobs.reusing import Made, Reuse, differing
-from runner.model import Output, Prepared, UnitResult, UnitState
+from runner.model import Known, Prepared, UnitResult, UnitState
 
 LOOK_AT = 20  # earlier legs of the commit
 
@@ -18,14 +21,52 @@ class SqlReuse:
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    def find(self, run: int, leg: str, result: Prepared, *, migrations: bool) -> Reuse | None:
-        """Give the newest earlier leg with nothing different, else the newest with what differs; None without any.
+    def whole(self, run: int, *, migrations: bool) -> Known | None:
+        """Give the newest earlier leg of the baseline's commit and specification if all its units are finished.
 
-        `migrations`: whether the specification has some; they run on a candidate only.
+        Only of a run with the same filter, so that its list is the one that is wanted now; and only for a baseline that
+        is prepared for the first time.
         """
         with self._db.read() as connection:
             mine = connection.execute(
-                select(legs.c.commit, legs.c.spec_digest, runs.c.project)
+                select(legs, runs.c.project, runs.c.units_filter)
+                .join(runs, runs.c.id == legs.c.run)
+                .where(legs.c.run == run, legs.c.name == "baseline")
+            ).one()
+            if mine.image_digest is not None:
+                return None  # it was prepared before, and has batches that need what that left
+            earlier = (
+                select(legs)
+                .join(runs, runs.c.id == legs.c.run)
+                .where(
+                    *_earlier(run, mine),
+                    legs.c.spec_digest == mine.spec_digest,
+                    runs.c.units_filter.is_not_distinct_from(mine.units_filter),
+                    runs.c.options["only_of"].as_integer().is_(None),
+                )
+                .order_by(runs.c.id.desc(), legs.c.name)
+                .limit(LOOK_AT)
+            )
+            row = next(
+                (row for row in connection.execute(earlier).all() if not (migrations and row.name == "candidate")), None
+            )
+            if row is None:
+                return None
+            listed = select(units.c.unit, units.c.state).where(units.c.run == row.run, units.c.leg == row.name)
+            found = connection.execute(listed.order_by(units.c.position)).all()
+            if not found or any(one.state != UnitState.DONE.value for one in found):
+                return None
+            return Known(row.run, row.name, row.image_digest, row.data_id, tuple(one.unit for one in found))
+
+    def find(self, run: int, leg: str, result: Prepared, *, migrations: bool) -> Reuse | None:
+        """Give the newest earlier leg with nothing different, else the newest with what differs; None without any.
+
+        `migrations`: whether the specification has some; they run on a candidate only. Where an earlier leg spared the
+        preparation, only that one is looked at.
+        """
+        with self._db.read() as connection:
+            mine = connection.execute(
+                select(legs, runs.c.project)
                 .join(runs, runs.c.id == legs.c.run)
                 .where(legs.c.run == run, legs.c.name == leg)
             ).one()
@@ -33,14 +74,7 @@ class SqlReuse:
             earlier = connection.execute(
                 select(legs)
                 .join(runs, runs.c.id == legs.c.run)
-                .where(
-                    runs.c.project == mine.project,
-                    legs.c.commit == mine.commit,
-                    runs.c.id < run,
-                    runs.c.finished_at.is_not(None),
-                    runs.c.outputs_removed_at.is_(None),
-                    legs.c.image_digest.is_not(None),
-                )
+                .where(*_earlier(run, mine), *_only(result))
                 .order_by(runs.c.id.desc(), legs.c.name)
                 .limit(LOOK_AT)
             ).all()
@@ -55,6 +89,24 @@ class SqlReuse:
                     return Reuse(row.run, row.name, units=found)
                 newest = newest or (Reuse(row.run, row.name, differs) if differs else None)
             return newest
+
+
+def _earlier(run: int, mine: Any) -> tuple[Any, ...]:
+    """Tell of prepared legs of the commit and its source of data, in ended runs of the project that have their outputs."""
+    return (
+        runs.c.project == mine.project,
+        legs.c.commit == mine.commit,
+        legs.c.database.is_not_distinct_from(mine.database),
+        runs.c.id < run,
+        runs.c.finished_at.is_not(None),
+        runs.c.outputs_removed_at.is_(None),
+        legs.c.image_digest.is_not(None),
+    )
+
+
+def _only(result: Prepared) -> tuple[Any, ...]:
+    known = result.known
+    return () if known is None else (legs.c.run == known.run, legs.c.name == known.leg)
 
 
 def made_by(leg: str, spec: str, result: Prepared, *, migrations: bool) -> Made:
@@ -74,8 +126,5 @@ def _done(connection: Connection, run: int, leg: str, result: Prepared) -> dict[
         listed += 1
         if row.state != UnitState.DONE.value:
             continue
-        output = None
-        if row.output_digest is not None:
-            output = Output(row.output_name, row.output_digest, row.output_size, bool(row.output_tree))
-        found[row.unit] = UnitResult(row.unit, UnitState.DONE, output, row.text, row.seconds)
+        found[row.unit] = UnitResult(row.unit, UnitState.DONE, output_of(row), row.text, row.seconds)
     return found if listed == len(wanted) else None

@@ -60,6 +60,8 @@ def leg_of(row: R) -> Leg:
         data_id=row.data_id,
         prepared=row.prepared,
         reused=row.reused,
+        database=row.database,
+        snapshot=row.snapshot,
     )
 
 
@@ -89,6 +91,8 @@ def run_of(row: R, leg_rows: tuple[Leg, ...]) -> Run:
         if row.outputs_removed_at is None
         else Removed(at(row.outputs_removed_at), row.outputs_removed_why or ""),
         units_different=row.units_different,
+        units_accepted=row.units_accepted,
+        groups_accepted=row.groups_accepted,
     )
 
 
@@ -144,10 +148,13 @@ def step_of(row: R) -> StepRecord:
     )
 
 
+def output_of(row: R, side: str = "") -> Output | None:
+    """Give the output that a row of units names; `side`: the prefix of its columns where two units stand in a row."""
+    name, digest, size, tree = (row._mapping[f"{side}output_{part}"] for part in ("name", "digest", "size", "tree"))
+    return None if digest is None else Output(name, digest, size, bool(tree))
+
+
 def unit_of(row: R) -> Unit:
-    output = None
-    if row.output_digest:
-        output = Output(row.output_name, row.output_digest, row.output_size, bool(row.output_tree))
     return Unit(
         leg=row.leg,
         unit=row.unit,
@@ -155,7 +162,7 @@ def unit_of(row: R) -> Unit:
         task=row.task,
         state=UnitState(row.state),
         text=row.text,
-        output=output,
+        output=output_of(row),
         seconds=row.seconds,
         attempt=row.attempt,
     )
@@ -220,6 +227,7 @@ def refresh_run(connection: Connection, run: int, now: float) -> Derived:
             runs.c.baseline_commit,
             runs.c.compared_at,
             runs.c.units_different,
+            runs.c.units_accepted,
             runs.c.cancel_requested,
             runs.c.stop_code,
             runs.c.stop_text,
@@ -231,7 +239,11 @@ def refresh_run(connection: Connection, run: int, now: float) -> Derived:
         # The comparer says when nothing is left; counting it at each step would cost more than it tells.
         stopped = Reason(before.stop_code, before.stop_text) if before.stop_code is not None else None
         comparison = Comparison(
-            before.compared_at is None, before.units_different, before.cancel_requested, stopped=stopped
+            before.compared_at is None,
+            before.units_different,
+            before.cancel_requested,
+            stopped=stopped,
+            accepted=before.units_accepted,
         )
     derived = derive(facts, comparison=comparison)
     values: dict[str, Any] = {

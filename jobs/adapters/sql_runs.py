@@ -8,16 +8,17 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, delete, insert, or_, select, update
 
-from jobs.adapters.sql_compare import forget_failed
+from jobs.adapters.sql_compare import forget
 from jobs.adapters.sql_engine import Database
 from jobs.adapters.sql_moves import cancel_waiting, move
 from jobs.adapters.sql_plan import add_task, count_units, task_row
 from jobs.adapters.sql_rows import append_event, at, legs_of, lock_run, no_run, refresh_run, run_of
 from jobs.adapters.sql_schema import events, idempotency, legs, removals, runs, tasks, units
 from jobs.adapters.sql_together import Together
+from jobs.comparing import FAILED
 from jobs.run import Page, Run, RunFilter, RunState, TaskState
 from runner.errors import Conflict, Gone, RequestError
-from runner.model import Reason, TaskKind, UnitState
+from runner.model import BASELINE_AGAIN, Reason, TaskKind, UnitState
 
 IDEMPOTENCY_SECONDS = 24 * 3600.0
 _OPEN = {"cancel_requested": False, "stop_code": None, "stop_text": None, "cleaned_at": None, "finished_at": None}
@@ -42,6 +43,7 @@ class NewLeg:
     spec_source: str
     spec_text: str
     spec_digest: str
+    database: str | None = None
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,9 @@ class SqlRuns:
         """Give a run's legs as they were submitted, to submit them again."""
         with self._db.read() as connection:
             names = [field.name for field in fields(NewLeg)]
-            query = select(*(legs.c[name] for name in names)).where(legs.c.run == run).order_by(legs.c.name)
+            query = select(*(legs.c[name] for name in names)).where(legs.c.run == run)
+            # A second run of the baseline is prepared last, as when it was submitted.
+            query = query.order_by(legs.c.name == BASELINE_AGAIN, legs.c.name)
             return tuple(NewLeg(**row) for row in connection.execute(query).mappings())
 
     def _some(self, connection: Connection, wanted: Sequence[int]) -> dict[int, Run]:
@@ -341,7 +345,7 @@ class SqlRuns:
             .values(state=UnitState.TODO.value, text="", **blank)
         )
         count_units(connection, run)
-        forget_failed(connection, run)
+        forget(connection, run, kinds=FAILED)
         for leg in connection.execute(select(legs.c.name, legs.c.prepared).where(legs.c.run == run)).all():
             mine = [row for row in rows if row.leg == leg.name]
             unfinished = [row for row in mine if row.state != TaskState.DONE]

@@ -17,6 +17,7 @@ from sqlalchemy import (
     String,
     Table,
     TypeDecorator,
+    false,
 )
 from sqlalchemy import Text as PlainText
 
@@ -64,6 +65,8 @@ runs = Table(
     Column("units_done", Integer, nullable=False, default=0),
     Column("units_failed", Integer, nullable=False, default=0),
     Column("units_different", Integer, nullable=False, default=0, server_default="0"),
+    Column("units_accepted", Integer, nullable=False, default=0, server_default="0"),  # of those that differ
+    Column("groups_accepted", Integer, nullable=False, default=0, server_default="0"),
     Column("compared_at", Float),  # when nothing of a compare run was left to compare
     Column("stop_code", String(64)),  # why a compare run was stopped before its end
     Column("stop_text", Text),
@@ -104,6 +107,8 @@ legs = Table(
     Column("template", JSON(none_as_null=True)),
     Column("prepared", Boolean, nullable=False, default=False),
     Column("reused", JSON(none_as_null=True)),  # the earlier leg that was looked at, see jobs.reusing.Reuse.record
+    Column("database", Text),
+    Column("snapshot", Text),
 )
 
 tasks = Table(
@@ -252,9 +257,12 @@ comparisons = Table(
     # The two halves of a unit's name, parted at its last slash, so that a map of both is read from an index alone.
     Column("tenant", Text, nullable=False, default=_tenant_of, server_default=""),
     Column("report", Text, nullable=False, default=_report_of, server_default=""),
+    Column("accepted", Boolean, nullable=False, default=False, server_default=false()),  # see jobs.accepting.explained
+    Column("noisy", Boolean, nullable=False, default=False, server_default=false()),  # differs as its baseline does
     Index("ix_comparisons_run_position", "run", "position"),
     Index("ix_comparisons_run_kind_position", "run", "kind", "position"),
     Index("ix_comparisons_run_kind_tenant", "run", "kind", "tenant", "report"),
+    Index("ix_comparisons_run_kind_accepted_position", "run", "kind", "accepted", "position"),
     Index("ix_comparisons_run_largest", "run", "largest", "position"),
 )
 
@@ -274,6 +282,48 @@ causes = Table(  # why a unit differs, see jobs.causes
     Column("offset_low", Float),
     Column("offset_high", Float),
     Index("ix_causes_run_unit", "run", "unit"),
+)
+
+acceptances = Table(  # groups of differences that a project lives with; never deleted, see jobs.accepting
+    "acceptances",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("project", String(64), nullable=False),
+    Column("key", String(16), nullable=False),  # that of its cause
+    Column("pattern", Text, nullable=False),
+    Column("what", String(20), nullable=False),
+    Column("column", Text),
+    Column("sign", String(8)),
+    Column("ratio", Float),
+    Column("offset", Float),
+    Column("name", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("run", Id, nullable=False),
+    Column("made_by", String(255), nullable=False),
+    Column("made_at", Float, nullable=False),
+    Column("expires_at", Float, nullable=False),
+    Column("withdrawn_at", Float),
+    Column("withdrawn_by", String(255)),
+    Index("ix_acceptances_project_key", "project", "key"),
+    sqlite_autoincrement=True,
+)
+
+accepted = Table(  # which of them hold for a run, so that a run that has ended does not change by itself
+    "accepted",
+    metadata,
+    Column("run", Id, primary_key=True, autoincrement=False),
+    Column("key", String(16), primary_key=True),
+    Column("acceptance", Id, primary_key=True, autoincrement=False),
+)
+
+noise = Table(  # what moves in a unit between two runs of the baseline, see jobs.noise
+    "noise",
+    metadata,
+    Column("run", Id, primary_key=True, autoincrement=False),
+    Column("unit", Text, primary_key=True),
+    Column("position", Integer, nullable=False),
+    Column("moves", JSON, nullable=False),
+    Index("ix_noise_run_position", "run", "position"),
 )
 
 events = Table(

@@ -7,6 +7,7 @@ from pathlib import Path
 from sqlalchemy import insert, inspect, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from jobs.adapters.sql_acceptances import SqlAcceptances
 from jobs.adapters.sql_compare import SqlCompare
 from jobs.adapters.sql_compare_views import SqlCompareViews
 from jobs.adapters.sql_engine import Database, open_engine
@@ -15,11 +16,13 @@ from jobs.adapters.sql_inside import SqlInside
 from jobs.adapters.sql_keeping import SqlKeeping
 from jobs.adapters.sql_latency import SqlLatency
 from jobs.adapters.sql_ledger import SqlLedger
+from jobs.adapters.sql_noise import SqlNoise
 from jobs.adapters.sql_plan import SqlPlan
 from jobs.adapters.sql_retention import SqlRetention
 from jobs.adapters.sql_reuse import SqlReuse
 from jobs.adapters.sql_runs import IDEMPOTENCY_SECONDS, SqlRuns
 from jobs.adapters.sql_schema import installation, metadata
+from jobs.adapters.sql_snapshots import SqlSnapshots
 from jobs.adapters.sql_tasks import SqlTasks
 from jobs.adapters.sql_workers import SqlWorkers
 from runner.errors import StoreUnavailable
@@ -40,8 +43,11 @@ class Store:
         self.compare = SqlCompare(database)
         self.compare_views = SqlCompareViews(database)
         self.groups = SqlGroups(database)
+        self.acceptances = SqlAcceptances(database)
+        self.noise = SqlNoise(database)
         self.reuse = SqlReuse(database)
         self.latency = SqlLatency(database)
+        self.snapshots = SqlSnapshots(database)
         self.workers = SqlWorkers(database)
         self.keeping = SqlKeeping(database)
         self.retention = SqlRetention(database, key_seconds=IDEMPOTENCY_SECONDS)

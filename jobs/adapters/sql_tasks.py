@@ -16,6 +16,7 @@ from jobs.adapters.sql_plan import settled_data
 from jobs.adapters.sql_rows import append_event, lock_run, refresh_run, task_of
 from jobs.adapters.sql_schema import attempts, executions, legs, runs, tasks, units, workers
 from jobs.run import LEG_FAILED, OUTAGES, WORKER_LOST, Task, TaskState, interruption
+from jobs.snapshots import wanted_snapshot
 from runner.errors import Drained, Fenced, Incomplete, StoreUnavailable, UnitsFailed
 from runner.model import Output, Reason, TaskKind, Template, UnitState
 
@@ -33,8 +34,8 @@ SILENT_WORKER_SECONDS = 60.0  # a slot shows its presence every few seconds
 class Claim:
     """A task that is ours now, and all that was recorded for it. `lease` is in seconds.
 
-    `data_id`: what a preparation has to start from. `reuse`: whether a baseline may take over what an earlier run has
-    finished. `only_of`: the compare run whose differing and failed units alone are wanted.
+    `data_id`: what a preparation has to start from; else `snapshot`, if one was asked for. `reuse`: whether a baseline
+    may take over what an earlier run has finished. `only_of`: the compare run whose differing and failed units alone are wanted.
     """
 
     task: Task
@@ -55,6 +56,7 @@ class Claim:
     data_id: str | None = None
     reuse: bool = True
     only_of: int | None = None
+    snapshot: str | None = None
 
 
 class SqlTasks:
@@ -161,7 +163,7 @@ class SqlTasks:
             spec_source=leg.spec_source,
             image=leg.image,
             template=Template(**leg.template) if leg.template else None,
-            database=run.database,
+            database=leg.database or run.database,
             units_filter=run.units_filter,
             migrate=leg.name == "candidate",
             units=tuple(todo),
@@ -171,6 +173,7 @@ class SqlTasks:
             compares=run.baseline_commit is not None,
             reuse=run.options.get("reuse") is not False,
             only_of=run.options.get("only_of"),
+            snapshot=wanted_snapshot(run.options, leg.name),
             data_id=settled_data(connection, row.run, row.leg) if row.kind == TaskKind.PREPARE.value else None,
         )
 

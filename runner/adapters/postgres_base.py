@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from psycopg import sql
@@ -10,6 +13,7 @@ from psycopg import sql
 from runner.adapters.postgres_copy import (
     COMMENTS,
     copy,
+    describe,
     drop_database,
     exists,
     freeze,
@@ -26,6 +30,7 @@ from runner.adapters.postgres_names import (
     SourceCheck,
     SourceProblem,
     base_name,
+    check_unused,
     choose,
     marked,
     marker,
@@ -45,12 +50,17 @@ WHERE datname LIKE 'seatrial\\_base\\_%%' AND pg_has_role(datdba, 'USAGE')
 """
 
 
-def require_marker(server: Server, connection: Connection) -> None:
-    """Raise DatabaseRefused unless the source carries the positive marker; reads the server's catalogue alone."""
+def require_marker(server: Server, connection: Connection, *, lent_in: str | None = None) -> None:
+    """Raise DatabaseRefused unless the source carries the positive marker; reads the server's catalogue alone.
+
+    `lent_in`: an installation whose bases may have it while the source is refreshed and has none (or is not there).
+    """
     source, database = server.source, server.database
+    found = marker(value(connection, COMMENTS, database))
+    if found != PRODUCTION and lent_in is not None and any(lent(connection, server, lent_in)):
+        return
     if not exists(connection, database):
         raise DatabaseRefused(f"the database {database} of the source {source} does not exist on {server.place}")
-    found = marker(value(connection, COMMENTS, database))
     if found == PRODUCTION:
         raise DatabaseRefused(
             f"the database {database} on {server.place} is marked as production and is never used: let the source "
@@ -74,19 +84,28 @@ def bases(connection: Connection, source: str, installation: str) -> list[Base]:
             continue
         if label.installation == installation:
             made = datetime.fromisoformat(label.made_at)
-            found.append(Base(source, str(database), label.data_id, label.owner, made, int(size)))
+            found.append(Base(source, str(database), label.data_id, label.owner, made, int(size), label.name))
     return sorted(found, key=lambda base: base.data_id, reverse=True)
 
 
-def find(server: Server, connection: Connection, installation: str, data_id: str | None) -> Base:
-    """Find the newest base of a source whose marker stands, or the one with that id."""
-    require_marker(server, connection)
+def lent(connection: Connection, server: Server, installation: str) -> list[Label]:
+    """Give the labels of the bases that have the source's marker while it is refreshed."""
+    found = [read_label(comment) for _, comment, _, _ in rows(connection, BASES)]
+    ours = [label for label in found if label is not None and label.lent == server.database]
+    return [label for label in ours if (label.source, label.installation) == (server.source, installation)]
+
+
+def find(
+    server: Server, connection: Connection, installation: str, data_id: str | None, snapshot: str | None = None
+) -> Base:
+    """Find the newest base of a source whose marker stands, the one with that id, or the one of that name."""
+    require_marker(server, connection, lent_in=installation)
     found = bases(connection, server.source, installation)
     if not found:
         raise DatabaseRefused(
             f"the source {server.source} has no frozen base yet; run: seatrial db bless {server.source}"
         )
-    return choose(found, data_id)
+    return choose(found, data_id, snapshot)
 
 
 def judge(server: Server, connection: Connection, owner: str | None) -> tuple[str, list[SourceProblem]]:
@@ -106,34 +125,72 @@ def judge(server: Server, connection: Connection, owner: str | None) -> tuple[st
 
 def bless(server: Server, *, owner: str | None, installation: str) -> Base:
     """Mark the source as a verification database and freeze a base from it."""
-    source, database = server.source, server.database
-    with server.session() as connection:
-        if not exists(connection, database):
-            require_marker(server, connection)
-        comment = value(connection, COMMENTS, database)
-        if marker(comment) == PRODUCTION:
-            require_marker(server, connection)
-        until = time.monotonic() + LEAVING_SECONDS
-        while sessions(connection, database):
-            if time.monotonic() >= until:
-                raise SourceInUse(in_use(connection, database))
-            time.sleep(0.1)
-        chosen, problems = judge(server, connection, owner)
-        refusing = [problem for problem in problems if problem.refuses]
-        if refusing:
-            raise DatabaseRefused(f"the source {source} cannot be used yet. " + ". ".join(str(p) for p in refusing))
-        if marker(comment) != VERIFICATION:
-            execute(connection, "COMMENT ON DATABASE {} IS {}", name(database), sql.Literal(marked(comment)))
-        return _freeze_base(server, connection, chosen, installation)
+    with server.session() as connection, undisturbed(server, connection):
+        return mark_and_freeze(server, connection, owner, installation)
 
 
-def _freeze_base(server: Server, connection: Connection, owner: str, installation: str) -> Base:
+def mark_and_freeze(
+    server: Server, connection: Connection, owner: str | None, installation: str, snapshot: str | None = None
+) -> Base:
+    """Mark the source and freeze a base of it."""
+    database = server.database
+    comment = value(connection, COMMENTS, database)
+    if not exists(connection, database) or marker(comment) == PRODUCTION:
+        require_marker(server, connection)
+    chosen = _ready(server, connection, owner)
+    if marker(comment) != VERIFICATION:
+        execute(connection, "COMMENT ON DATABASE {} IS {}", name(database), sql.Literal(marked(comment)))
+    return _freeze_base(server, connection, chosen, installation, snapshot)
+
+
+def snapshot_of(server: Server, *, owner: str | None, installation: str, snapshot: str | None) -> Base:
+    """Freeze a base of a source that is marked already."""
+    with server.session() as connection, undisturbed(server, connection):
+        require_marker(server, connection)
+        return _freeze_base(server, connection, _ready(server, connection, owner), installation, snapshot)
+
+
+@contextmanager
+def undisturbed(server: Server, connection: Connection) -> Iterator[None]:
+    """Keep everybody else from blessing, refreshing or taking a snapshot of the source; raises SourceInUse."""
+    key = f"seatrial source {server.database}"
+    if not value(connection, "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", key):
+        raise SourceInUse(
+            f"the source {server.source} is being refreshed, blessed or copied by somebody else: wait for its end"
+        )
+    try:
+        yield
+    finally:
+        if not connection.closed:
+            value(connection, "SELECT pg_advisory_unlock(hashtextextended(%s, 0))", key)
+
+
+def _ready(server: Server, connection: Connection, owner: str | None) -> str:
+    """Wait until nobody is on the source, and give the application's role; raises SourceInUse, DatabaseRefused."""
+    until = time.monotonic() + LEAVING_SECONDS
+    while sessions(connection, server.database):
+        if time.monotonic() >= until:
+            raise SourceInUse(in_use(connection, server.database))
+        time.sleep(0.1)
+    chosen, problems = judge(server, connection, owner)
+    refusing = [problem for problem in problems if problem.refuses]
+    if refusing:
+        raise DatabaseRefused(f"the source {server.source} cannot be used yet. " + ". ".join(str(p) for p in refusing))
+    return chosen
+
+
+def _freeze_base(
+    server: Server, connection: Connection, owner: str, installation: str, snapshot: str | None = None
+) -> Base:
+    """Copy a source that has its marker; from then on no base has it instead."""
     source = server.source
+    if snapshot is not None:
+        check_unused(snapshot, bases(connection, source, installation))
     now = server_time(connection)
     data_id = new_data_id(now)
     base = base_name(source, data_id)
     settings = settings_of(connection, server.database, owner)
-    label = Label(installation, "base", source, base, now.isoformat(), data_id, owner, settings)
+    label = Label(installation, "base", source, base, now.isoformat(), data_id, owner, settings, snapshot or "")
     try:
         copy(connection, server.database, base, label)
         with server.session(base) as inside:
@@ -144,7 +201,10 @@ def _freeze_base(server: Server, connection: Connection, owner: str, installatio
         if not connection.closed:
             drop_database(server, connection, base, installation)
         raise
-    return Base(source, base, data_id, owner, now, int(value(connection, "SELECT pg_database_size(%s::name)", base)))
+    for other in lent(connection, server, installation):
+        describe(connection, "DATABASE", other.database, replace(other, lent=""))
+    size = int(value(connection, "SELECT pg_database_size(%s::name)", base))
+    return Base(source, base, data_id, owner, now, size, label.name)
 
 
 def server_time(connection: Connection) -> datetime:
@@ -188,6 +248,8 @@ def check(server: Server, *, owner: str | None, installation: str) -> SourceChec
 
 def _check(server: Server, connection: Connection, owner: str | None, installation: str) -> SourceCheck:
     version = str(value(connection, "SHOW server_version"))
+    if marker(value(connection, COMMENTS, server.database)) is None and lent(connection, server, installation):
+        return _check_lent(server, connection, version, installation)
     if not exists(connection, server.database):
         problem = SourceProblem(f"there is no database {server.database} on {server.place}", "correct the dsn")
         return SourceCheck(reachable=True, version=version, problems=(problem,))
@@ -210,6 +272,18 @@ def _check(server: Server, connection: Connection, owner: str | None, installati
     return SourceCheck(
         reachable=True, version=version, marker=found, problems=tuple(problems), owner=chosen, method=method,
         seconds=seconds, size=_size(connection, server.database), sizes={base.database: base.size for base in standing},
+    )  # fmt: skip
+
+
+def _check_lent(server: Server, connection: Connection, version: str, installation: str) -> SourceCheck:
+    """Tell of a source that is being refreshed: whatever it is like just now, its newest base serves."""
+    text = "it is being refreshed, or that failed; until it has ended well its snapshots serve on"
+    problem = SourceProblem(text, f"when none is under way: seatrial db refresh {server.source}", refuses=False)
+    standing = bases(connection, server.source, installation)
+    method, seconds = _measure(server, connection, standing[0], installation)
+    return SourceCheck(
+        reachable=True, version=version, problems=(problem,), owner=standing[0].owner, method=method, seconds=seconds,
+        sizes={base.database: base.size for base in standing}, lent=True,
     )  # fmt: skip
 
 

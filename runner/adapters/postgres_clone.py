@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import AbstractContextManager
 from datetime import datetime
 
 import psycopg
@@ -11,8 +12,9 @@ from runner.adapters import postgres_base, postgres_copy, postgres_reach, postgr
 from runner.adapters.postgres_link import Connection, Server, rows, value
 from runner.adapters.postgres_names import Label, SourceCheck, check_clone, check_ours, check_source, read_label
 from runner.adapters.postgres_probe import PostgresProbe
+from runner.adapters.postgres_refresh import PostgresRefresh, refreshing
 from runner.errors import DatabaseRefused, DatabaseUnavailable
-from runner.model import Base, Clone, Login
+from runner.model import Base, Clone, Login, Origin
 
 OURS = """
 SELECT datname, shobj_description(oid, 'pg_database'), pg_get_userbyid(datdba) = current_user FROM pg_database
@@ -39,6 +41,7 @@ class PostgresSource:
         maintenance: str = "postgres",
     ) -> None:
         self.name = check_source(name)
+        self._dsn = dsn
         self._server = Server(name, dsn, maintenance=maintenance)
         self._installation = installation
         self._owner = owner
@@ -54,23 +57,23 @@ class PostgresSource:
 
     # ---- the port ------------------------------------------------------------------------------------------
 
-    def base(self, data_id: str | None = None) -> Base:
-        """Find the newest blessed base, or the one with that id; DatabaseRefused when marker or base is missing."""
+    def base(self, data_id: str | None = None, *, snapshot: str | None = None) -> Base:
+        """Find the newest blessed base, the one with that id or of that name; DatabaseRefused when it is missing."""
         with self._server.session() as connection:
-            return postgres_base.find(self._server, connection, self._installation, data_id)
+            return postgres_base.find(self._server, connection, self._installation, data_id, snapshot)
 
-    def made_from(self, database: str) -> tuple[str, str]:
-        """Give (data id, owner) of a clone that stands, by its label."""
+    def made_from(self, database: str) -> Origin:
+        """Tell what a clone that stands was made from, by its label."""
         with self._server.session() as connection:
             label, _ = self._clone(connection, database)
-            return label.data_id, label.owner
+            return Origin(label.data_id, label.owner, label.snapshot)
 
     def clone(self, template: str, name: str) -> Clone:
         """Make database `name` from a frozen database of ours, with its grants and settings; asks the marker again."""
         check_ours(template)
         check_clone(name)
         with self._server.session() as connection:
-            postgres_base.require_marker(self._server, connection)
+            postgres_base.require_marker(self._server, connection, lent_in=self._installation)
             label = self._frozen(connection, template)
             now = postgres_base.server_time(connection).isoformat()
             self._release(connection, name)
@@ -142,6 +145,28 @@ class PostgresSource:
         the sessions on the source: none is ended.
         """
         return postgres_base.bless(self._server, owner=self._owner, installation=self._installation)
+
+    def snapshot(self, name: str | None = None) -> Base:
+        """Freeze the data of a source that is marked, as it is now; raises as bless(), and for a name that is taken."""
+        return postgres_base.snapshot_of(
+            self._server, owner=self._owner, installation=self._installation, snapshot=name
+        )
+
+    def remove(self, base: Base) -> None:
+        """Drop a snapshot of this source."""
+        with self._server.session() as connection:
+            if base not in postgres_base.bases(connection, self.name, self._installation):
+                raise DatabaseRefused(f"the source {self.name} has no snapshot {base.name}")
+            postgres_copy.drop_database(self._server, connection, base.database, self._installation)
+
+    def refreshing(self) -> AbstractContextManager[PostgresRefresh]:
+        """Begin to replace the data of the source: its snapshots serve on, and it has no marker until the end."""
+        return refreshing(self._server, owner=self._owner, installation=self._installation)
+
+    @property
+    def dsn(self) -> str:
+        """Give the connection string, password and all, for the commands that refresh the source alone."""
+        return self._dsn
 
     def bases(self) -> list[Base]:
         """List the frozen bases, newest first."""

@@ -7,6 +7,8 @@ import re
 import secrets
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -19,10 +21,11 @@ from runner.adapters.postgres_names import (
     check_clone,
     check_ours,
     check_source,
+    check_unused,
     choose,
 )
 from runner.errors import DatabaseRefused, DatabaseUnavailable, SourceInUse
-from runner.model import Base, Clone, Login
+from runner.model import Base, Clone, Login, Origin
 
 
 @dataclass
@@ -33,6 +36,7 @@ class _Stored:
     data_id: str
     rows: dict[str, str]
     frozen: bool = False
+    name: str = ""
     made_at: float = field(default_factory=time.monotonic)
     blessed_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
@@ -46,6 +50,7 @@ class MemoryServer:
         self.shut: set[str] = set()
         self.markers: dict[str, str | None] = {}
         self.rows: dict[str, dict[str, str]] = {}
+        self.lent: set[tuple[str, str]] = set()
         self.sessions: dict[str, list[str]] = {}
         self.owners: set[str] = {"app"}
         self.up = True
@@ -96,32 +101,63 @@ class MemoryDatabases:
             if self._owner not in self.server.owners:
                 raise DatabaseRefused(f"there is no role {self._owner}")
             self.server.markers[self._database] = VERIFICATION
-            data_id = f"{next(self.server.number):06d}-{secrets.token_hex(3)}"
-            stored = _Stored(
-                self._installation, self.name, self._owner, data_id, dict(self.server.rows[self._database]), frozen=True
-            )
-            self.server.databases[base_name(self.name, data_id)] = stored
-            return self._bases()[0]
+            self.server.lent.discard((self._installation, self.name))
+            return self._freeze(None)
+
+    def snapshot(self, name: str | None = None) -> Base:
+        """Freeze a base of a source that is marked."""
+        with self._answering():
+            self._require_marker(lent=False)
+            if self.server.sessions.get(self._database):
+                raise SourceInUse(f"{self._database} is in use: {'; '.join(self.server.sessions[self._database])}")
+            return self._freeze(name)
+
+    def remove(self, base: Base) -> None:
+        """Drop a snapshot of this source."""
+        with self._answering():
+            if base not in self._bases():
+                raise DatabaseRefused(f"the source {self.name} has no snapshot {base.name}")
+            del self.server.databases[base.database]
+
+    @contextmanager
+    def refreshing(self) -> Iterator[MemoryRefresh]:
+        """Begin to replace the data of the source."""
+        with self._answering():
+            key = (self._installation, self.name)
+            if self.server.markers.get(self._database) is not None or key not in self.server.lent:
+                self._require_marker(lent=False)
+                self.server.lent.add(key)
+                self.server.markers[self._database] = None
+            yield MemoryRefresh(self)
+
+    def _freeze(self, name: str | None) -> Base:
+        if name is not None:
+            check_unused(name, self._bases())
+        data_id = f"{next(self.server.number):06d}-{secrets.token_hex(3)}"
+        rows = dict(self.server.rows[self._database])
+        stored = _Stored(self._installation, self.name, self._owner, data_id, rows, frozen=True, name=name or "")
+        self.server.databases[base_name(self.name, data_id)] = stored
+        return self._bases()[0]
 
     def bases(self) -> list[Base]:
         """List the frozen bases, newest first."""
         with self._answering():
             return self._bases()
 
-    def made_from(self, database: str) -> tuple[str, str]:
-        """Give (data id, owner) of a clone that stands."""
+    def made_from(self, database: str) -> Origin:
+        """Tell what a clone that stands was made from."""
         with self._answering():
             found = self._clone(database)
-            return found.data_id, found.owner
+            return Origin(found.data_id, found.owner, found.name or found.data_id)
 
-    def base(self, data_id: str | None = None) -> Base:
-        """Find the newest blessed base, or the one with that id; DatabaseRefused when marker or base is missing."""
+    def base(self, data_id: str | None = None, *, snapshot: str | None = None) -> Base:
+        """Find the newest blessed base, the one with that id or of that name; DatabaseRefused when it is missing."""
         with self._answering():
             self._require_marker()
             found = self._bases()
             if not found:
                 raise DatabaseRefused(f"no frozen base yet; run: seatrial db bless {self.name}")
-            return choose(found, data_id)
+            return choose(found, data_id, snapshot)
 
     def forget(self, *, keep: int = 2, needed: set[str] | None = None) -> list[str]:
         """Drop all bases but the newest `keep` and those that are needed."""
@@ -148,7 +184,7 @@ class MemoryDatabases:
                 raise DatabaseRefused(f"the database {template} is not frozen, so it cannot be a template")
             self._release(name)
             self.server.databases[name] = _Stored(
-                found.installation, found.source, found.owner, found.data_id, dict(found.rows)
+                found.installation, found.source, found.owner, found.data_id, dict(found.rows), name=found.name
             )
             return Clone(name, "memory", 0.0)
 
@@ -222,7 +258,8 @@ class MemoryDatabases:
             problems.append(SourceProblem(error.text, f"seatrial db bless {self.name}"))
         sizes = {base.database: base.size for base in self._bases()}
         marker = self.server.markers.get(self._database)
-        return SourceCheck(True, "memory", marker, tuple(problems), self._owner, "memory", 0.0, 0, sizes)
+        lent = marker is None and (self._installation, self.name) in self.server.lent
+        return SourceCheck(True, "memory", marker, tuple(problems), self._owner, "memory", 0.0, 0, sizes, lent)
 
     def probe(self) -> MemoryProbe:
         """Open the watch on the link to the server."""
@@ -235,16 +272,18 @@ class MemoryDatabases:
             raise DatabaseUnavailable(f"{self.name}: memory:5432 does not answer")
         return self.server.lock
 
-    def _require_marker(self) -> None:
+    def _require_marker(self, *, lent: bool = True) -> None:
         found = self.server.markers.get(self._database)
         if found == PRODUCTION:
             raise DatabaseRefused(f"the database {self._database} is marked as production and is never used")
+        if lent and (self._installation, self.name) in self.server.lent:
+            return
         if found != VERIFICATION:
             raise DatabaseRefused(f"{self._database} is not marked; run: seatrial db bless {self.name}")
 
     def _bases(self) -> list[Base]:
         found = [
-            Base(self.name, name, stored.data_id, stored.owner, stored.blessed_at, len(stored.rows))
+            Base(self.name, name, stored.data_id, stored.owner, stored.blessed_at, len(stored.rows), stored.name)
             for name, stored in self.server.databases.items()
             if name.startswith("seatrial_base_")
             and (stored.installation, stored.source) == (self._installation, self.name)
@@ -266,6 +305,21 @@ class MemoryDatabases:
 
     def _drop_roles(self, database: str) -> None:
         self.server.roles = {role: on for role, on in self.server.roles.items() if on != database}
+
+
+@dataclass
+class MemoryRefresh:
+    """A refresh that is under way; there is nothing to mask."""
+
+    source: MemoryDatabases
+
+    def finish(self, snapshot: str | None = None) -> Base:
+        """Write the marker and freeze a snapshot of the new data."""
+        source = self.source
+        source.server.markers[source._database] = VERIFICATION
+        base = source._freeze(snapshot)
+        source.server.lent.discard((source._installation, source.name))
+        return base
 
 
 class MemoryProbe:

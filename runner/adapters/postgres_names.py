@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from runner.errors import BaseGone, DatabaseRefused
-from runner.model import Base
+from runner.errors import BaseGone, DatabaseRefused, SnapshotGone
+from runner.model import SNAPSHOT, Base
 
 SOURCE = re.compile(r"[a-z][a-z0-9_]{0,24}")
 # 63 bytes is PostgreSQL's limit for a name; longer ones would be cut silently, and two could become one.
@@ -44,6 +44,27 @@ def check_clone(name: str) -> str:
     return name
 
 
+def check_snapshot(name: str) -> str:
+    """Refuse what cannot be a snapshot's name."""
+    if not SNAPSHOT.fullmatch(name):
+        raise DatabaseRefused(
+            f"the snapshot {name[:80]!r}: a name is a letter or digit and up to 62 letters, digits, dots, dashes or "
+            "underscores"
+        )
+    return name
+
+
+def check_unused(name: str, found: Sequence[Base]) -> str:
+    """Refuse the name of a snapshot that stands."""
+    taken = next((base for base in found if name in (base.name, base.data_id)), None)
+    if taken is not None:
+        raise DatabaseRefused(
+            f"the source {taken.source} has a snapshot {name} already, of {taken.blessed_at:%Y-%m-%d %H:%M} UTC: choose "
+            "another name, or remove that one first"
+        )
+    return check_snapshot(name)
+
+
 def base_name(source: str, data_id: str) -> str:
     """Name the frozen base that holds the data `data_id`."""
     return check_ours(f"seatrial_base_{source}_{data_id.replace('-', '_')}")
@@ -65,12 +86,18 @@ def marked(comment: str | None) -> str:
     return "\n".join(filter(None, [(comment or "").rstrip(), f"seatrial: {VERIFICATION}"]))
 
 
+def unmarked(comment: str | None) -> str:
+    """Give the comment without any marker."""
+    return MARKER.sub("", comment or "").strip()
+
+
 @dataclass(frozen=True)
 class Label:
     """The comment on each database and role of ours: whose it is, and what a clone has to know of its data.
 
     `settings`: what the application's role had by ALTER ROLE … SET when the base was made (name → value): branch
-    code can change that of the shared role, but not this copy. `made_at` is by the server's clock.
+    code can change that of the shared role, but not this copy. `made_at` is by the server's clock. `name`: of the
+    snapshot, when it is not the data id. `lent`: the database whose marker a base has while that is refreshed.
     """
 
     installation: str
@@ -81,17 +108,37 @@ class Label:
     data_id: str = ""
     owner: str = ""
     settings: dict[str, str] = field(default_factory=dict)
+    name: str = ""
+    lent: str = ""
 
     def text(self) -> str:
-        return "seatrial " + json.dumps(asdict(self), separators=(",", ":"), sort_keys=True)
+        said = {key: value for key, value in asdict(self).items() if value or key not in ("name", "lent")}
+        return "seatrial " + json.dumps(said, separators=(",", ":"), sort_keys=True)
+
+    @property
+    def snapshot(self) -> str:
+        """Give the snapshot's name."""
+        return self.name or self.data_id
 
     def of(self, kind: str, database: str, made_at: str) -> Label:
         """Give the label of a copy."""
-        return replace(self, kind=kind, database=database, made_at=made_at)
+        return replace(self, kind=kind, database=database, made_at=made_at, lent="")
 
 
-def choose(found: Sequence[Base], data_id: str | None) -> Base:
-    """Choose among a source's bases, newest first: the newest, or the one with that id; raises BaseGone."""
+def choose(found: Sequence[Base], data_id: str | None, snapshot: str | None = None) -> Base:
+    """Choose among a source's bases, newest first: the newest, the one with that id, or the one of that name.
+
+    Raises BaseGone, SnapshotGone. A snapshot's name may also be given as its data id.
+    """
+    if data_id is None and snapshot is not None:
+        named = next((base for base in found if snapshot in (base.name, base.data_id)), None)
+        if named is None:
+            standing = ", ".join(base.name for base in found[:5])
+            raise SnapshotGone(
+                f"The source {found[0].source} has no snapshot {snapshot}; the newest are: {standing}. Submit the run "
+                "again with one of them, or with none for the newest."
+            )
+        return named
     chosen = next((base for base in found if data_id in (None, base.data_id)), None)
     if chosen is None:
         raise BaseGone(
@@ -129,7 +176,8 @@ class SourceCheck:
     """What `db check` tells of a source.
 
     `method` and `seconds`: how a clone of the newest base was made and how long it took, when one was made.
-    `size` is the source's and `sizes` those of its bases (database → bytes), newest first.
+    `size` is the source's and `sizes` those of its bases (database → bytes), newest first. `lent`: the source has no
+    marker because it is being refreshed, and its bases serve on.
     """
 
     reachable: bool
@@ -141,8 +189,10 @@ class SourceCheck:
     seconds: float | None = None
     size: int | None = None
     sizes: dict[str, int] = field(default_factory=dict)
+    lent: bool = False
 
     @property
     def usable(self) -> bool:
         """Tell whether a run could use the source now."""
-        return self.reachable and self.marker == VERIFICATION and not any(p.refuses for p in self.problems)
+        marked = self.marker == VERIFICATION or self.lent
+        return self.reachable and marked and not any(p.refuses for p in self.problems)

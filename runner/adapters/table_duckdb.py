@@ -10,7 +10,7 @@ import duckdb
 from runner.compare_parquet import ParquetUnreadable
 
 MEMORY = "512MB"
-_SETTINGS = {
+SETTINGS = {
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
     "allow_community_extensions": "false",
@@ -28,12 +28,12 @@ class DuckdbParquet:
         link = target.with_suffix(".parquet")
         link.symlink_to(source.absolute())
         settings: dict[str, str | bool | int | float | list[str]] = {
-            **_SETTINGS,
+            **SETTINGS,
             "temp_directory": str(target.with_suffix(".spill")),
         }
         try:
             with duckdb.connect(":memory:", config=settings) as connection:
-                connection.execute(f"SET allowed_paths = [{_text(link)}, {_text(target)}]")
+                connection.execute(f"SET allowed_paths = [{sql_text(link)}, {sql_text(target)}]")
                 connection.execute("SET enable_external_access = false")
                 connection.execute("SET lock_configuration = true")
                 timer = threading.Timer(seconds, connection.interrupt) if seconds is not None else None
@@ -44,7 +44,7 @@ class DuckdbParquet:
                         "SELECT column_name, column_type FROM (DESCRIBE SELECT * FROM read_parquet($1))", [str(link)]
                     ).fetchall()
                     connection.execute(
-                        f"COPY (SELECT * FROM read_parquet($1)) TO {_text(target)} (FORMAT csv, HEADER true)",  # noqa: S608
+                        f"COPY (SELECT * FROM read_parquet($1)) TO {sql_text(target)} (FORMAT csv, HEADER true)",  # noqa: S608
                         [str(link)],
                     )
                 finally:
@@ -57,6 +57,6 @@ class DuckdbParquet:
         return tuple((str(name), str(kind)) for name, kind in columns)
 
 
-def _text(path: Path) -> str:
+def sql_text(path: Path) -> str:
     """Write a path as SQL does."""
     return "'" + str(path).replace("'", "''") + "'"

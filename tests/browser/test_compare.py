@@ -117,9 +117,76 @@ def test_a_filter_is_in_the_address(whole: Served, eyes: Eyes) -> None:
     page.locator("#diff-text").fill("tax")
     expect(page.locator("#diff-units tbody tr")).to_have_count(3)
     expect(page).to_have_url(re.compile("text=tax"))
-    page.locator("#chip-missing").click()
+    page.locator("#chip-candidate_failed").click()
     expect(page.locator("#diff-units tbody tr")).to_have_count(1)
     expect(page.locator("#durations svg.scatter")).to_be_visible()
+
+
+def test_a_chip_keeps_what_was_typed_and_the_back_button_what_was_shown(whole: Served, eyes: Eyes) -> None:
+    page = eyes.open("/runs/1?tab=differences")
+    rows, typed, chip = (page.locator(name) for name in ("#diff-units tbody tr", "#diff-text", "#chip-different"))
+    expect(rows).to_have_count(18)
+    page.evaluate("globalThis.stayed = true")
+    typed.fill("tenant_00")
+    expect(rows).to_have_count(12)
+    chip.click()
+    expect(rows).to_have_count(8)
+    expect(page).to_have_url(re.compile(r"class=different&text=tenant_00$"))
+    expect(typed).to_have_value("tenant_00")
+    expect(chip).to_have_attribute("aria-current", "true")
+    assert page.evaluate("globalThis.stayed")  # the page was not loaded again
+    for back, count, text in (
+        (page.go_back, 12, "tenant_00"),
+        (page.go_back, 18, ""),
+        (page.go_forward, 12, "tenant_00"),
+    ):
+        back()
+        expect(rows).to_have_count(count)
+        expect(typed).to_have_value(text)
+        expect(page.locator("#chip-differing")).to_have_attribute("aria-current", "true")
+    typed.fill("tenant_003")  # the restored form works on
+    expect(rows).to_have_count(1)
+    page.locator("#diff-units .rowlink").click()
+    expect(page).to_have_url(re.compile("/diffs/tenant_003/tax$"))
+    page.go_back()
+    expect(rows).to_have_count(1)
+    expect(typed).to_have_value("tenant_003")
+    typed.fill("tenant_00")
+    expect(rows).to_have_count(12)
+    page.locator("#sum-report ~ table").get_by_role("link", name="tax").click()
+    expect(rows).to_have_count(3)
+    expect(typed).to_have_value("tenant_00")
+
+
+def test_a_filter_holds_while_the_run_goes_on(served: Served, eyes: Eyes) -> None:
+    site = served.site
+    with_rules(site)
+    units = [f"t{n}/{name}" for n in range(3) for name in ("pl", "bs")]
+    begin(site, units, units)
+    claims = [site.claim(), site.claim()]
+
+    def finish(*names: str) -> None:
+        for claim in claims:
+            amount = {4001: "9.5"} if claim.task.leg == "candidate" else {}
+            results = [
+                UnitResult(name, UnitState.DONE, site.output(ledger(amount), "pl.csv"), "", 1.0) for name in names
+            ]
+            site.store.ledger.mark(claim.task.id, claim.task.attempt, results, None)
+        compare_now(site)
+
+    finish("t0/pl", "t0/bs")
+    page = eyes.open("/runs/1?tab=differences")
+    rows = page.locator("#diff-units tbody tr")
+    expect(rows).to_have_count(2)
+    page.locator("#diff-text").fill("/pl")
+    expect(rows).to_have_count(1)
+    finish("t1/pl", "t1/bs", "t2/bs")
+    pill = page.get_by_role("link", name="1 new")
+    expect(pill).to_be_visible()
+    expect(page.locator("#chip-differing b")).to_have_text("5")
+    pill.click()
+    expect(rows).to_have_count(2)
+    expect(page.locator("#diff-text")).to_have_value("/pl")
 
 
 def test_the_form_says_what_is_compared(whole: Served, eyes: Eyes) -> None:

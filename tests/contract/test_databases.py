@@ -12,8 +12,8 @@ import pytest
 
 from runner.adapters.postgres_clone import PostgresSource
 from runner.adapters.postgres_memory import MemoryDatabases, MemoryServer
-from runner.errors import BaseGone, DatabaseRefused, DatabaseUnavailable, SourceInUse
-from runner.model import execution_database
+from runner.errors import BaseGone, DatabaseRefused, DatabaseUnavailable, SnapshotGone, SourceInUse
+from runner.model import Base, Origin, execution_database
 
 
 @dataclass
@@ -76,6 +76,11 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
         session.close()
 
 
+def identities(bases: list[Base]) -> list[str]:
+    """Name bases: their sizes change while nobody looks."""
+    return [one.data_id for one in bases]
+
+
 def fresh(kind: str = "x") -> str:
     """Give a name that no other test uses: they share a server."""
     return f"seatrial_{kind}_r{secrets.randbelow(10**9)}_candidate"
@@ -95,7 +100,7 @@ def test_blessing_freezes_a_base_and_the_newest_one_counts(world: World) -> None
     second = world.source.bless()
     assert second.data_id != first.data_id
     assert world.source.base() == second
-    assert world.source.bases() == [second, first]
+    assert identities(world.source.bases()) == identities([second, first])
 
 
 def test_a_base_is_found_by_its_id_and_missed_when_it_is_gone(world: World) -> None:
@@ -104,15 +109,93 @@ def test_a_base_is_found_by_its_id_and_missed_when_it_is_gone(world: World) -> N
     assert world.source.base(first.data_id) == first
     clone = fresh("leg")
     world.source.clone(first.database, clone)
-    assert world.source.made_from(clone) == (first.data_id, world.owner)
+    assert world.source.made_from(clone) == Origin(first.data_id, world.owner, first.name)
     world.source.forget(keep=1)
     assert world.source.base(second.data_id) == second
     with pytest.raises(BaseGone, match=f"{first.data_id}, and the source books has no such base any more"):
         world.source.base(first.data_id)
-    assert world.source.made_from(clone) == (first.data_id, world.owner)
+    assert world.source.made_from(clone) == Origin(first.data_id, world.owner, first.name)
     world.source.drop(clone)
     with pytest.raises(DatabaseRefused):
         world.source.made_from(clone)
+
+
+def test_snapshots_have_names_and_are_found_by_them(world: World) -> None:
+    with pytest.raises(DatabaseRefused, match="seatrial db bless books"):
+        world.source.snapshot("early")
+    first = world.source.bless()
+    assert first.name == first.data_id
+    named = world.source.snapshot("month-end_2026.11")
+    last = world.source.snapshot()
+    assert identities(world.source.bases()) == identities([last, named, first])
+    assert world.source.base() == last
+    assert world.source.base(snapshot="month-end_2026.11") == named
+    assert world.source.base(snapshot=first.data_id) == first
+    assert world.source.base(first.data_id, snapshot=named.name) == first, "the other leg's data come first"
+    clone = fresh("leg")
+    world.source.clone(named.database, clone)
+    assert world.source.made_from(clone) == Origin(named.data_id, world.owner, named.name)
+    world.source.drop(clone)
+    for taken in (named.name, first.data_id):
+        with pytest.raises(DatabaseRefused, match="already"):
+            world.source.snapshot(taken)
+    world.source.remove(named)
+    assert identities(world.source.bases()) == identities([last, first])
+    with pytest.raises(SnapshotGone, match=f"no snapshot {named.name}; the newest are: {last.name}"):
+        world.source.base(snapshot=named.name)
+    with pytest.raises(DatabaseRefused, match="no snapshot"):
+        world.source.remove(named)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "-x", "x" * 64, "é", "a/b", "a\nb", "'"])
+def test_what_cannot_be_a_snapshots_name_is_refused(name: str) -> None:
+    world = memory_world()
+    world.source.bless()
+    with pytest.raises(DatabaseRefused, match="a name is a letter or digit"):
+        world.source.snapshot(name)
+
+
+def cut_off(world: World, during: Callable[[], object]) -> None:
+    """Refresh the source, and fail on the way."""
+    with world.source.refreshing():
+        during()
+        raise RuntimeError("the dump is cut off")
+
+
+def test_snapshots_serve_while_the_source_is_refreshed_and_it_is_marked_at_the_end(world: World) -> None:
+    old = world.source.bless()
+    clone = fresh()
+    with pytest.raises(RuntimeError, match="the dump is cut off"):
+        cut_off(world, lambda: world.source.clone(old.database, clone))
+    assert world.source.base() == old, "they serve on after a refresh that failed"
+    world.source.clone(old.database, clone)
+    with pytest.raises(DatabaseRefused, match="not marked"):
+        world.source.snapshot()
+    assert world.source.check().usable
+    with world.source.refreshing() as refresh:
+        new = refresh.finish("fresh")
+    assert identities(world.source.bases()) == identities([new, old])
+    assert world.source.base().name == "fresh"
+    world.mark("something else")
+    with pytest.raises(DatabaseRefused, match="not marked"):
+        world.source.clone(old.database, clone)
+
+
+def test_a_source_that_nobody_blessed_is_not_refreshed(world: World) -> None:
+    with pytest.raises(DatabaseRefused, match="seatrial db bless books"):
+        cut_off(world, list)
+
+
+def test_production_is_never_refreshed_nor_used_although_a_refresh_failed(world: World) -> None:
+    old = world.source.bless()
+    with pytest.raises(RuntimeError):
+        cut_off(world, list)
+    world.mark("seatrial: production")
+    for use in (world.source.base, lambda: world.source.clone(old.database, fresh())):
+        with pytest.raises(DatabaseRefused, match="production"):
+            use()
+    with pytest.raises(DatabaseRefused, match="production"), world.source.refreshing():
+        pass
 
 
 def test_a_production_marker_refuses_blessing_and_use(world: World) -> None:
@@ -320,7 +403,7 @@ def test_the_sweep_drops_what_nobody_holds_and_spares_what_is_new(world: World) 
 def test_old_bases_are_forgotten_but_the_newest_and_the_needed(world: World) -> None:
     oldest, second, third, newest = [world.source.bless() for _ in range(4)]
     assert world.source.forget(keep=2, needed={oldest.database}) == [second.database]
-    assert world.source.bases() == [newest, third, oldest]
+    assert identities(world.source.bases()) == identities([newest, third, oldest])
     assert world.source.forget(keep=1) == [third.database, oldest.database]
     with pytest.raises(DatabaseRefused):
         world.source.forget(keep=0)

@@ -15,6 +15,7 @@ from jobs.adapters.sql_schema import runs, tasks, units
 from jobs.adapters.sql_tasks import Claim
 from jobs.causes import Cause, Share
 from jobs.comparing import Compared, Pair, UnitClass, classify
+from jobs.overview import EVERY_UNIT
 from jobs.run import Run, RunState, TaskState, Verdict
 from runner.errors import BaseReplaced, Conflict, OutputsGone
 from runner.model import Output, Prepared, Reason, TaskKind, Template, UnitResult, UnitState
@@ -26,9 +27,9 @@ BROKEN = Reason("step_failed", "The step setup ended with exit code 1.")
 class Comparing:
     """A compare run by hand: its legs' claims by name."""
 
-    def __init__(self, hands: Hands, **more: object) -> None:
+    def __init__(self, hands: Hands, *, of: NewLeg = BASELINE, **more: object) -> None:
         self.hands, self.compare = hands, hands.store.compare
-        self.run = hands.submit(legs=(BASELINE,), **more)
+        self.run = hands.submit(legs=(of,), **more)
         self.claims = self.take(2)
 
     def take(self, count: int = 1) -> dict[str, Claim]:
@@ -64,8 +65,11 @@ class Comparing:
         found = [(one, Compared(one.unit, one.position, classify(one) or UnitClass.DIFFERENT)) for one in wanted]
         return self.compare.record(self.run, found, fail_fast=fail_fast)
 
+    def listed(self) -> list[Compared]:
+        return self.hands.store.compare_views.by_position(self.run, EVERY_UNIT, after=-1, limit=1_000)
+
     def classes(self) -> dict[str, str]:
-        return {one.unit: one.kind.value for one in self.compare.list(self.run)}
+        return {one.unit: one.kind.value for one in self.listed()}
 
     @property
     def now(self) -> Run:
@@ -99,7 +103,7 @@ def test_the_run_ends_when_all_is_compared(hands: Hands) -> None:
     assert one.compare.close(one.run)
     assert (one.now.state, one.now.verdict, one.now.reason) == (RunState.DONE, Verdict.PASSED, None)
     assert one.compare.open_runs() == []
-    assert one.compare.tally(one.run) == ({UnitClass.SAME: 2}, 0)
+    assert one.hands.store.compare_views.counts(one.run) == ({UnitClass.SAME: 2}, 0)
 
 
 def test_each_class_that_needs_no_file(hands: Hands) -> None:
@@ -119,7 +123,7 @@ def test_each_class_that_needs_no_file(hands: Hands) -> None:
         "gone": "missing",
     }
     assert (one.now.state, one.now.verdict, one.now.units_different) == (RunState.DONE, Verdict.DIFFERENT, 4)
-    positions = [found.position for found in one.compare.list(one.run)]
+    positions = [found.position for found in one.listed()]
     assert positions == [0, 1, 2, 3, 4, 6], "the candidate's places, then those of the baseline"
 
 
@@ -333,6 +337,19 @@ def test_a_resumed_leg_stays_on_the_data_of_the_one_that_is_done(hands: Hands) -
     hands.store.runs.resume(one.run, "mio")
     claim = hands.take()
     assert (claim.task.kind, claim.task.leg, claim.data_id) == (TaskKind.PREPARE, "candidate", "d1")
+
+
+def test_legs_with_sources_of_their_own_need_not_stand_on_the_same_data(hands: Hands) -> None:
+    one = Comparing(hands, source="new", of=replace(BASELINE, database="old"))
+    assert {name: claim.database for name, claim in one.claims.items()} == {"baseline": "old", "candidate": "new"}
+    hands.prepared(one.claims["baseline"], ["a"], data="d1")
+    hands.prepared(one.claims["candidate"], ["a"], data="d2")
+    assert {leg.name: (leg.database, leg.data_id) for leg in one.now.legs} == {
+        "baseline": ("old", "d1"),
+        "candidate": ("new", "d2"),
+    }
+    assert one.now.two_databases
+    assert {chosen for _, _, chosen in hands.store.inside.specs(one.run)} == {"old", "new"}
 
 
 def test_two_legs_that_are_both_prepared_again_may_take_newer_data(hands: Hands) -> None:

@@ -22,6 +22,7 @@ from jobs.adapters.sql_schema import (
     executions,
     legs,
     log_chunks,
+    noise,
     removals,
     runs,
     steps,
@@ -30,6 +31,7 @@ from jobs.adapters.sql_schema import (
 )
 from jobs.adapters.sql_tasks import Claim
 from jobs.comparing import Compared, Pair, Side, UnitClass
+from jobs.noise import Noise
 from jobs.pruning import Pruning
 from jobs.retention import Rule, Rules
 from jobs.run import RunState, TaskState
@@ -82,7 +84,7 @@ def rows(hands: Hands, run: int) -> dict[str, int]:
     with hands.store.database.read() as connection:
         ids = list(connection.scalars(select(tasks.c.id).where(tasks.c.run == run)))
         found = {}
-        for table in (runs, legs, tasks, attempts, executions, steps, units, log_chunks, events, comparisons):
+        for table in (runs, legs, tasks, attempts, executions, steps, units, log_chunks, events, comparisons, noise):
             here = table.c.task.in_(ids) if table is log_chunks else table.c.id == run if table is runs else None
             here = table.c.run == run if here is None else here
             found[table.name] = connection.execute(select(func.count()).select_from(table).where(here)).scalar_one()
@@ -288,7 +290,7 @@ def test_a_run_goes_after_its_outputs_and_leaves_word(hands: Hands, monkeypatch:
     hands.log(claim, b"line\n")
     ledger = hands.store.ledger
     alone = Pair("u1", 0, None, Side(UnitState.TODO))
-    hands.store.compare.record(run, [(alone, Compared("u1", 0, UnitClass.SAME))])
+    hands.store.compare.record(run, [(alone, Compared("u1", 0, UnitClass.SAME, noise=Noise()))])
     ledger.step(claim.task.id, claim.task.attempt, "run", state="done", seconds=1.0, detail="")
     ledger.execution(claim.task.id, claim.task.attempt, 1, state="ended", container="c", exit_code=1)
     hands.end(claim, TaskState.FAILED, BAD)

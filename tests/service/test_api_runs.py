@@ -15,9 +15,9 @@ from jobs.run import TaskState
 from runner.model import Reason, UnitResult, UnitState
 
 SHAPE = {
-    "id", "project", "ref", "commit", "baseline", "state", "verdict", "reason", "units", "different", "attempts",
-    "created_at", "started_at", "finished_at", "legs", "user", "note", "priority", "database", "units_filter",
-    "pool", "cancel_requested", "parent", "options", "outputs_removed", "links",
+    "id", "project", "ref", "commit", "baseline", "state", "verdict", "reason", "units", "different", "accepted",
+    "accepted_groups", "attempts", "created_at", "started_at", "finished_at", "legs", "user", "note", "priority",
+    "database", "units_filter", "pool", "cancel_requested", "parent", "options", "outputs_removed", "links",
 }  # fmt: skip
 
 

@@ -198,8 +198,9 @@ def test_durations_name_what_is_slower(site: Site, client: FlaskClient) -> None:
     assert "<b>1 unit</b> is slower than 1.5× the baseline" in text
     assert "1.75×" in text
     assert "a/cash</a>" not in text  # shorter than the floor
-    found = client.get("/api/v1/runs/1/comparison/durations").json
-    assert (found["count"], found["slower_count"], found["slower"][0]["unit"]) == (3, 1, "a/bs")
+    found = client.get("/api/v1/runs/1/latency").json
+    assert (found["units"], found["count"], found["slower"][0]["unit"]) == (3, 1, "a/bs")
+    assert (found["baseline"], found["candidate"]) == (4.01, 5.55)
 
 
 def test_the_api_gives_what_the_page_shows(whole: FlaskClient) -> None:

@@ -147,3 +147,30 @@ def test_html_is_one_harmless_file() -> None:
 )
 def test_formulas_are_neutralised(cell: str, safe: str) -> None:
     assert neutral(cell) == safe
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("7", "--rules", "rules.yml"), "--rules is for two files: run 7 was compared by the rules of its branch"),
+        (("7", "t1/pl", "--seconds", "1"), "--seconds is for two files"),
+        (("7", "--format", "html"), "seatrial report 7 -o run-7.html"),
+        (("7", "--download", "csv"), "seatrial diff 7 UNIT --download csv"),
+        (("7", "t1/pl", "-o", "x"), "--output is for --download"),
+        (("0",), "0 is no run's number"),
+        (("9" * 30,), "is no run's number"),
+        (("a",), "Give two files or directories, or a run's number instead of 'a'"),
+        (("a", "b", "--download", "csv"), "--download is for a run, and 'a' is no run's number"),
+        (("a", "b", "--server", "http://127.0.0.1:1"), "--server is for a run"),
+        (("7", "--server", "ftp://x"), "is not the address of a server"),
+    ],
+)
+def test_a_run_and_two_files_are_not_mixed_up(words: tuple[str, ...], message: str) -> None:
+    found = diff(*words)
+    assert (found.exit_code, message in found.output) == (2, True), found.output
+
+
+def test_a_number_that_is_a_file_is_the_file() -> None:
+    Path("7").write_text(A)
+    Path("8").write_text(B)
+    assert diff("7", "8").stdout.startswith("different: 7 and 8\n")

@@ -288,7 +288,7 @@ BAD = [
     ("compare: {latency: {floor: 100}}\n", 1, "compare.latency.floor", "100", "0s to 30d"),
     ("compare: {fail_fast: 0}\n", 1, "compare.fail_fast", "0", "from 1 to"),
     ("compare: {fail_fast: yes}\n", 1, "compare.fail_fast", "'yes'", "whole number"),
-    ("compare: {noise: 11}\n", 1, "compare.noise", "11", "from 1 to 10"),
+    ("compare: {noise: 3}\n", 1, "compare.noise", "3", "from 1 to 2"),
 ]
 
 

@@ -11,7 +11,7 @@ import pytest
 from fixtures_bench import Bench, Inside, MemoryRecorder, ScriptedEngine
 
 from runner.adapters.postgres_memory import MemoryDatabases, MemoryServer
-from runner.model import Order, Prepared, TaskKind, UnitState
+from runner.model import Known, Order, Prepared, TaskKind, UnitState
 
 Maker = Callable[[Callable[[Inside], int | None]], Bench]
 UNITS = ("a", "b", "c")
@@ -313,3 +313,51 @@ def test_a_batch_without_a_frozen_template_says_so(scripted: Maker, tmp_path: Pa
     assert outcome.code == "database_refused"
     assert recorder.steps[-1][0:2] == ("clone", "failed")
     assert world.bench.left_over() == []
+
+
+# ---- a preparation that an earlier run's leg spares ----
+
+
+def spared(world: World, known: Known, **more: object) -> tuple[Prepared, MemoryRecorder]:
+    order = replace(world.bench.order(world.spec, kind=TaskKind.PREPARE, known=known), **more)  # type: ignore[arg-type]
+    recorder = world.bench.recorder(order)
+    outcome = world.bench.run(order, recorder)
+    assert outcome.prepared is not None, outcome.why
+    return outcome.prepared, recorder
+
+
+def test_nothing_is_prepared_when_all_of_it_is_finished(scripted: Maker) -> None:
+    world = World(scripted, listing, "execution")
+    first = world.prepare()
+    assert first.template is not None
+    known = Known(7, "baseline", first.image_digest, first.template.data_id, first.units)
+    world.source.drop(first.template.database)
+    found, recorder = spared(world, known)
+    assert (found.known, found.units, found.image_digest) == (known, first.units, first.image_digest)
+    assert found.template == first.template, "the snapshot too"
+    assert world.clones() == []
+    assert recorder.executions == {}
+    assert "take over" in {name for name, *_ in recorder.steps}
+    assert "3 units of run #7 finished: nothing to prepare" in recorder.said()
+
+
+@pytest.mark.parametrize("other", [{"image": "sha256:other"}, {"data": "other"}, {"data": None}])
+def test_another_image_or_other_data_are_prepared(scripted: Maker, other: dict[str, str | None]) -> None:
+    world = World(scripted, listing, "execution")
+    first = world.prepare()
+    assert first.template is not None
+    world.source.drop(first.template.database)
+    known = Known(7, "baseline", first.image_digest, first.template.data_id, ("a",))
+    found, recorder = spared(world, replace(known, **other))  # type: ignore[arg-type]
+    assert (found.known, found.units) == (None, UNITS)
+    assert recorder.executions == {1: ("ended", 0)}
+
+
+def test_what_an_earlier_attempt_left_is_followed_to_its_end(scripted: Maker) -> None:
+    world = World(scripted, listing, "execution")
+    first = world.prepare()
+    assert first.template is not None
+    world.source.drop(first.template.database)
+    known = Known(7, "baseline", first.image_digest, first.template.data_id, first.units)
+    found, _ = spared(world, known, elsewhere=(9,))
+    assert found.known is None

@@ -17,6 +17,16 @@ function clicked(event) {
     });
     return;
   }
+  // A link that narrows a list keeps what the list is narrowed by already, as its form shows it now.
+  const narrow = event.target.closest("a[data-narrow]");
+  if (narrow) {
+    const address = new URL(narrow.href);
+    for (const name of ["text", "class", "sort"]) {
+      const value = document.getElementById("diff-form").elements[name].value;
+      if (value) address.searchParams.set(name, value); else address.searchParams.delete(name);
+    }
+    narrow.href = address;
+  }
   const asks = event.target.closest("[data-confirm]");
   if (asks && !confirm(asks.dataset.confirm)) { event.preventDefault(); return; }
   const row = event.target.closest("tr[data-href]");

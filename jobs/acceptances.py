@@ -1,0 +1,70 @@
+"""What people do with groups of differences: look at them, accept them, withdraw that."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+from jobs.accepting import Acceptance, Asked, InRun
+from jobs.adapters.sql_groups import Group
+from jobs.differences import Differences
+from jobs.run import Run
+from runner.errors import NotFound
+
+NOBODY = InRun()
+KEY = re.compile("[0-9a-f]{16}")  # see jobs.causes.Cause.key
+
+
+@dataclass(frozen=True)
+class GroupInRun:
+    """A group of differences, and what of it is accepted."""
+
+    group: Group
+    stands: InRun
+
+
+class Acceptances(Differences):
+    """Groups of a compare run; every method raises NotFound, and Conflict for a run of one branch."""
+
+    def groups(self, run: int) -> list[GroupInRun]:
+        """List the causes of a run's differences, those of most units first."""
+        found = self._check(run)
+        listed = self._keep(found, ("groups",), lambda: self._store.groups.list(run))
+        known = self._stands(found)
+        return [GroupInRun(one, known.get(one.key, NOBODY)) for one in listed]
+
+    def group(self, run: int, key: str) -> GroupInRun:
+        """Give one of them."""
+        job = self._check(run)
+        found = self._store.groups.one(run, key) if KEY.fullmatch(key) else None
+        if found is None:
+            raise NotFound(
+                f"Run {run} has no group {key[:40]!r}.",
+                field="key",
+                value=key[:80],
+                remedy=f"List those it has: seatrial groups {run}",
+            )
+        return GroupInRun(found, self._stands(job).get(key, NOBODY))
+
+    def _stands(self, run: Run) -> dict[str, InRun]:
+        """Tell what of a run's groups is accepted; which units that explains depends on nothing but what is held."""
+        known = self._store.acceptances.of_run(run.id)
+        held = tuple(sorted(one.id for stands in known.values() for one in stands.held))
+        if not held:
+            return known
+        counts = self._keep(run, ("accepted", held), lambda: self._store.acceptances.counts(run.id))
+        return {key: replace(stands, units=counts.get(key, 0)) for key, stands in known.items()}
+
+    def accept(self, run: int, key: str, asked: Asked, *, user: str) -> Acceptance:
+        """Accept a group, for this run and those compared from now on; also raises AcceptanceRefused."""
+        self.group(run, key)
+        return self._store.acceptances.accept(run, key, asked, user)
+
+    def withdraw(self, run: int, key: str, *, user: str) -> Acceptance:
+        """Let a group count as different again, in this run and in those compared from now on."""
+        self.group(run, key)
+        return self._store.acceptances.withdraw(run, key, user)
+
+    def acceptances(self, project: str) -> list[Acceptance]:
+        """List what was accepted in a project, newest first, also what expired or was withdrawn."""
+        return self._store.acceptances.of_project(project)

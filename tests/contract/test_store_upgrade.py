@@ -1,0 +1,131 @@
+"""A store with comparisons of an earlier version, brought up to date: what was recorded is read as before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from alembic import command
+from alembic.config import Config
+from hands import SPEC, Hands
+from sqlalchemy import MetaData, inspect, select, text
+
+from jobs.adapters.embedded_postgres import EmbeddedPostgres
+from jobs.adapters.sql_engine import Database, open_engine
+from jobs.adapters.sql_runs import NewLeg
+from jobs.adapters.sql_schema import comparisons, legs, runs, tasks, units
+from jobs.adapters.sql_store import MIGRATIONS, Store
+from jobs.comparing import HARMFUL, Compared, UnitClass
+from jobs.overview import EVERY_UNIT, Wanted
+from runner.model import Output, UnitResult, UnitState
+
+BASELINE = NewLeg("baseline", "v1", "b" * 40, "subject", "author", "f", SPEC, "d")
+NAMES = ["acme/pl", "acme/deep/bs", "100%'/pl", "alone"]
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An empty database."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'old.db'}"
+        return
+    server: EmbeddedPostgres = request.getfixturevalue("postgres18")
+    with psycopg.connect(server.dsn(), autocommit=True) as admin:
+        admin.execute(b"CREATE DATABASE seatrial_upgraded")
+    yield server.dsn("seatrial_upgraded")
+    with psycopg.connect(server.dsn(), autocommit=True) as admin:
+        admin.execute(b"DROP DATABASE seatrial_upgraded WITH (FORCE)")
+
+
+def up_to(url: str, revision: str) -> None:
+    """Make the tables of a revision."""
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    database = Database(open_engine(url))
+    with database.write() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+    database.engine.dispose()
+
+
+def some_run(hands: Hands) -> int:
+    """Do a compare run of which two units are compared and differ; the others are ready."""
+    run = hands.submit(legs=(BASELINE,))
+    for claim in (hands.take("w0"), hands.take("w1")):
+        hands.prepared(claim, NAMES, batches=1)
+    for claim in (hands.take("w0"), hands.take("w1")):
+        digest = claim.task.leg[0].encode().hex() * 32
+        results = [UnitResult(unit, UnitState.DONE, Output("x.csv", digest, 3), "", 1.0) for unit in NAMES]
+        hands.store.ledger.mark(claim.task.id, claim.task.attempt, results, None)
+    found = [
+        (
+            pair,
+            Compared(pair.unit, pair.position, UnitClass.DIFFERENT, 1, 2.0 + pair.position, {"rows": {"changed": 1}}),
+        )
+        for pair in hands.store.compare.ready(run, 3)
+    ]
+    hands.store.compare.record(run, found)
+    return run
+
+
+def copied(source: Store, url: str) -> None:
+    """Put records into tables that may lack columns."""
+    database = Database(open_engine(url))
+    old = MetaData()
+    old.reflect(database.engine)
+    with source.database.read() as reading, database.write() as writing:
+        for table in (runs, legs, tasks, units, comparisons):
+            there = old.tables[table.name]
+            rows = [dict(row._mapping) for row in reading.execute(select(table))]
+            kept = [{name: value for name, value in row.items() if name in there.columns} for row in rows]
+            writing.execute(there.insert(), kept)
+        if not database.is_sqlite:
+            writing.execute(text("SELECT setval(pg_get_serial_sequence('runs', 'id'), 100)"))
+            writing.execute(text("SELECT setval(pg_get_serial_sequence('tasks', 'id'), 100)"))
+    database.engine.dispose()
+
+
+def test_comparisons_of_the_version_before_are_read_and_go_on(url: str) -> None:
+    up_to(url, "0008")
+    source = Hands(Store.in_memory())
+    run = some_run(source)
+    copied(source.store, url)
+    store = Store.open(url)
+    try:
+        views = store.compare_views
+        assert [one.unit for one in views.by_position(run, EVERY_UNIT, after=-1, limit=9)] == NAMES[:3]
+        found = views.by_position(run, Wanted(HARMFUL, tenant="acme/deep", report="bs"), after=-1, limit=9)
+        assert [one.unit for one in found] == ["acme/deep/bs"]
+        heat = views.heat_map(run, first=0, limit=60)
+        assert {(part.name, part.harmful) for part in heat.tenants} == {("acme", 1), ("acme/deep", 1), ("100%'", 1)}
+        assert views.overview(run).harmful == 3
+        # What the columns of later versions are read for.
+        assert store.groups.list(run) == []
+        assert store.runs.get(run).units_different == 3
+        assert [leg.reused_from for leg in store.latency.of(run, ratio=1.5, floor=0.1, limit=9).legs] == [None, None]
+        # The run goes on: what was left is compared, and gets its tenant and report.
+        [pair] = store.compare.ready(run, 9)
+        store.compare.record(run, [(pair, Compared(pair.unit, pair.position, UnitClass.SAME))])
+        assert views.counts(run)[0] == {UnitClass.DIFFERENT: 3, UnitClass.SAME: 1}
+        assert [one.unit for one in views.by_position(run, Wanted(tenant=""), after=-1, limit=9)] == ["alone"]
+        # And a new one begins.
+        hands = Hands(store)
+        assert hands.submit(legs=(BASELINE,)) > run
+    finally:
+        store.close()
+        source.store.close()
+
+
+def test_tables_made_by_migrations_are_those_of_the_schema(url: str) -> None:
+    up_to(url, "0008")
+    store = Store.open(url)
+    try:
+        seen = inspect(store.database.engine)
+        for table in (runs, legs, tasks, units, comparisons):
+            assert {column["name"] for column in seen.get_columns(table.name)} == set(table.columns.keys())
+            named = {str(index["name"]) for index in seen.get_indexes(table.name)}
+            assert {str(index.name) for index in table.indexes} <= named
+    finally:
+        store.close()

@@ -1,0 +1,124 @@
+"""`seatrial diff RUN` and `seatrial report RUN` against a server with a compare run of every class."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import duckdb
+import pytest
+from click.testing import CliRunner, Result
+from web_compare import begin, compared, every_class, ledger, with_rules
+from web_site import Site
+from werkzeug.serving import make_server
+
+from jobs.cli import main
+
+Seatrial = Callable[..., Result]
+
+
+@pytest.fixture
+def seatrial(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Seatrial]:
+    """The command line beside a server."""
+    site.worker()
+    with_rules(site)
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    server = make_server("127.0.0.1", 0, site.app(), threaded=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+
+    def run(*words: str, code: int = 0) -> Result:
+        found = CliRunner().invoke(main, [*words, "--server", f"http://127.0.0.1:{server.port}"])
+        assert found.exit_code == code, found.output
+        return found
+
+    yield run
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_run_is_told_classes_then_groups_then_units(site: Site, seatrial: Seatrial) -> None:
+    compared(site, *every_class())
+    text = seatrial("diff", "1", "--limit", "3", code=1).stdout
+    lines = text.splitlines()
+    assert lines[0].startswith("different: run 1, accounts feature/rounding = ")
+    assert " against v2.41.0 = " in lines[0]
+    assert lines[1].startswith("  18 of 109 units: 14 different")
+    heads = [line.split() for line in lines if line.isupper()]
+    assert heads == [
+        ["CLASS", "UNITS"],
+        ["UNITS", "CELLS", "BY", "CAUSE"],
+        ["CLASS", "UNIT", "ROWS", "LARGEST", "RULE"],
+    ]
+    assert "×1.005" in text
+    assert "tenant_002/pl" in text
+    assert "tenant_004/pl" not in text
+    assert lines[-1] == "15 more; --limit N tells more of them"
+    found = json.loads(seatrial("diff", "1", "--format", "json", code=1).stdout)
+    assert len(found["units"]) == found["comparison"]["differing"] == 18
+    assert (found["run"]["id"], found["groups"][0]["units"]) == (1, 12)
+
+
+def test_exit_codes_are_those_of_the_verdict(site: Site, seatrial: Seatrial) -> None:
+    compared(site, {"a/pl": ledger()}, {"a/pl": ledger()})
+    assert seatrial("diff", "1").stdout.splitlines()[1] == "  1 unit has the same figures, byte for byte"
+    begin(site, ["a/pl"], ["a/pl"])
+    going = seatrial("diff", "2", code=2)
+    assert "Run 2 goes on: nothing differs so far, units left to compare: 1." in going.stderr
+    assert "There is no run 9." in seatrial("diff", "9", code=2).stderr
+    site.submit()
+    assert "compares nothing" in seatrial("diff", "3", code=2).stderr
+
+
+def test_a_unit_is_told_cell_by_cell(site: Site, seatrial: Seatrial) -> None:
+    compared(site, *every_class())
+    lines = seatrial("diff", "1", "tenant_017/pl", "--limit", "2", code=1).stdout.splitlines()
+    assert lines[:3] == [
+        "different: tenant_017/pl of run 1",
+        "  rows      22 changed, 0 added, 0 removed, 18 same",
+        "  rule      *",
+    ]
+    assert lines[-3].split() == ["value", "4193", "amount", "5241.25", "5267.46", "26.21"]
+    assert lines[-1] == "20 more; --limit N tells more of the 22 that are stored"
+    found = json.loads(seatrial("diff", "1", "tenant_017/pl", "--format", "json", code=1).stdout)
+    assert len(found["differences"]) == 22
+    assert seatrial("diff", "1", "tenant_001/cash").stdout.startswith("equivalent: ")
+    assert seatrial("diff", "1", "tenant_003/tax", code=1).stdout.startswith("candidate_failed: ")
+    assert "tenant_9/pl" in seatrial("diff", "1", "tenant_9/pl", code=2).stderr
+
+
+def test_differences_are_fetched_as_files(site: Site, seatrial: Seatrial) -> None:
+    compared(site, *every_class())
+    told = seatrial("diff", "1", "tenant_008/bs", "--download", "parquet")
+    name = "run-1-tenant_008-bs.parquet"
+    assert told.stderr.startswith(f"{name}: ")
+    query = 'SELECT change, key, "column", baseline, candidate, delta FROM read_parquet($1)'
+    rows = duckdb.execute(query, [name]).fetchall()
+    assert len(rows) == 4
+    assert ("value", ["4080"], "amount", "=1+1", "<b>n/a</b>", None) in rows
+    seatrial("diff", "1", "tenant_017/pl", "--download", "parquet", "-o", "pl.parquet")
+    assert duckdb.execute("SELECT max(delta), count(*) FROM read_parquet('pl.parquet')").fetchone() == (26.21, 22)
+    seatrial("diff", "1", "tenant_008/bs", "--download", "csv", "-o", "bs.csv")
+    assert b"'=1+1" in Path("bs.csv").read_bytes()
+    listed = json.loads(seatrial("diff", "1", "tenant_008/bs", "--download", "json", "-o", "-").stdout)
+    assert [one["change"] for one in listed].count("added") == 3
+    # A unit without differences is a table without rows.
+    seatrial("diff", "1", "tenant_001/vat", "--download", "parquet", "-o", "none.parquet")
+    assert duckdb.execute("SELECT count(*) FROM read_parquet('none.parquet')").fetchone() == (0,)
+
+
+def test_the_report_is_written(site: Site, seatrial: Seatrial) -> None:
+    compared(site, *every_class())
+    assert "18 of 109 units" in seatrial("report", "1").stdout
+    assert seatrial("report", "1", "--format", "md").stdout.startswith("### Different: 18 of 109 units")
+    seatrial("report", "1", "-o", ".")
+    assert Path("run-1.html").read_text().startswith("<!doctype html>")
+    seatrial("report", "1", "-o", "summary.md")
+    assert Path("summary.md").read_text().startswith("### Different")
+    begin(site, ["a/pl"], ["a/pl"])
+    assert "Run 2 goes on." in seatrial("report", "2", code=2).stderr
