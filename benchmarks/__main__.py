@@ -51,14 +51,8 @@ def keep(name: str, table: str) -> None:
     """Put a group's table into its place in the page."""
     head, _, rest = KEPT.read_text("utf-8").partition(MARK)
     parts = dict(re.findall(r"^## (\w+)\n\n(.*?)(?=^## |\Z)", rest, re.MULTILINE | re.DOTALL)) | {name: table + "\n"}
-    KEPT.write_text(
-        head
-        + MARK
-        + "\n\n"
-        + "".join(f"## {one}\n\n{parts[one]}" for one in GROUPS if one in parts).rstrip("\n")
-        + "\n",
-        "utf-8",
-    )
+    told = [f"## {one}\n\n{parts[one].strip()}\n" for one in GROUPS if one in parts]
+    KEPT.write_text("\n".join([head + MARK + "\n", *told]), "utf-8")
 
 
 def render(found: list[Row]) -> str:
