@@ -1,4 +1,4 @@
-"""The processes of a server: up, worker, sweeper, comparer, web. Each imports only what it needs: a server starts several."""
+"""The processes of a server: up, worker, sweeper, comparer, web. The first two import for those that they fork."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import click
 import structlog
 
 from jobs.cli_common import current_settings, pass_config
+from jobs.flag import Flag
 from jobs.instances import slot_name, take_instance
 from jobs.keeping import Done
 from jobs.logs import configure_logging
@@ -53,6 +54,11 @@ def _as_command(words: Sequence[str]) -> None:
 def _import_parts() -> None:
     for name in PARTS:
         import_module(name)
+
+
+def _stop_on_signals(stop: Flag) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
 
 
 @click.command()
@@ -267,8 +273,7 @@ def sweeper(config: Path | None, *, dry_run: bool) -> None:
         yield from prune_all(settings, store)
 
     one = Sweeper(store, build_doorbell(settings), cleanup, lease=settings.server.lease, housekeeping=tidy)
-    signal.signal(signal.SIGTERM, lambda *_: one.stop.set())
-    signal.signal(signal.SIGINT, lambda *_: one.stop.set())
+    _stop_on_signals(one.stop)
     one.work()
 
 
@@ -287,8 +292,7 @@ def comparer(config: Path | None) -> None:
     configure_logging()
     spool = settings.server.home / "spool"
     one = Comparer(Store.open(settings.server.database_url), build_objects(settings), spool)
-    signal.signal(signal.SIGTERM, lambda *_: one.stop.set())
-    signal.signal(signal.SIGINT, lambda *_: one.stop.set())
+    _stop_on_signals(one.stop)
     one.work()
 
 

@@ -47,7 +47,7 @@ class Program:
     main: Callable[[Sequence[str]], object] | None = None
 
 
-def end_with_parent() -> None:
+def _end_with_parent() -> None:
     """Let the kernel ask this process to end when the supervisor was killed: what restarts it starts all anew."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
@@ -83,7 +83,7 @@ class _Child:
             env=self._environment(),
             start_new_session=True,
             pass_fds=self.program.holds,
-            preexec_fn=end_with_parent,
+            preexec_fn=_end_with_parent,
             **streams,
         )
 
@@ -91,7 +91,7 @@ class _Child:
         gc.freeze()  # what is there now is shared with the child, and no collection of the child's touches it
 
         def child() -> None:
-            end_with_parent()
+            _end_with_parent()
             if self._output is not None:
                 os.dup2(self._output.fileno(), 1)
                 os.dup2(self._output.fileno(), 2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import text
@@ -109,6 +109,16 @@ class Hands:
         state = UnitState.FAILED if failed else UnitState.DONE
         results = [UnitResult(unit, state, None if failed else OUTPUT, "no" if failed else "", 1.5) for unit in units]
         self.store.ledger.mark(claim.task.id, claim.task.attempt, results, source)
+
+    def mark_outputs(self, claim: Claim, outputs: Mapping[str, str | None]) -> None:
+        """Finish units with an output whose digest is that letter, or failed where it is None."""
+        results = [
+            UnitResult(unit, UnitState.FAILED, None, "no")
+            if content is None
+            else UnitResult(unit, UnitState.DONE, Output("x.csv", content * 64, 3), "", 1.0)
+            for unit, content in outputs.items()
+        ]
+        self.store.ledger.mark(claim.task.id, claim.task.attempt, results, None)
 
     def log(self, claim: Claim, data: bytes, *, at: int | None = None, source: tuple[int, int] | None = None) -> int:
         return self.store.ledger.append_log(

@@ -28,7 +28,7 @@ from jobs.noise import Moves, Noise, judged
 from jobs.overview import DIFFERING, Wanted
 from jobs.run import RunState, TaskState, Verdict
 from runner.errors import BaseReplaced
-from runner.model import BASELINE_AGAIN, Output, UnitResult, UnitState
+from runner.model import BASELINE_AGAIN
 
 BASELINE = NewLeg("baseline", "v1", "b" * 40, "subject", "author", "f", SPEC, "d")
 AGAIN = replace(BASELINE, name=BASELINE_AGAIN)
@@ -62,14 +62,7 @@ class Twice:
         self.claims = self.take()
 
     def mark(self, leg: str, outputs: Mapping[str, str | None]) -> None:
-        results = [
-            UnitResult(unit, UnitState.FAILED, None, "no")
-            if content is None
-            else UnitResult(unit, UnitState.DONE, Output("x.csv", content * 64, 3), "", 1.0)
-            for unit, content in outputs.items()
-        ]
-        claim = self.claims[leg]
-        self.hands.store.ledger.mark(claim.task.id, claim.task.attempt, results, None)
+        self.hands.mark_outputs(self.claims[leg], outputs)
 
     def ready(self) -> list[str]:
         return [pair.unit for pair in self.compare.ready(self.run, 100)]
