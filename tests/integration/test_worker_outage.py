@@ -214,10 +214,10 @@ def test_patience_has_an_end_and_a_drain_does_not_wait_for_it(road: Road, tmp_pa
     short, draining = recorder(road, tmp_path, claim, patience=0.5), recorder(road, tmp_path, claim, drain=drain)
     road.proxy.cut()
     with pytest.raises(StoreUnavailable):
-        short.step("run", state="running")
+        short.token("one")
     drain.set()
     with pytest.raises(Drained):
-        draining.step("run", state="running")
+        draining.token("one")
     short.log(b"not written")
     with structlog.testing.capture_logs() as logs:
         short.close()
