@@ -217,7 +217,8 @@ def append_event(
     connection.execute(insert(events), values)
 
 
-# Put together once: every step of the state machine asks them.
+# Put together once: every step of the state machine, or every look at a run, asks them.
+_LEGS = select(legs).where(legs.c.run.in_(bindparam("run_ids", expanding=True))).order_by(legs.c.run, legs.c.name)
 _BEFORE = select(
     runs.c.state,
     runs.c.started_at,
@@ -292,7 +293,6 @@ def legs_of(connection: Connection, run_ids: list[int]) -> dict[int, tuple[Leg, 
     """Read the legs of some runs, baseline first."""
     found: dict[int, tuple[Leg, ...]] = dict.fromkeys(run_ids, ())
     if run_ids:
-        query = select(legs).where(legs.c.run.in_(run_ids)).order_by(legs.c.run, legs.c.name)
-        for row in connection.execute(query):
+        for row in connection.execute(_LEGS, {"run_ids": run_ids}):
             found[row.run] += (leg_of(row),)
     return found
