@@ -22,7 +22,8 @@ from hands import OUTPUT, Hands
 from jobs import worker as worker_module
 from jobs.adapters.embedded_postgres import EmbeddedPostgres
 from jobs.adapters.file_objects import FileObjects
-from jobs.adapters.s3_objects import Bucket, S3Objects
+from jobs.adapters.s3_bucket import Bucket
+from jobs.adapters.s3_objects import S3Objects
 from jobs.adapters.sql_schema import metadata
 from jobs.adapters.sql_store import Store
 from jobs.adapters.sql_tasks import Claim
