@@ -171,20 +171,18 @@ class Server:
     def _ready(self) -> bool:
         if self.up is not None and self.up.poll() is not None:
             raise AssertionError(f"`up` ended with exit code {self.up.returncode}:\n{self.tail()}")
+        pids = {process.pid for process in self.processes("slot")}
+        web = self.direct("web")
+        # The API must be the present web's, and is asked after that is sure: a killed one leaves a worker that answers
+        # for a moment.
+        served = bool(web) and all(one.ppid() == web[0].pid for one in self.processes("web") if one not in web)
+        if not served or len(pids) != self.slots:
+            return False
         try:
             [pool] = self.get("/capacity")["pools"]
         except httpx.TransportError:
             return False
-        pids = {process.pid for process in self.processes("slot")}
-        web = self.direct("web")
-        # The API must be the present web's: a killed one leaves a worker that answers for a moment.
-        served = all(process.ppid() == web[0].pid for process in self.processes("web") if process not in web)
-        return (
-            bool(web)
-            and served
-            and len(pids) == self.slots == len(pool["workers"])
-            and {worker["pid"] for worker in pool["workers"]} == pids
-        )
+        return len(pool["workers"]) == self.slots and {worker["pid"] for worker in pool["workers"]} == pids
 
     def terminate(self, *, within: float = 30.0) -> tuple[int, float]:
         """Send SIGTERM to `up`; give its exit code and the seconds that it took."""
