@@ -24,7 +24,7 @@ class Sweepable(Databases, Protocol):
 
     def made_for(self, run: int) -> list[str]: ...
 
-    def sweep(self, keep: set[str], *, older_than: float = 600.0) -> list[str]: ...
+    def sweep(self, wanted: Callable[[], set[str]]) -> list[str]: ...
 
 
 class Cleanup:
@@ -86,15 +86,19 @@ class Cleanup:
             self._remove(name)
             self._store.workers.removed(task, execution)
             yield name
-        keep = set()
-        for run, leg, task, last in self._store.inside.live_orders():
-            keep.add(leg_database(self._installation, run, leg))
-            keep |= {execution_database(self._installation, run, task, number) for number in range(1, last + 1)}
         for name, source in self._sources().items():
             try:
-                yield from source.sweep(keep)
+                yield from source.sweep(self._wanted)
             except InfraError as error:  # it is found again when the server answers
                 log.warning("cleanup.postponed", source=name, code=error.code, error=error.text)
+
+    def _wanted(self) -> set[str]:
+        """Name the databases of all legs and executions of runs that have not ended or not been cleaned up."""
+        found = set()
+        for run, leg, task, last in self._store.inside.live_orders():
+            found.add(leg_database(self._installation, run, leg))
+            found |= {execution_database(self._installation, run, task, number) for number in range(1, last + 1)}
+        return found
 
     def _remove(self, name: str) -> None:
         self._engine.remove(name)

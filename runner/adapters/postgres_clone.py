@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import datetime
 
@@ -192,15 +193,16 @@ class PostgresSource:
             found |= set(postgres_rights.roles_of(connection, self._installation))
         return sorted(name for name in found if ours.match(name))
 
-    def sweep(self, keep: set[str], *, older_than: float = 600.0) -> list[str]:
-        """Drop this installation's clones and roles that are not in `keep` and older than so many seconds.
+    def sweep(self, wanted: Callable[[], set[str]]) -> list[str]:
+        """Drop this installation's clones and roles that nobody wants; gives the names of what was dropped.
 
-        `keep`: names of databases or roles that live executions or legs hold. The age, by the server's clock,
-        spares what was made after `keep` was read. Gives the names of what was dropped.
+        `wanted`: reads the names that live executions and legs hold, which are recorded before they are made. So what
+        was made before it is asked, by the server's clock, and is not among them, is nobody's.
         """
         dropped = []
         with self._server.session() as connection:
             now = postgres_base.server_time(connection)
+            keep = wanted()
             for database, comment, own in rows(connection, OURS):
                 label = read_label(comment)
                 if database in keep:
@@ -208,13 +210,13 @@ class PostgresSource:
                 if label is None:  # its maker died before it could label it, unless it is at it just now
                     stale = comment is None and own and postgres_copy.unlocked(connection, str(database))
                 else:
-                    old = (now - datetime.fromisoformat(label.made_at)).total_seconds() >= older_than
+                    old = datetime.fromisoformat(label.made_at) < now
                     stale = old and (label.installation, label.source) == (self._installation, self.name)
                 if stale:
                     self._release(connection, str(database))
                     dropped.append(str(database))
             for role, label in postgres_rights.roles_of(connection, self._installation).items():
-                old = (now - datetime.fromisoformat(label.made_at)).total_seconds() >= older_than
+                old = datetime.fromisoformat(label.made_at) < now
                 gone = not postgres_copy.exists(connection, label.database)
                 if role not in keep and label.source == self.name and old and gone:
                     postgres_rights.drop_role(connection, role, self._installation)

@@ -7,7 +7,7 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -232,8 +232,10 @@ class MemoryDatabases:
             if on is not None and on.installation == self._installation:
                 self.server.shut.add(role)
 
-    def sweep(self, keep: set[str], *, older_than: float = 600.0) -> list[str]:
-        """Drop this installation's clones that are not in `keep` and older than so many seconds."""
+    def sweep(self, wanted: Callable[[], set[str]]) -> list[str]:
+        """Drop this installation's clones that nobody wants."""
+        now = time.monotonic()
+        keep = wanted()
         with self._answering():
             stale = [
                 name
@@ -241,7 +243,7 @@ class MemoryDatabases:
                 if name not in keep
                 and not name.startswith("seatrial_base_")
                 and (stored.installation, stored.source) == (self._installation, self.name)
-                and time.monotonic() - stored.made_at >= older_than
+                and stored.made_at < now
             ]
             for name in stale:
                 self._release(name)

@@ -362,7 +362,7 @@ def test_what_another_installation_made_is_not_touched(world: World) -> None:
         world.source.drop(name)
     with pytest.raises(DatabaseRefused, match="this Seatrial"):
         world.source.login(name, role=fresh(), owner=mine.owner)
-    assert world.source.sweep(set(), older_than=0) == []
+    assert world.source.sweep(set) == []
     assert world.source.base() == mine
     assert world.exists(name)
     world.other_installation.drop(name)
@@ -386,12 +386,18 @@ def test_what_was_made_for_a_run_is_found_by_its_name(world: World) -> None:
 
 def test_the_sweep_drops_what_nobody_holds_and_spares_what_is_new(world: World) -> None:
     base = world.source.bless()
-    held, lost = fresh(), fresh()
+    held, lost, new = fresh(), fresh(), fresh()
     for name in (held, lost):
         world.source.clone(base.database, name)
         world.source.login(name, role=name, owner=base.owner)
-    assert world.source.sweep({held}) == []
-    assert lost in world.source.sweep({held}, older_than=0)
+
+    def wanted() -> set[str]:
+        world.source.clone(base.database, new)  # recorded and made after this was read
+        return {held}
+
+    assert lost in world.source.sweep(wanted)
+    assert world.exists(new)
+    world.source.drop(new)
     assert world.exists(held)
     assert world.role_exists(held)
     assert not world.exists(lost)

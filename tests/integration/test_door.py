@@ -95,7 +95,7 @@ def harbour(postgres18: EmbeddedPostgres) -> Iterator[Harbour]:
     yield Harbour(engine, door, source, sample, source.bless(), root, tag)
     for state in engine.find(installation=tag):
         engine.remove(state.name)
-    source.sweep(set(), older_than=0)
+    source.sweep(set)
     shutil.rmtree(root)
 
 

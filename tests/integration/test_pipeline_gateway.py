@@ -62,7 +62,7 @@ def harbour(bench: Bench, postgres18: EmbeddedPostgres) -> Iterator[Harbour]:
     yield Harbour(bench, source, doors)
     for state in bench.engine.find(installation=bench.installation):
         bench.engine.remove(state.name)
-    source.sweep(set(), older_than=0)
+    source.sweep(set)
     drop_sample(sample)
     shutil.rmtree(doors)
 

@@ -185,7 +185,7 @@ def test_grants_and_settings_of_the_database_come_along(sample: Sample, opened: 
         assert sample.value(f"SELECT has_database_privilege('{reader}', '{login.database}', 'TEMPORARY')") is True
         assert sample.value(f"SELECT has_database_privilege('{reader}', '{login.database}', 'CONNECT')") is False
     finally:
-        source(sample).sweep(set(), older_than=0)
+        source(sample).sweep(set)
         source(sample).forget(keep=1)
         with sample.admin("postgres") as admin:
             for base in source(sample).bases():

@@ -325,7 +325,7 @@ def test_a_clone_whose_maker_died_before_labelling_it_is_replaced_or_swept(sampl
         made.clone(base.database, foreign)
     with pytest.raises(DatabaseRefused, match="not made by Seatrial"):
         made.drop(foreign)
-    assert made.sweep({replaced}, older_than=0) == [swept]
+    assert made.sweep(lambda: {replaced}) == [swept]
     assert foreign in sample.databases()
     sample.execute(f"DROP DATABASE {foreign}", database="postgres")
     made.drop(replaced)
