@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from jobs.accepting import Acceptance, Asked, InRun
-from jobs.adapters.sql_groups import Group
 from jobs.differences import Differences
+from jobs.grouping import Group
 from jobs.run import Run
 from runner.errors import NotFound
 
@@ -29,9 +30,8 @@ class Acceptances(Differences):
     def groups(self, run: int) -> list[GroupInRun]:
         """List the causes of a run's differences, those of most units first."""
         found = self._check(run)
-        listed = self._keep(found, ("groups",), lambda: self._store.groups.list(run))
         known = self._stands(found)
-        return [GroupInRun(one, known.get(one.key, NOBODY)) for one in listed]
+        return [GroupInRun(one, _stands(one, known)) for one in self._groups(found)]
 
     def group(self, run: int, key: str) -> GroupInRun:
         """Give one of them."""
@@ -44,7 +44,7 @@ class Acceptances(Differences):
                 value=key[:80],
                 remedy=f"List those it has: seatrial groups {run}",
             )
-        return GroupInRun(found, self._stands(job).get(key, NOBODY))
+        return GroupInRun(found, _stands(found, self._stands(job)))
 
     def _stands(self, run: Run) -> dict[str, InRun]:
         """Tell what of a run's groups is accepted; which units that explains depends on nothing but what is held."""
@@ -68,3 +68,13 @@ class Acceptances(Differences):
     def acceptances(self, project: str) -> list[Acceptance]:
         """List what was accepted in a project, newest first, also what expired or was withdrawn."""
         return self._store.acceptances.of_project(project)
+
+
+def _stands(group: Group, known: Mapping[str, InRun]) -> InRun:
+    """Tell what of a group is accepted: of itself, and of each of its parts."""
+    found = [known[key] for key in dict.fromkeys((group.key, *group.keys)) if key in known]
+    if len(found) < 2:
+        return found[0] if found else NOBODY
+    held = dict.fromkeys(one for stands in found for one in stands.held)
+    offered = dict.fromkeys(one for stands in found for one in stands.offered)
+    return InRun(min(group.units, sum(stands.units for stands in found)), tuple(held), tuple(offered))

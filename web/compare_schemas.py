@@ -212,11 +212,20 @@ class AcceptanceOut(Shape):
     withdrawn_by: str | None
 
 
+class GroupPartOut(Shape):
+    """Units of a group whose numbers went one way, or both (mixed); `key` is that of the cause they have."""
+
+    key: str
+    sign: Literal["up", "down", "mixed"]
+    units: int
+
+
 class GroupOut(Shape):
     """A cause of differences that units share.
 
     `key` is the same in every run. `pattern`: the rule that held, or the last part of the units' names; `what`: the kind
-    of change; `sign`: up, down or mixed where numbers changed. `count`: cells or rows. `ratio` and `offset`: the one
+    of change; `sign`: up, down or mixed where numbers changed in each unit so, any where units of these are together
+    (`parts`). `count`: cells or rows. `ratio` and `offset`: the one
     number by which all stored cells were multiplied, or that was added to them; null when there is none. `first`: some
     of the units.
     """
@@ -226,12 +235,13 @@ class GroupOut(Shape):
     pattern: str
     what: str
     column: str | None
-    sign: Literal["up", "down", "mixed"] | None
+    sign: Literal["up", "down", "mixed", "any"] | None
     units: int
     count: int
     ratio: float | None
     offset: float | None
     first: list[str]
+    parts: list[GroupPartOut]
     accepted_units: int = Field(description="So many of its units are accepted: all their causes are.")
     accepted: list[AcceptanceOut] = Field(description="What it is accepted by in this run.")
     offered: list[AcceptanceOut] = Field(description="What the project accepted since this run was compared.")

@@ -11,7 +11,7 @@ from web.words import number, plural
 
 if TYPE_CHECKING:
     from jobs.accepting import Acceptance
-    from jobs.adapters.sql_groups import Group
+    from jobs.grouping import Group
     from jobs.run import Run
 
 _K = UnitClass
@@ -138,6 +138,12 @@ def change(found: Group | Acceptance) -> str:
     if found.offset is not None:
         parts.append(f"by {delta(found.offset)}")
     return " or ".join(parts)
+
+
+def parts(found: Group) -> str:
+    """Say which way the numbers of a group's units went: 4 units both ways, 1 only up; empty where it is one cause."""
+    ways = {"mixed": "both ways", "up": "only up", "down": "only down"}
+    return ", ".join(f"{plural(one.units, 'unit')} {ways[one.cause.sign or '']}" for one in found.parts)
 
 
 def proof(counts: Mapping[UnitClass, int]) -> str:

@@ -415,6 +415,7 @@ def group(found: GroupInRun, now: datetime) -> c.GroupOut:
             "ratio": found.group.ratio,
             "offset": found.group.offset,
             "first": list(found.group.first),
+            "parts": [{"key": one.key, "sign": one.cause.sign, "units": one.units} for one in found.group.parts],
             "accepted_units": stands.units,
             "accepted": [acceptance(one, now) for one in stands.held],
             "offered": [acceptance(one, now) for one in stands.offered],

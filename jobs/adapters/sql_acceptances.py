@@ -10,13 +10,14 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, func, insert, select, update
 from sqlalchemy import delete as delete_rows
 
-from jobs.accepting import Acceptance, Asked, Held, InRun, check_acceptable, covered, explained, is_cut
+from jobs.accepting import Acceptance, Asked, Held, InRun, check_acceptable, explained, is_cut
 from jobs.adapters.sql_engine import Database
 from jobs.adapters.sql_groups import groups_of
 from jobs.adapters.sql_rows import append_event, at, lock_run, moment, no_run
 from jobs.adapters.sql_schema import acceptances, accepted, causes, comparisons, runs
 from jobs.causes import Cause, Share
 from jobs.comparing import Compared
+from jobs.grouping import Group
 from jobs.run import Comparison, Verdict, verdict_of
 from runner.errors import Conflict, NotFound
 from runner.model import Reason
@@ -46,7 +47,7 @@ class SqlAcceptances:
             if row is None:
                 return {}
             held = _held(connection, run)
-            known = {one.id for some in held.values() for one in some}
+            known = {one.id for one in _each(held)}
             living = _living(connection, row.project, self._db.now(connection))
         found = {}
         for key in held.keys() | living.keys():
@@ -75,24 +76,24 @@ class SqlAcceptances:
             if group is None:
                 remedy = "See its groups: seatrial groups RUN, or the run's page."
                 raise NotFound(f"Run {run} has no group {key[:40]!r}.", field="key", value=key[:80], remedy=remedy)
-            held = {name: list(some) for name, some in _held(connection, run).items()}
+            held = _held(connection, run)
             living = _living(connection, project, now)
             if not asked.empty:
                 check_acceptable(key, group.cause)
                 wish = asked.wish(at(now))
-            if mine := _all_covered(connection, run, key, _alive(held.get(key, ()), now)):
+            if mine := _covering(connection, run, group, _alive(held, now)):
                 remedy = "Withdraw it first, to give another name, reason or date."
-                raise _already(run, key, mine, f"in run {run}", remedy)
-            theirs = _all_covered(connection, run, key, living.get(key, ()))
+                raise _already(run, key, mine[-1], f"in run {run}", remedy)
+            theirs = _covering(connection, run, group, living)
             if asked.empty:
-                if theirs is None:
+                if not theirs:
                     check_acceptable(key, group.cause)
                     asked.wish(at(now))  # raises: something has to be said
                     raise AssertionError("an empty wish was taken for one")
-                found = theirs
-            elif theirs is not None:
+                found = theirs[-1]
+            elif theirs:
                 remedy = "Take it over for this run: leave name, reason and expires out."
-                raise _already(run, key, theirs, f"in run {theirs.run}", remedy)
+                raise _already(run, key, theirs[-1], f"in run {theirs[-1].run}", remedy)
             else:
                 values = {
                     "project": project,
@@ -109,9 +110,12 @@ class SqlAcceptances:
                 made = connection.execute(insert(acceptances).values(**values, **vars(group.cause)))
                 query = select(acceptances).where(_A.id == made.inserted_primary_key[0])  # type: ignore[index]
                 found = _acceptance(connection.execute(query).one())
-            connection.execute(insert(accepted).values(run=run, key=key, acceptance=found.id))
-            held.setdefault(key, []).append(found)
-            _assess(connection, run, held)
+            known = set(_each(held))
+            rows = [
+                {"run": run, "key": one.key, "acceptance": one.id} for one in theirs or (found,) if one not in known
+            ]
+            connection.execute(insert(accepted), rows)
+            _assess(connection, run, _held(connection, run))
             _judge(connection, run, "accept", now, {"user": user, **_told(found)})
             return found
 
@@ -124,9 +128,10 @@ class SqlAcceptances:
             _begin(connection, self._db, run)
             now = self._db.now(connection)
             held = _held(connection, run)
-            mine = held.pop(key, [])
+            group = next(iter(groups_of(connection, run, key)), None)
+            mine = list(_each({one: held.get(one, ()) for one in (key, *(() if group is None else group.keys))}))
             if not mine:
-                if not groups_of(connection, run, key):
+                if group is None:
                     remedy = "See its groups: seatrial groups RUN, or the run's page."
                     raise NotFound(f"Run {run} has no group {key[:40]!r}.", field="key", value=key[:80], remedy=remedy)
                 text = f"Group {key} is not accepted in run {run}."
@@ -134,8 +139,8 @@ class SqlAcceptances:
             ids = [one.id for one in mine]
             values = {"withdrawn_at": now, "withdrawn_by": user}
             connection.execute(update(acceptances).where(_A.id.in_(ids), _A.withdrawn_at.is_(None)).values(**values))
-            connection.execute(delete_rows(accepted).where(accepted.c.run == run, accepted.c.key == key))
-            _assess(connection, run, held)
+            connection.execute(delete_rows(accepted).where(accepted.c.run == run, accepted.c.acceptance.in_(ids)))
+            _assess(connection, run, _held(connection, run))
             _judge(connection, run, "withdraw", now, {"user": user, **_told(mine[-1])})
             return _acceptance(connection.execute(select(acceptances).where(_A.id == ids[-1])).one())
 
@@ -176,22 +181,22 @@ def settle(connection: Connection, run: int, now: float) -> int:
     held = _held(connection, run)
     units = _assess(connection, run, held)
     if held:
-        names = [{"key": key, **_told(one)} for key, some in sorted(held.items()) for one in some]
+        names = [_told(one) for one in sorted(_each(held), key=lambda one: (one.key, one.id))]
         append_event(connection, run, "accepted", now, data={"units": units, "groups": names[:100]})
     return units
 
 
 def _hold(connection: Connection, run: int, living: Held, shares: Iterable[tuple[str, Share]]) -> None:
     """Keep with a run which acceptances cover something of it."""
-    known = {(one.key, one.id) for some in _held(connection, run).values() for one in some}
-    new: dict[tuple[str, int], None] = {}
+    known = {one.id: one.key for one in _each(_held(connection, run))}
+    new: dict[int, str] = {}
     for key, share in shares:
         for one in living.get(key, ()):
-            if (key, one.id) not in known and (key, one.id) not in new and one.covers(share):
-                new[key, one.id] = None
+            if one.id not in known and one.id not in new and one.covers(share):
+                new[one.id] = one.key
     if new:
-        connection.execute(insert(accepted), [{"run": run, "key": key, "acceptance": one} for key, one in new])
-        values = {"groups_accepted": len({key for key, _ in (*known, *new)})}
+        connection.execute(insert(accepted), [{"run": run, "key": key, "acceptance": one} for one, key in new.items()])
+        values = {"groups_accepted": len({*known.values(), *new.values()})}
         connection.execute(update(runs).where(runs.c.id == run).values(**values))
 
 
@@ -209,7 +214,7 @@ def _assess(connection: Connection, run: int, held: Held) -> int:
         whole = [row.unit for row in connection.execute(summaries) if not is_cut(row.summary)]
         connection.execute(update(comparisons).where(here, comparisons.c.unit.in_(whole)).values(accepted=True))
         count += len(whole)
-    values = {"units_accepted": count, "groups_accepted": len(held)}
+    values = {"units_accepted": count, "groups_accepted": len({one.key for one in _each(held)})}
     connection.execute(update(runs).where(runs.c.id == run).values(**values))
     return count
 
@@ -283,21 +288,39 @@ def _held(connection: Connection, run: int) -> dict[str, list[Acceptance]]:
 
 
 def _by_key(rows: Iterable[Row[Any]]) -> dict[str, list[Acceptance]]:
+    """Put acceptances by the keys of what they speak of: one of a column whichever way it went is there by each."""
     found: dict[str, list[Acceptance]] = {}
     for row in rows:
-        found.setdefault(row.key, []).append(_acceptance(row))
+        one = _acceptance(row)
+        for key in {one.key, *(cause.key for cause in one.cause.meant)}:
+            found.setdefault(key, []).append(one)
     return found
 
 
-def _alive(some: Sequence[Acceptance], now: float) -> list[Acceptance]:
-    return [one for one in some if one.withdrawn_at is None and one.expires_at.timestamp() > now]
+def _each(held: Held) -> dict[Acceptance, None]:
+    """Give acceptances once each."""
+    return {one: None for some in held.values() for one in some}
 
 
-def _all_covered(connection: Connection, run: int, key: str, some: Sequence[Acceptance]) -> Acceptance | None:
-    """Give an acceptance of a group of which all is accepted; None while something is not."""
-    if not some or not all(covered(key, share, {key: some}) for _, _, share in _shares(connection, run, [key])):
-        return None
-    return some[-1]
+def _alive(held: Held, now: float) -> Held:
+    return {
+        key: [one for one in some if one.withdrawn_at is None and one.expires_at.timestamp() > now]
+        for key, some in held.items()
+    }
+
+
+def _covering(connection: Connection, run: int, group: Group, held: Held) -> list[Acceptance]:
+    """Give the acceptances of a group of which all is accepted; none while something is not."""
+    mine = {key: held.get(key, ()) for key in group.keys}
+    if not all(mine.values()):
+        return []
+    found: dict[Acceptance, None] = {}
+    for _, key, share in _shares(connection, run, list(mine)):
+        covering = [one for one in mine[key] if one.covers(share)]
+        if not covering:
+            return []
+        found |= dict.fromkeys(covering)
+    return sorted(found, key=lambda one: one.id)
 
 
 def _already(run: int, key: str, found: Acceptance, where: str, remedy: str) -> Conflict:

@@ -157,6 +157,44 @@ def test_later_runs_carry_it_and_say_so(hands: Hands) -> None:
     assert Trial(hands, {"b/pl": [tax()]}, project="other").end().stands == ("different", 1, 0, 0)
 
 
+def went(sign: str, low: float, high: float) -> Share:
+    """Numbers that went so, by no ratio or offset."""
+    return Share(Cause("*/pl", "value", "net", sign), 2, None, (low, high))
+
+
+def test_groups_that_only_the_sign_tells_apart_are_one(hands: Hands) -> None:
+    moved = {"a/pl": [went("up", 0.2, 0.3)], "b/pl": [went("down", -0.4, -0.1)], "c/pl": [went("mixed", -0.4, 0.5)]}
+    one = Trial(hands, moved).end()
+    [group] = one.store.groups.list(one.run)
+    assert (group.cause.sign, group.units, group.count, group.first) == ("any", 3, 6, ("a/pl", "b/pl", "c/pl"))
+    assert one.store.groups.one(one.run, group.key) == group
+    part = one.store.groups.one(one.run, went("up", 1, 1).cause.key)
+    assert part is not None
+    assert (part.units, part.parts) == (1, ()), "a key of before still names what it named"
+    one.accept(part.cause)
+    assert one.stands == ("different", 3, 1, 1)
+    made = one.accept(group.cause)
+    assert (one.stands, made.cause.sign) == (("passed", 3, 3, 2), "any")
+    with pytest.raises(Conflict, match="accepted already"):
+        one.accept(group.cause)
+    later = Trial(hands, {"d/pl": [went("down", -9.0, -2.0)], "e/pl": [went("up", 9.0, 10.0)]}).end()
+    assert later.stands == ("passed", 2, 2, 2), "whichever way it went"
+    one.withdraw(group.cause)
+    assert one.stands == ("different", 3, 0, 0), "with what its parts were accepted by"
+    assert Trial(hands, {"e/pl": [went("up", 9.0, 10.0)]}).end().stands == ("different", 1, 0, 0)
+
+
+def test_a_unit_in_two_parts_of_a_group_is_counted_once(hands: Hands) -> None:
+    moved = {"a/pl": [went("up", 0.2, 0.3), went("down", -0.3, -0.2)], "c/pl": [went("mixed", -0.4, 0.5)]}
+    one = Trial(hands, moved).end()
+    [group] = one.store.groups.list(one.run)
+    assert (group.units, group.count) == (2, 6)
+    old = Trial(hands, moved).end()
+    one.accept(group.cause)
+    assert old.accept(group.cause, Asked()).run == one.run, "what the project has is taken over"
+    assert (one.stands, old.stands) == (("passed", 2, 2, 1), ("passed", 2, 2, 1))
+
+
 def test_another_ratio_is_not_what_was_accepted(hands: Hands) -> None:
     Trial(hands, {"a/pl": [tax(1.1)]}).end().accept()
     later = Trial(hands, {"b/pl": [tax(1.1)], "c/pl": [tax(1.5)]}).end()
