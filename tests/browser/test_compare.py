@@ -96,6 +96,46 @@ def test_differences_appear_and_nothing_jumps(served: Served, eyes: Eyes) -> Non
     expect(page.get_by_role("heading", level=1)).to_contain_text("2 of 6 units: 2 different")
 
 
+def test_causes_appear_and_nothing_jumps(served: Served, eyes: Eyes) -> None:
+    site = served.site
+    with_rules(site)
+    units = ["t0/pl", "t1/cash", "t2/pl", "t3/tax", "t4/pl", "t5/vat"]
+    begin(site, units, units)
+    claims = [site.claim(), site.claim()]
+
+    def finish(unit: str, amount_now: str = "9.5") -> None:
+        for claim in claims:
+            amount = {4001: amount_now} if claim.task.leg == "candidate" else {}
+            result = UnitResult(unit, UnitState.DONE, site.output(ledger(amount), "pl.csv"), "", 1.0)
+            site.store.ledger.mark(claim.task.id, claim.task.attempt, [result], None)
+        compare_now(site)
+
+    page = eyes.open("/runs/1?tab=differences")
+    title, causes = page.locator("#groups-title"), page.locator("#groups .group")
+    expect(title).to_have_text("No cause so far")
+    page.wait_for_timeout(500)
+    below = page.locator("#list-title").bounding_box()
+    finish("t1/cash")
+    expect(title).to_have_text("1 cause explains what differs so far")
+    finish("t0/pl")
+    finish("t2/pl")
+    expect(causes).to_have_count(2)
+    expect(causes.nth(1)).to_contain_text("2 units")
+    assert "cash" in causes.first.inner_text(), "what was shown first stays there, though others have more units"
+    assert page.locator("#list-title").bounding_box() == below
+    causes.first.locator("summary").click()
+    page.get_by_label("Name").first.fill("A name that I am typing")
+    finish("t3/tax", "n/a")
+    expect(page.locator("#chip-different b")).to_have_text("4")
+    page.wait_for_timeout(1500)
+    expect(page.get_by_label("Name").first).to_have_value("A name that I am typing")
+    expect(causes).to_have_count(2)
+    causes.first.locator("summary").click()
+    page.get_by_role("heading", level=1).click()
+    expect(causes).to_have_count(3)
+    assert page.locator("#list-title").bounding_box() == below
+
+
 def test_the_keyboard_goes_through_what_differs(whole: Served, eyes: Eyes) -> None:
     page = eyes.open("/runs/1")
     page.keyboard.press("g")
