@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from jobs.accepting import Acceptance, Asked, InRun
+from jobs.causes import Share
 from jobs.differences import Differences
 from jobs.grouping import Group
 from jobs.run import Run
@@ -22,6 +23,15 @@ class GroupInRun:
 
     group: Group
     stands: InRun
+
+
+@dataclass(frozen=True)
+class UnitCause:
+    """Why a unit differs: the group that it is in, what it has of it, and the acceptances that explain that."""
+
+    group: Group
+    share: Share
+    by: tuple[Acceptance, ...]
 
 
 class Acceptances(Differences):
@@ -45,6 +55,21 @@ class Acceptances(Differences):
                 remedy=f"List those it has: seatrial groups {run}",
             )
         return GroupInRun(found, _stands(found, self._stands(job)))
+
+    def unit_causes(self, run: int, unit: str) -> list[UnitCause]:
+        """Tell why a unit differs, cause by cause, and what of that is accepted; empty when it does no harm."""
+        job = self._check(run)
+        shares = self._store.groups.of_unit(run, unit)
+        if not shares:
+            return []
+        groups = {key: one for one in self._groups(job) for key in one.keys}
+        known = self._store.acceptances.of_run(run)
+        found = []
+        for share in shares:
+            key = share.cause.key
+            by = tuple(one for one in known.get(key, NOBODY).held if one.covers(share))
+            found.append(UnitCause(groups.get(key, Group(share.cause, 1, share.count, first=(unit,))), share, by))
+        return found
 
     def _stands(self, run: Run) -> dict[str, InRun]:
         """Tell what of a run's groups is accepted; which units that explains depends on nothing but what is held."""

@@ -45,8 +45,8 @@ class DiffsOut(Shape):
 class DiffDetail(DiffOut):
     """A unit with all that its comparison found, and some of its stored differences, largest first.
 
-    `result` is what `seatrial diff --format json` prints. `stored` differences of `found` are kept; `truncated` says why
-    not all.
+    `causes`: why it counts as different, none when it does not. `result` is what `seatrial diff --format json` prints.
+    `stored` differences of `found` are kept; `truncated` says why not all.
     """
 
     result: dict[str, Any]
@@ -55,7 +55,23 @@ class DiffDetail(DiffOut):
     stored: int
     truncated: str | None
     noise: MovesOut | None = Field(description="What moves in it between two runs of the baseline; null: nothing.")
+    causes: list[UnitCauseOut]
     next: str | None
+
+
+class UnitCauseOut(Shape):
+    """A cause for which a unit differs: `count` of its cells or rows do. `key`: the group that it is listed in.
+
+    `accepted`: by which that is explained.
+    """
+
+    key: str
+    title: str
+    what: str
+    column: str | None
+    count: int
+    units: int = Field(description="So many units of the run share it.")
+    accepted: list[AcceptanceOut]
 
 
 class MovesOut(Shape):

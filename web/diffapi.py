@@ -106,7 +106,10 @@ def diff(run: int, unit: str) -> Response:
         kept = asked.model_dump(exclude={"after"}, exclude_none=True)
         following = links.api_diff(run, unit, **kept, after=asked.after + len(page))
     noise = asking.service().noise_of(run, unit)
-    return answer(shapes.diff_detail(run, found, page, noise, stored=len(differences), following=following))
+    found_causes = asking.service().unit_causes(run, unit)
+    return answer(
+        shapes.diff_detail(run, found, page, noise, found_causes, stored=len(differences), following=following)
+    )
 
 
 @blueprint.get("/runs/<id:run>/noise")

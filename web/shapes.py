@@ -14,7 +14,7 @@ from web import diffwords, links
 from web import schemas as s
 
 if TYPE_CHECKING:
-    from jobs.acceptances import GroupInRun
+    from jobs.acceptances import GroupInRun, UnitCause
     from jobs.accepting import Acceptance
     from jobs.adapters.sql_noise import NoiseTally, Unstable
     from jobs.attempts import Work
@@ -316,6 +316,7 @@ def diff_detail(
     found: Compared,
     differences: Sequence[Mapping[str, Any]],
     noise: Noise | None,
+    causes: Sequence[UnitCause],
     *,
     stored: int,
     following: str | None,
@@ -332,9 +333,23 @@ def diff_detail(
             "stored": stored,
             "truncated": " ".join(cut) or None,
             "noise": None if noise is None else moves(noise),
+            "causes": [_unit_cause(one, datetime.now(UTC)) for one in causes],
             "next": following,
         }
     )
+
+
+def _unit_cause(found: UnitCause, now: datetime) -> dict[str, Any]:
+    cause = found.share.cause
+    return {
+        "key": found.group.key,
+        "title": cause.title,
+        "what": cause.what,
+        "column": cause.column,
+        "count": found.share.count,
+        "units": found.group.units,
+        "accepted": [acceptance(one, now) for one in found.by],
+    }
 
 
 def moves(found: Noise) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -28,10 +29,26 @@ class SqlGroups:
         with self._db.read() as connection:
             return groups_of(connection, run)
 
+    def of_unit(self, run: int, unit: str) -> Sequence[Share]:
+        """List why a unit differs; empty when it does no harm."""
+        with self._db.read() as connection:
+            return shares_of(connection, run, unit)
+
     def one(self, run: int, key: str) -> Group | None:
         """Give one cause; None when the run has none of that key."""
         with self._db.read() as connection:
             return next(iter(groups_of(connection, run, key)), None)
+
+
+def shares_of(connection: Connection, run: int, unit: str) -> list[Share]:
+    """Read why a unit differs, those of most cells first."""
+    query = select(causes).where(causes.c.run == run, causes.c.unit == unit)
+    found = []
+    for row in connection.execute(query.order_by(causes.c.count.desc(), causes.c.key)):
+        ratio = None if row.ratio_low is None else (row.ratio_low, row.ratio_high)
+        offset = None if row.offset_low is None else (row.offset_low, row.offset_high)
+        found.append(Share(Cause(row.pattern, row.what, row.column, row.sign), row._mapping["count"], ratio, offset))
+    return found
 
 
 def groups_of(connection: Connection, run: int, key: str | None = None) -> list[Group]:
