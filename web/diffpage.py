@@ -259,6 +259,9 @@ def unit(run: int, unit: str) -> Response:
         "first": links.diff(run, unit, **kept) if asked.after else None,
         "beside": (before, after),
         "noise": service.noise_of(run, unit),
+        "causes": service.unit_causes(run, unit),
+        "unacceptable": UNACCEPTABLE,
+        "now": datetime.now(UTC),
         "bars": charts.bars(distribution(chosen)),
     }
     return make_response(render_template("diff.html", **values))

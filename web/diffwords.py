@@ -11,6 +11,7 @@ from web.words import number, plural
 
 if TYPE_CHECKING:
     from jobs.accepting import Acceptance
+    from jobs.causes import Cause
     from jobs.grouping import Group
     from jobs.run import Run
 
@@ -138,6 +139,11 @@ def change(found: Group | Acceptance) -> str:
     if found.offset is not None:
         parts.append(f"by {delta(found.offset)}")
     return " or ".join(parts)
+
+
+def counted_in(cause: Cause) -> str:
+    """Name what a cause counts: rows, files or cells."""
+    return {"added_rows": "row", "removed_rows": "row", "files": "file"}.get(cause.what, "cell")
 
 
 def parts(found: Group) -> str:
