@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 from web_browser import Eyes, Served
-from web_compare import begin, compare_now, compared, every_class, ledger, with_rules
+from web_compare import begin, compare_now, compared, every_class, ledger, table, with_rules
 
 from runner.model import UnitResult, UnitState
 
@@ -134,6 +134,28 @@ def test_causes_appear_and_nothing_jumps(served: Served, eyes: Eyes) -> None:
     page.get_by_role("heading", level=1).click()
     expect(causes).to_have_count(3)
     assert page.locator("#list-title").bounding_box() == below
+
+
+def test_a_telephone_shows_long_names_and_numbers_whole(served: Served, eyes: Eyes) -> None:
+    with_rules(served.site)
+    head = "account,month,net_amount_in_the_currency_of_the_tenant_before_rounding"
+    a, b = (table(("a customer of a long name", "2026-11", n), head=head) for n in (5, "123456789.25"))
+    files = [{"a.csv": a, "old.csv": b"x"}, {"a.csv": b, "new.csv": b"x"}]
+    compared(served.site, {"a/pl": a, "b/pl": files[0]}, {"a/pl": b, "b/pl": files[1]})
+    page = eyes.open("/runs", viewport={"width": 375, "height": 900})
+    cut = """() => [...document.querySelectorAll('.table-frame, .scroll, table, td, p')]
+        .filter((one) => !one.closest('.map-frame, .durations, .sr-only') && one.scrollWidth > one.clientWidth + 1)
+        .map((one) => one.outerHTML.slice(0, 90))"""
+    for path in ("/runs/1/diffs/a/pl", "/runs/1/diffs/b/pl", "/runs/1?tab=differences", "/runs/1/report.html"):
+        page.goto(path)
+        if "report" not in path:  # which lets no script run
+            assert page.evaluate(cut) == [], path
+    for cell in page.locator(".cells td").all():
+        box = cell.bounding_box()
+        assert box is not None
+        assert box["width"] > 80, cell.inner_text()
+    [number] = {box["height"] for box in (one.bounding_box() for one in page.locator(".cells td.right").all()) if box}
+    assert number < 30, "a number is on one line"
 
 
 def test_the_keyboard_goes_through_what_differs(whole: Served, eyes: Eyes) -> None:
