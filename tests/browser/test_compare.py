@@ -96,7 +96,9 @@ def test_differences_appear_and_nothing_jumps(served: Served, eyes: Eyes) -> Non
     expect(page.get_by_role("heading", level=1)).to_contain_text("2 of 6 units: 2 different")
 
 
-def test_causes_appear_and_nothing_jumps(served: Served, eyes: Eyes) -> None:
+def test_causes_appear_and_nothing_jumps(
+    served: Served, eyes: Eyes, axe: Callable[[Page], list[str]]
+) -> None:
     site = served.site
     with_rules(site)
     units = ["t0/pl", "t1/cash", "t2/pl", "t3/tax", "t4/pl", "t5/vat"]
@@ -134,6 +136,7 @@ def test_causes_appear_and_nothing_jumps(served: Served, eyes: Eyes) -> None:
     page.get_by_role("heading", level=1).click()
     expect(causes).to_have_count(3)
     assert page.locator("#list-title").bounding_box() == below
+    assert axe(page) == []
 
 
 def test_a_telephone_shows_long_names_and_numbers_whole(served: Served, eyes: Eyes) -> None:
