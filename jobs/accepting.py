@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
 from typing import Any
 
-from jobs.causes import Cause, Share, constant
+from jobs.causes import Bounds, Cause, Share, constant, one_ratio
 from runner.errors import Problem, RequestError
 
 NAME_LIMIT = 100
@@ -85,7 +85,7 @@ class Acceptance:
         """Tell whether it is what a unit has of its cause: the same ratio or offset, when it had one."""
         if self.ratio is None and self.offset is None:
             return True
-        return _fits(share.ratio, self.ratio) or _fits(share.offset, self.offset)
+        return _fits(share.ratio, self.ratio, one_ratio) or _fits(share.offset, self.offset, constant)
 
 
 # The acceptances that hold for a run, by the key of their cause.
@@ -187,8 +187,8 @@ def _expiry(asked: str | int | None, now: datetime) -> tuple[datetime, Problem |
     return datetime.combine(day + timedelta(days=1), time(), UTC), None
 
 
-def _fits(bounds: tuple[float, float] | None, wanted: float | None) -> bool:
+def _fits(bounds: Bounds | None, wanted: float | None, one: Callable[[Bounds], float | None]) -> bool:
     """Tell whether what lies between bounds is one number, within the rounding of written numbers."""
     if bounds is None or wanted is None:
         return False
-    return constant((min(bounds[0], wanted), max(bounds[1], wanted))) is not None
+    return one((min(bounds[0], wanted), max(bounds[1], wanted))) is not None

@@ -6,10 +6,16 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jobs.comparing import HARMLESS, Compared, UnitClass
+
+Bounds = tuple[float, float]  # the least and the greatest
+
+# Ways in which numbers of a column went in a unit, in the order in which they are told.
+EITHER: Mapping[str, int] = {"mixed": 0, "up": 1, "down": 2}
+ANY = "any"  # the sign of a cause that holds all of them
 
 # Written numbers are rounded, mostly to cents: a ratio is the same when it explains the number but for that.
 ROUNDING = 0.01
@@ -32,6 +38,12 @@ _PLAIN = {
     "missing": "the candidate does not list it",
     "other": "differs otherwise",
 }
+_MOVED = {
+    "up": "values went up",
+    "down": "values went down",
+    "mixed": "values went up and down",
+    ANY: "values went up or down",
+}
 
 
 @dataclass(frozen=True)
@@ -39,7 +51,7 @@ class Cause:
     """One reason why units differ.
 
     `pattern`: the rule that held, or the last part of the unit's name; `what`: a key of the words above; `sign`: up,
-    down or mixed, where numbers changed.
+    down or mixed, where numbers changed in a unit; any, where groups of several signs are one (see jobs.grouping).
     """
 
     pattern: str
@@ -54,11 +66,21 @@ class Cause:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
+    def either(self) -> Cause:
+        """Give the cause of the same change whichever way its numbers went."""
+        return self if self.sign is None else replace(self, sign=ANY)
+
+    @property
+    def meant(self) -> tuple[Cause, ...]:
+        """Give the causes of units that this one speaks of."""
+        return tuple(replace(self, sign=sign) for sign in EITHER) if self.sign == ANY else (self,)
+
+    @property
     def title(self) -> str:
         """Say it in words."""
         words = _PLAIN[self.what]
         if self.sign is not None:
-            words = {"up": "values went up", "down": "values went down"}.get(self.sign, "values went up and down")
+            words = _MOVED[self.sign]
         column = f" {self.column}:" if self.column is not None else ""
         return f"{self.pattern}:{column} {words}"
 
@@ -72,8 +94,8 @@ class Share:
 
     cause: Cause
     count: int
-    ratio: tuple[float, float] | None = None
-    offset: tuple[float, float] | None = None
+    ratio: Bounds | None = None
+    offset: Bounds | None = None
 
 
 def causes(found: Compared, differences: Sequence[Mapping[str, Any]] = ()) -> tuple[Share, ...]:
@@ -129,13 +151,13 @@ def merged(shares: Sequence[Share]) -> tuple[Share, ...]:
         other = found.get(one.cause)
         if other is not None:
             one = Share(
-                one.cause, one.count + other.count, _around(one.ratio, other.ratio), _around(one.offset, other.offset)
+                one.cause, one.count + other.count, around(one.ratio, other.ratio), around(one.offset, other.offset)
             )
         found[one.cause] = one
     return tuple(found.values())
 
 
-def constant(bounds: tuple[float, float] | None) -> float | None:
+def constant(bounds: Bounds | None) -> float | None:
     """Give the one number that all of them are, within the rounding of written numbers; None when there is none."""
     if bounds is None:
         return None
@@ -144,7 +166,12 @@ def constant(bounds: tuple[float, float] | None) -> float | None:
     return middle if high - low <= ROUNDING * max(abs(middle), ROUNDING) else None
 
 
-def _bounds(numbers: Sequence[tuple[str, float]]) -> tuple[tuple[float, float] | None, tuple[float, float]]:
+def one_ratio(bounds: Bounds | None) -> float | None:
+    """Give the one number that multiplied all of them; none made some larger and others smaller."""
+    return None if bounds is None or bounds[0] < 1 < bounds[1] else constant(bounds)
+
+
+def _bounds(numbers: Sequence[tuple[str, float]]) -> tuple[Bounds | None, Bounds]:
     ratios = []
     for text, delta in numbers:
         try:
@@ -158,7 +185,8 @@ def _bounds(numbers: Sequence[tuple[str, float]]) -> tuple[tuple[float, float] |
     return (min(ratios), max(ratios)) if ratios and whole else None, (min(deltas), max(deltas))
 
 
-def _around(one: tuple[float, float] | None, other: tuple[float, float] | None) -> tuple[float, float] | None:
+def around(one: Bounds | None, other: Bounds | None) -> Bounds | None:
+    """Give the bounds around both; None when one has none."""
     return None if one is None or other is None else (min(one[0], other[0]), max(one[1], other[1]))
 
 

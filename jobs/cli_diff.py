@@ -19,7 +19,8 @@ from jobs.cli_common import (
     problem_line,
 )
 from jobs.cli_show import plain, say_json
-from runner.compare import Budget, Output, compare, count_rows, unit_of
+from runner.compare import Budget, Output, compare, count_rows
+from runner.compare_files import unit_of
 from runner.compare_rules import RuleBook, parse_rules
 from runner.compare_tree import compare_trees, is_directory
 from runner.comparison import Comparison, Outcome, OutputsComparison, Rows

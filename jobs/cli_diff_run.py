@@ -77,7 +77,10 @@ def _unit_row(one: Document) -> tuple[object, ...]:
 
 
 def tell_unit(client: ApiClient, run: int, unit: str, *, as_json: bool, limit: int) -> int:
-    """Tell a unit's differences, the largest first; exit code 1 when it counts as different."""
+    """Tell a unit's differences, the largest first; exit code 1 when it counts as different.
+
+    One that is different by noise alone, or of which all is accepted, does not.
+    """
     asked = {"limit": max(1, min(limit, PAGE))}
     pages = client.pages(f"/runs/{run}/diffs/{part(unit, slashes=True)}", **asked)
     first = next(pages)
@@ -87,16 +90,22 @@ def tell_unit(client: ApiClient, run: int, unit: str, *, as_json: bool, limit: i
         say_json(found)
     else:
         say_lines(_unit_lines(run, found))
-    return EXIT_PASSED if UnitClass(found["class"]) in HARMLESS else EXIT_FAILED
+    harmless = UnitClass(found["class"]) in HARMLESS or found["noisy"] or found["accepted"]
+    return EXIT_PASSED if harmless else EXIT_FAILED
 
 
 def _unit_lines(run: int, found: Document) -> Iterator[str]:
     rows = found["rows"] or {}
-    yield f"{found['class']}: {plain(found['unit'])} of run {run}"
+    yield f"{found['class']}{_standing(found)}: {plain(found['unit'])} of run {run}"
     if counted := ", ".join(f"{rows[what]} {what}" for what in ("changed", "added", "removed", "same") if what in rows):
         yield f"  rows      {counted}"
     told = {"rule": found["rule"], "lenient": ", ".join(found["leniencies"]), "largest": _number(found["largest"])}
     yield from (f"  {name:<9} {plain(value)}" for name, value in told.items() if value)
+    if found["noise"] is not None:
+        only = ", and the candidate differs by nothing else" if found["noisy"] else ""
+        yield f"  noise     between two runs of the baseline: {plain(found['noise']['words'])}{only}"
+    for cause in found["causes"]:
+        yield f"  cause     {plain(cause['title'])}{_accepted(cause)}"
     yield from (f"  note      {plain(note)}" for note in found["notes"])
     if found["truncated"]:
         yield f"  cut       {plain(found['truncated'])}"
@@ -107,6 +116,22 @@ def _unit_lines(run: int, found: Document) -> Iterator[str]:
         )
     if (more := found["found"] - len(found["differences"])) > 0:
         yield f"{more} more; --limit N tells more of the {found['stored']} that are stored"
+
+
+def _standing(found: Document) -> str:
+    """Say why a unit that differs does not count as different; nothing when it does."""
+    if found["noisy"]:
+        return ", but by noise alone"
+    if not found["accepted"]:
+        return ""
+    names = dict.fromkeys(one["name"] for cause in found["causes"] for one in cause["accepted"])
+    return f", and accepted as {', '.join(plain(name) for name in names)}"
+
+
+def _accepted(cause: Document) -> str:
+    """Say by which name a cause is accepted, by whom and until when."""
+    by = [f"{plain(one['name'])} (by {plain(one['made_by'])}, until {one['last_day']})" for one in cause["accepted"]]
+    return f"; accepted as {', '.join(by)}" if by else ""
 
 
 def _cell(one: Document) -> tuple[object, ...]:

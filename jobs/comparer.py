@@ -77,6 +77,7 @@ class Comparer:
     def pass_once(self) -> bool:
         """Compare what is ready; tell whether more is left that need not be waited for."""
         more = False
+        self._store.acceptances.go_on()
         for run in self._store.compare.open_runs():
             if self.stop.is_set():
                 return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from threading import Lock
 from typing import Any, TypeVar
@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from jobs.adapters.sql_noise import NoiseTally, Unstable
 from jobs.adapters.sql_store import Store
 from jobs.comparing import Compared, UnitClass
+from jobs.grouping import Group
 from jobs.latency import Latency, Timed
 from jobs.noise import Noise
 from jobs.overview import EVERY_UNIT, HeatMap, Overview, Wanted
@@ -80,7 +81,7 @@ class Differences:
         self._check(run)
         return self._store.compare_views.by_position(
             run,
-            wanted,
+            self._whole(run, wanted),
             after=-1 if after is None else after,
             limit=limit,
         )
@@ -92,7 +93,7 @@ class Differences:
         self._check(run)
         return self._store.compare_views.by_delta(
             run,
-            wanted,
+            self._whole(run, wanted),
             after=after,
             limit=limit,
         )
@@ -100,7 +101,17 @@ class Differences:
     def count_compared(self, run: int, wanted: Wanted = EVERY_UNIT) -> int:
         """Count compared units."""
         self._check(run)
-        return self._store.compare_views.count(run, wanted)
+        return self._store.compare_views.count(run, self._whole(run, wanted))
+
+    def _groups(self, run: Run) -> list[Group]:
+        return self._keep(run, ("groups",), lambda: self._store.groups.list(run.id))
+
+    def _whole(self, run: int, wanted: Wanted) -> Wanted:
+        """Name the causes of a group that several were put together in."""
+        if wanted.group is None:
+            return wanted
+        named = [one.keys for one in self._groups(self._check(run)) if one.key == wanted.group]
+        return replace(wanted, causes=named[0]) if named else wanted
 
     def beside(
         self, run: int, position: int, kinds: Iterable[UnitClass], *, noisy: bool | None = None

@@ -162,8 +162,8 @@ MOST_BINS, EVEN_BINS = 14, 12
 class Wanted:
     """Which compared units: of some classes, all when empty, whose names hold `text`, of one tenant or report.
 
-    `group`: those that share a cause, by its key; `accepted`: those that are, or are not, wholly explained by what was;
-    `noisy`: only those that differ by noise alone, or (False) only the others.
+    `group`: those that share a cause, by its key, or one of `causes` where there are any; `accepted`: those that are, or
+    are not, wholly explained by what was; `noisy`: only those that differ by noise alone, or (False) only the others.
     """
 
     kinds: tuple[UnitClass, ...] = ()
@@ -173,6 +173,7 @@ class Wanted:
     group: str | None = None
     accepted: bool | None = None
     noisy: bool | None = None
+    causes: tuple[str, ...] = ()
 
 
 EVERY_UNIT = Wanted()

@@ -6,49 +6,28 @@ of those records that differ, matched by key.
 
 from __future__ import annotations
 
-import os
-import stat
 import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
 
+from runner.compare_budget import Budget, BudgetSpent, Clock
+from runner.compare_files import File, Output, OutputUnreadable, ended, mismatch, open_output
+from runner.compare_layout import Layout, Row, find_key, lay_out, text_columns
 from runner.compare_match import match_records
 from runner.compare_parquet import ParquetReader, ParquetUnreadable
 from runner.compare_records import SMALL, Left, Listed, Source, Whole, anti_join_large, anti_join_small
-from runner.compare_table import Budget, BudgetSpent, Clock, Layout, Row, Sink, Tally, find_key, lay_out, text_columns
+from runner.compare_table import Sink, Tally
 from runner.compare_tables import CsvTable, JsonTable, Table
 from runner.compare_text import HEAD, Dialect, Malformed, TooLong, canonical_csv, first_record, format_of, look
-from runner.compare_walk import first_difference
 from runner.comparison import OF_A_PART, SAME, Columns, Comparison, Leniency, Note, Outcome
-from runner.errors import RequestError
 from runner.spec import Rule
 
 __all__ = ["Budget", "Output", "OutputUnreadable", "compare"]
 
 _DEFAULT = Rule(match="*")
-_BLOCK = 1 << 20
 _SAMPLE = 2_000
-
-
-class OutputUnreadable(RequestError):
-    """The output cannot be read."""
-
-
-@dataclass(frozen=True)
-class Output:
-    """A file that a unit wrote. `name` has its extension, by which it is read; `digest` is of its bytes."""
-
-    path: Path
-    name: str
-    digest: str | None = None
-
-    @classmethod
-    def of(cls, path: Path) -> Output:
-        """Take a file by its own name."""
-        return cls(path, path.name)
 
 
 def compare(
@@ -70,31 +49,8 @@ def compare(
     if a.digest is not None and a.digest == b.digest:
         return SAME
     with ExitStack() as stack:
-        files = _open(a, stack), _open(b, stack)
+        files = open_output(a, stack), open_output(b, stack)
         return _Pair(*files, rule, budget or Budget(), sink, spool, stack, parquet).compare()
-
-
-@dataclass(frozen=True)
-class _File:
-    """An open output."""
-
-    name: str
-    file: BinaryIO
-    size: int
-    path: Path
-
-
-def _open(output: Output, stack: ExitStack) -> _File:
-    """Open an output; only a regular file is one, and nobody is waited for."""
-    try:
-        descriptor = os.open(output.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        file = stack.enter_context(os.fdopen(descriptor, "rb", buffering=0))
-        status = os.fstat(descriptor)
-    except OSError as error:
-        raise OutputUnreadable(f"{output.path} cannot be read: {error.strerror}") from error
-    if not stat.S_ISREG(status.st_mode):
-        raise OutputUnreadable(f"{output.path} cannot be read: it is no regular file")
-    return _File(output.name, file, status.st_size, output.path)
 
 
 @dataclass(frozen=True)
@@ -112,8 +68,8 @@ class _Pair:
 
     def __init__(
         self,
-        a: _File,
-        b: _File,
+        a: File,
+        b: File,
         rule: Rule | None,
         budget: Budget,
         sink: Sink | None,
@@ -192,12 +148,12 @@ class _Pair:
             Outcome.DIFFERENT, "bytes", self._match, notes=tuple(self._told.values()), sizes=(a.size, b.size)
         )
 
-    def _rewritten(self, file: _File, name: str) -> _File:
+    def _rewritten(self, file: File, name: str) -> File:
         path = self._directory() / name
         format = format_of(file.name)  # noqa: A001 - it is the word
         with path.open("w+b") as out:
             canonical_csv(file.file, self._dialect(file, format) or Dialect(format), out)
-        return _open(Output(path, file.name), self._stack)
+        return open_output(Output(path, file.name), self._stack)
 
     def _unpacked(self) -> tuple[tuple[str, str, str], ...]:
         """Go on with both Parquet files as CSV; give the columns whose types differ. Raises TimeoutError."""
@@ -210,7 +166,7 @@ class _Pair:
                 types.append(dict(self._parquet.to_csv(file.path, target, seconds=self._clock.left())))
             except ParquetUnreadable as error:
                 raise OutputUnreadable(f"{file.path} cannot be read: {error}") from error
-            unpacked = _open(Output(target, file.name), self._stack)
+            unpacked = open_output(Output(target, file.name), self._stack)
             if side == "a":
                 self._a = unpacked
             else:
@@ -237,12 +193,12 @@ class _Pair:
 
     # ---- records ------------------------------------------------------------------------------------------
 
-    def _dialect(self, file: _File, format: str) -> Dialect | None:  # noqa: A002
+    def _dialect(self, file: File, format: str) -> Dialect | None:  # noqa: A002
         file.file.seek(0)
         head = file.file.read(HEAD)
         return look(head, format, delimiter=self._rule.delimiter, encoding=self._rule.encoding)
 
-    def _side(self, file: _File, dialect: Dialect) -> _Side:
+    def _side(self, file: File, dialect: Dialect) -> _Side:
         named = self._rule.header and dialect.format != "jsonl"
         table: Table
         start = dialect.skip
@@ -408,35 +364,10 @@ def _head(records: object) -> list[bytes]:
     return []
 
 
-def ended(file: _File) -> bool:
-    """Tell whether a file's last byte ends a line; an empty one has none to end."""
-    if not file.size:
-        return True
-    file.file.seek(file.size - 1)
-    return file.file.read(1) in (b"\n", b"\r")
-
-
-def mismatch(a: BinaryIO, b: BinaryIO) -> int | None:
-    """Give the place of the first byte that differs, None when all are the same."""
-    a.seek(0)
-    b.seek(0)
-    at = 0
-    while True:
-        block_a, block_b = a.read(_BLOCK), b.read(_BLOCK)
-        if block_a != block_b:
-            shorter = min(len(block_a), len(block_b))
-            if block_a[:shorter] == block_b[:shorter]:
-                return at + shorter
-            return at + first_difference(block_a[:shorter], block_b[:shorter])
-        if not block_a:
-            return None
-        at += len(block_a)
-
-
 def count_rows(output: Output, rule: Rule | None = None) -> int:
     """Count the rows of a file of records, 0 for another one; raises OutputUnreadable."""
     with ExitStack() as stack:
-        file = _open(output, stack)
+        file = open_output(output, stack)
         if format_of(file.name) in ("bytes", "parquet"):
             return 0
         pair = _Pair(file, file, rule, Budget(), None, None, stack)
@@ -444,9 +375,3 @@ def count_rows(output: Output, rule: Rule | None = None) -> int:
             return pair.count()
         except (Malformed, TooLong):
             return 0
-
-
-def unit_of(name: str) -> str:
-    """Give the unit that a file's path is the output of: the path without its extension."""
-    directory, slash, last = name.rpartition("/")
-    return directory + slash + (last.rpartition(".")[0] or last)

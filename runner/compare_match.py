@@ -9,8 +9,10 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import BinaryIO
 
+from runner.compare_budget import Clock
+from runner.compare_layout import Key, Row
 from runner.compare_records import Left, Records
-from runner.compare_table import Clock, Key, Row, Tally, match, plain_key
+from runner.compare_table import Tally, match, plain_key
 from runner.compare_tables import Table
 
 # Raw records of both sides that are parsed and matched at once: parsed, they take about ten times as much.

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from runner.compare_table import Row
+from runner.compare_layout import Row
 from runner.compare_text import Decoder, Dialect, rows_of
 
 Tell = Callable[[str, str, int], None]

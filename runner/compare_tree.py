@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from runner.compare import Budget, Output, OutputUnreadable, compare, unit_of
+from runner.compare import Budget, Output, OutputUnreadable, compare
+from runner.compare_files import unit_of
 from runner.compare_parquet import ParquetReader
 from runner.compare_rules import RuleBook
 from runner.comparison import Comparison, Note, Outcome, OutputsComparison

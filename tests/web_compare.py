@@ -8,7 +8,7 @@ from web_site import SPEC, Site
 
 from jobs.comparer import Comparer
 from jobs.run import Run, TaskState
-from runner.model import TaskKind, UnitResult, UnitState
+from runner.model import BASELINE_AGAIN, TaskKind, UnitResult, UnitState
 
 RULES = """compare:
   rules:
@@ -118,3 +118,35 @@ def every_class() -> tuple[dict[str, Made], dict[str, Made]]:
     baseline["tenant_009/bs"] = {"a.csv": ledger(), "b/c.csv": ledger(), "old.csv": b"x\n"}
     candidate["tenant_009/bs"] = {"a.csv": ledger({4001: "0"}), "b/c.csv": ledger(), "new.csv": b"x\n"}
     return baseline, candidate
+
+
+HEAD = "account,amount,generated_at"
+
+
+def run_twice(site: Site, made: Mapping[str, Mapping[str, Made]]) -> Run:
+    """Run a compare run whose baseline runs twice; `made`: by leg and unit."""
+    run = site.submit(options={"compare": True, "noise": 2, "reuse": False})
+    for _ in made:
+        queued = [one for one in site.service.tasks(run.id) if one.state is TaskState.QUEUED]
+        task = min((one for one in queued if one.kind is TaskKind.PREPARE), key=lambda one: one.id)
+        site.prepare(list(made[task.leg]), batches=1)
+    finish(site, made)
+    compare_now(site)
+    return site.service.run(run.id)
+
+
+def stamped(at: str, amount: str = "5") -> bytes:
+    return table((4000, amount, at), (4001, "7", at), head=HEAD)
+
+
+def outputs(*, real: bool) -> dict[str, dict[str, Made]]:
+    """Give a stable unit, one with a column that moves, one that is another file each time, and (`real`) a difference."""
+    found: dict[str, dict[str, Made]] = {}
+    for leg, at in (("baseline", "10:00"), (BASELINE_AGAIN, "10:01"), ("candidate", "10:07")):
+        found[leg] = {
+            "a/pl": ledger(),
+            "b/stamped": stamped(at),
+            "c/log": {"made.txt": f"made at {at}".encode()},
+            "d/mixed": stamped(at, "6" if real and leg == "candidate" else "5"),
+        }
+    return found

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from flask import Blueprint, Response, request
 
 from jobs.accepting import Acceptance, Asked
-from web import asking, guard, shapes
+from web import asking, compare_shapes, guard, shapes
 from web import compare_schemas as c
 from web import queries as q
 from web.api import answer, bare
@@ -20,7 +20,7 @@ def groups(run: int) -> Response:
     """List the causes of a compare run's differences, those of most units first."""
     asking.query(q.NoQuery)
     now = datetime.now(UTC)
-    return answer(c.GroupsOut(groups=[shapes.group(one, now) for one in asking.service().groups(run)]))
+    return answer(c.GroupsOut(groups=[compare_shapes.group(one, now) for one in asking.service().groups(run)]))
 
 
 @blueprint.post("/runs/<id:run>/groups/<key>/accept")
@@ -41,7 +41,7 @@ def withdraw(run: int, key: str) -> Response:
 
 
 def _answer(run: int, found: Acceptance) -> Response:
-    shown = shapes.acceptance(found, datetime.now(UTC))
+    shown = compare_shapes.acceptance(found, datetime.now(UTC))
     return answer(c.AcceptedOut(acceptance=shown, run=shapes.run(asking.service().run(run))))
 
 
@@ -51,4 +51,4 @@ def acceptances(name: str) -> Response:
     asking.query(q.NoQuery)
     now = datetime.now(UTC)
     found = asking.service().acceptances(name)
-    return answer(c.AcceptancesOut(acceptances=[shapes.acceptance(one, now) for one in found]))
+    return answer(c.AcceptancesOut(acceptances=[compare_shapes.acceptance(one, now) for one in found]))

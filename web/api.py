@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from jobs.run import RunFilter, RunState, Verdict
 from jobs.submission import Submission
 from runner.model import UnitState
-from web import asking, guard, links, shapes
+from web import asking, compare_shapes, guard, links, shapes
 from web import queries as q
 from web import schemas as s
 
@@ -164,7 +164,7 @@ def units(run: int) -> Response:
 def latency(run: int) -> Response:
     """Compare how long the units of a compare run took on both legs: those that became slower, the costliest first."""
     asked = asking.query(q.LatencyQuery)
-    return answer(shapes.latency(asking.service().latency(run, limit=asked.limit)))
+    return answer(compare_shapes.latency(asking.service().latency(run, limit=asked.limit)))
 
 
 @blueprint.get("/runs/<id:run>/attempts")

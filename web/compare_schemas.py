@@ -45,8 +45,8 @@ class DiffsOut(Shape):
 class DiffDetail(DiffOut):
     """A unit with all that its comparison found, and some of its stored differences, largest first.
 
-    `result` is what `seatrial diff --format json` prints. `stored` differences of `found` are kept; `truncated` says why
-    not all.
+    `causes`: why it counts as different, none when it does not. `result` is what `seatrial diff --format json` prints.
+    `stored` differences of `found` are kept; `truncated` says why not all.
     """
 
     result: dict[str, Any]
@@ -55,7 +55,23 @@ class DiffDetail(DiffOut):
     stored: int
     truncated: str | None
     noise: MovesOut | None = Field(description="What moves in it between two runs of the baseline; null: nothing.")
+    causes: list[UnitCauseOut]
     next: str | None
+
+
+class UnitCauseOut(Shape):
+    """A cause for which a unit differs: `count` of its cells or rows do. `key`: the group that it is listed in.
+
+    `accepted`: by which that is explained.
+    """
+
+    key: str
+    title: str
+    what: str
+    column: str | None
+    count: int
+    units: int = Field(description="So many units of the run share it.")
+    accepted: list[AcceptanceOut]
 
 
 class MovesOut(Shape):
@@ -212,11 +228,20 @@ class AcceptanceOut(Shape):
     withdrawn_by: str | None
 
 
+class GroupPartOut(Shape):
+    """Units of a group whose numbers went one way, or both (mixed); `key` is that of the cause they have."""
+
+    key: str
+    sign: Literal["up", "down", "mixed"]
+    units: int
+
+
 class GroupOut(Shape):
     """A cause of differences that units share.
 
     `key` is the same in every run. `pattern`: the rule that held, or the last part of the units' names; `what`: the kind
-    of change; `sign`: up, down or mixed where numbers changed. `count`: cells or rows. `ratio` and `offset`: the one
+    of change; `sign`: up, down or mixed where numbers changed in each unit so, any where units of these are together
+    (`parts`). `count`: cells or rows. `ratio` and `offset`: the one
     number by which all stored cells were multiplied, or that was added to them; null when there is none. `first`: some
     of the units.
     """
@@ -226,12 +251,13 @@ class GroupOut(Shape):
     pattern: str
     what: str
     column: str | None
-    sign: Literal["up", "down", "mixed"] | None
+    sign: Literal["up", "down", "mixed", "any"] | None
     units: int
     count: int
     ratio: float | None
     offset: float | None
     first: list[str]
+    parts: list[GroupPartOut]
     accepted_units: int = Field(description="So many of its units are accepted: all their causes are.")
     accepted: list[AcceptanceOut] = Field(description="What it is accepted by in this run.")
     offered: list[AcceptanceOut] = Field(description="What the project accepted since this run was compared.")

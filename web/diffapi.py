@@ -9,7 +9,7 @@ from flask import Blueprint, Response
 
 from jobs.comparing import HARMFUL, UnitClass
 from jobs.overview import Wanted
-from web import asking, diffcsv, links, shapes
+from web import asking, compare_shapes, diffcsv, links
 from web import compare_schemas as c
 from web import queries as q
 from web.api import answer
@@ -37,14 +37,14 @@ def wanted(asked: q.DiffsQuery | q.DiffsFileQuery) -> Wanted:
 def comparison(run: int) -> Response:
     """Sum a compare run up: classes, the worst reports, tenants and columns, the largest deltas."""
     asking.query(q.NoQuery)
-    return answer(shapes.comparison(asking.service().run(run), asking.service().overview(run)))
+    return answer(compare_shapes.comparison(asking.service().run(run), asking.service().overview(run)))
 
 
 @blueprint.get("/runs/<id:run>/comparison/map")
 def heat(run: int) -> Response:
     """Show the classes of a compare run's units by tenant and report."""
     asked = asking.query(q.HeatQuery)
-    return answer(shapes.heat(asking.service().heat_map(run, first=asked.first, limit=asked.limit)))
+    return answer(compare_shapes.heat(asking.service().heat_map(run, first=asked.first, limit=asked.limit)))
 
 
 @blueprint.get("/runs/<id:run>/diffs")
@@ -64,7 +64,7 @@ def diffs(run: int) -> Response:
         following = links.api_run(run, "/diffs", **kept, after=found[-1].position, delta=largest)
     tally = service.comparison(run)
     body = c.DiffsOut(
-        units=[shapes.diff(run, one) for one in found],
+        units=[compare_shapes.diff(run, one) for one in found],
         counts={kind.value: count for kind, count in tally.counts.items()},
         left=tally.left,
         next=following,
@@ -106,7 +106,10 @@ def diff(run: int, unit: str) -> Response:
         kept = asked.model_dump(exclude={"after"}, exclude_none=True)
         following = links.api_diff(run, unit, **kept, after=asked.after + len(page))
     noise = asking.service().noise_of(run, unit)
-    return answer(shapes.diff_detail(run, found, page, noise, stored=len(differences), following=following))
+    found_causes = asking.service().unit_causes(run, unit)
+    return answer(
+        compare_shapes.diff_detail(run, found, page, noise, found_causes, stored=len(differences), following=following)
+    )
 
 
 @blueprint.get("/runs/<id:run>/noise")
@@ -120,7 +123,7 @@ def noise(run: int) -> Response:
     if len(found) == asked.limit:
         following = links.api_run(run, "/noise", after=found[-1].position, limit=asked.limit)
     return answer(
-        shapes.noise(run, tally, found, following),
+        compare_shapes.noise(run, tally, found, following),
         headers={"Link": f'<{following}>; rel="next"'} if following else None,
     )
 

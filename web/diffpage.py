@@ -10,6 +10,7 @@ from typing import Any, Literal
 from flask import Blueprint, Response, make_response, render_template
 from pydantic import BaseModel, ConfigDict, Field
 
+from jobs.acceptances import GroupInRun
 from jobs.accepting import UNACCEPTABLE
 from jobs.comparing import HARMFUL, Compared, UnitClass
 from jobs.differences import MAP_TENANTS
@@ -72,6 +73,10 @@ class DifferencesQuery(_Page):
         return {"tab": "differences"} | values | other
 
 
+class GroupsQuery(_Page):
+    shown: str = Field("", max_length=2_000)
+
+
 class UnitQuery(_Page):
     column: s.Name | None = None
     change: Literal["value", "type", "null", "format", "removed", "added"] | None = None
@@ -87,13 +92,7 @@ def tab(run: Run, asked: DifferencesQuery) -> dict[str, object]:
     values = _summary(run, asked, kind)
     heat = service.heat_map(run.id, first=asked.map)
     following = asked.map + MAP_TENANTS
-    # What somebody has to look at comes first; sorting keeps the order of size.
-    groups = sorted(service.groups(run.id), key=lambda one: one.stands.units == one.group.units)
-    values |= {
-        "groups": groups,
-        "group_titles": {one.group.key: one.group.cause.title for one in groups},
-        "unacceptable": UNACCEPTABLE,
-        "now": datetime.now(UTC),
+    values |= _groups(run) | {
         "heat": heat,
         "map_next": links.run(run.id, **asked.kept(map=following)) if heat.differing > following else None,
         "map_first": links.run(run.id, **asked.kept()) if asked.map else None,
@@ -101,6 +100,23 @@ def tab(run: Run, asked: DifferencesQuery) -> dict[str, object]:
     tally = service.noise(run.id)
     values |= {"noise": tally, "unstable": service.unstable(run.id, limit=UNSTABLE) if tally is not None else []}
     return values | units(run, asked, kind)
+
+
+def _groups(run: Run, shown: str = "") -> dict[str, object]:
+    """Gather the causes; those that are `shown` already keep their places."""
+    places = {key: place for place, key in enumerate(shown.split(","))}
+
+    def place(one: GroupInRun) -> tuple[int, bool]:
+        # What somebody has to look at comes first; sorting keeps the order of size.
+        return places.get(one.group.key, len(places)), one.stands.units == one.group.units
+
+    groups = sorted(asking.service().groups(run.id), key=place)
+    return {
+        "groups": groups,
+        "group_titles": {one.group.key: one.group.cause.title for one in groups},
+        "unacceptable": UNACCEPTABLE,
+        "now": datetime.now(UTC),
+    }
 
 
 def _summary(run: Run, asked: DifferencesQuery, kind: str) -> dict[str, object]:
@@ -187,6 +203,14 @@ def live(run: int) -> str:
     return render_template("_diff_summary.html", run=found, wanted=asked, **_summary(found, asked, kind))
 
 
+@blueprint.get("/runs/<id:run>/differences/groups")
+def groups_found(run: int) -> str:
+    """Give the causes again; `shown`: the keys of those that the page shows, in their order."""
+    asked = asking.query(GroupsQuery)
+    found = asking.service().run(run)
+    return render_template("_groups_found.html", run=found, live=True, **_groups(found, asked.shown))
+
+
 @blueprint.get("/runs/<id:run>/differences/durations")
 def durations(run: int) -> str:
     """Give the picture of durations, which takes longer than the rest of the tab."""
@@ -235,6 +259,9 @@ def unit(run: int, unit: str) -> Response:
         "first": links.diff(run, unit, **kept) if asked.after else None,
         "beside": (before, after),
         "noise": service.noise_of(run, unit),
+        "causes": service.unit_causes(run, unit),
+        "unacceptable": UNACCEPTABLE,
+        "now": datetime.now(UTC),
         "bars": charts.bars(distribution(chosen)),
     }
     return make_response(render_template("diff.html", **values))

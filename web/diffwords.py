@@ -11,7 +11,8 @@ from web.words import number, plural
 
 if TYPE_CHECKING:
     from jobs.accepting import Acceptance
-    from jobs.adapters.sql_groups import Group
+    from jobs.causes import Cause
+    from jobs.grouping import Group
     from jobs.run import Run
 
 _K = UnitClass
@@ -138,6 +139,17 @@ def change(found: Group | Acceptance) -> str:
     if found.offset is not None:
         parts.append(f"by {delta(found.offset)}")
     return " or ".join(parts)
+
+
+def counted_in(cause: Cause) -> str:
+    """Name what a cause counts: rows, files or cells."""
+    return {"added_rows": "row", "removed_rows": "row", "files": "file"}.get(cause.what, "cell")
+
+
+def parts(found: Group) -> str:
+    """Say which way the numbers of a group's units went: 4 units both ways, 1 only up; empty where it is one cause."""
+    ways = {"mixed": "both ways", "up": "only up", "down": "only down"}
+    return ", ".join(f"{plural(one.units, 'unit')} {ways[one.cause.sign or '']}" for one in found.parts)
 
 
 def proof(counts: Mapping[UnitClass, int]) -> str:

@@ -14,6 +14,7 @@ _DIFFERS: Mapping[str, str] = {
     "specification": "its specification differs",
     "image": "its image differs",
     "data": "its data differs",
+    "database": "its data is of another database",
     "migrations": "migrations ran there",
     "units": "it did not list all units that are wanted now",
 }

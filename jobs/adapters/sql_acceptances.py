@@ -1,34 +1,49 @@
-"""Acceptances in SQL: which hold for a run, which of its units they explain, and what that makes of its verdict."""
+"""Acceptances in SQL: what people accept and withdraw, which of it holds for a run, and what of it a run is told."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby, islice
-from operator import itemgetter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, func, insert, select, update
+from sqlalchemy import Connection, func, insert, select, update
 from sqlalchemy import delete as delete_rows
 
-from jobs.accepting import Acceptance, Asked, Held, InRun, check_acceptable, covered, explained, is_cut
+from jobs.accepting import Acceptance, Asked, Held, InRun, check_acceptable, explained, is_cut
+from jobs.adapters import sql_marking
+from jobs.adapters.sql_acceptance_rows import acceptance_of, alive, each, held_by, living, shares_of_keys, spoken_of
 from jobs.adapters.sql_engine import Database
 from jobs.adapters.sql_groups import groups_of
-from jobs.adapters.sql_rows import append_event, at, lock_run, moment, no_run
+from jobs.adapters.sql_rows import append_event, at, lock_run, no_run
 from jobs.adapters.sql_schema import acceptances, accepted, causes, comparisons, runs
-from jobs.causes import Cause, Share
+from jobs.causes import Share
 from jobs.comparing import Compared
-from jobs.run import Comparison, Verdict, verdict_of
+from jobs.grouping import Group
 from runner.errors import Conflict, NotFound
-from runner.model import Reason
 
-AT_ONCE = 500  # names in one statement
 LISTED = 1_000  # acceptances of a project that are shown, newest first
 
 _A = acceptances.c
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """What was read of a run, or of a group in it, before something is accepted or withdrawn.
+
+    `held`: what the run holds; `known`: what the project accepts now.
+    """
+
+    project: str
+    held: Held
+    known: Held
+
+
 class SqlAcceptances:
-    """Accept groups of differences, withdraw that, and tell of it. Nothing is ever deleted."""
+    """Accept groups of differences, withdraw that, and tell of it. Nothing is ever deleted.
+
+    What is decided is written in one short transaction; then units are marked slice by slice (see sql_marking). Who dies
+    before all are marked leaves that to whoever calls `go_on`; until then the run's numbers and verdict are those before.
+    """
 
     def __init__(self, database: Database) -> None:
         self._db = database
@@ -37,7 +52,7 @@ class SqlAcceptances:
         """List what was accepted in a project, newest first, also what expired or was withdrawn."""
         with self._db.read() as connection:
             query = select(acceptances).where(_A.project == project).order_by(_A.id.desc()).limit(LISTED)
-            return [_acceptance(row) for row in connection.execute(query)]
+            return [acceptance_of(row) for row in connection.execute(query)]
 
     def of_run(self, run: int) -> dict[str, InRun]:
         """Tell of each group of a run that somebody accepted, by key; of its units `counts` tells."""
@@ -45,12 +60,12 @@ class SqlAcceptances:
             row = connection.execute(select(runs.c.project).where(runs.c.id == run)).one_or_none()
             if row is None:
                 return {}
-            held = _held(connection, run)
-            known = {one.id for some in held.values() for one in some}
-            living = _living(connection, row.project, self._db.now(connection))
+            held = held_by(connection, run)
+            known = living(connection, row.project, self._db.now(connection))
+        mine = each(held)
         found = {}
-        for key in held.keys() | living.keys():
-            offered = tuple(one for one in living.get(key, ()) if one.id not in known)
+        for key in held.keys() | known.keys():
+            offered = tuple(one for one in known.get(key, ()) if one not in mine)
             found[key] = InRun(0, tuple(held.get(key, ())), offered)
         return found
 
@@ -68,76 +83,82 @@ class SqlAcceptances:
         Asking for nothing takes over what the project accepted since this run was compared. Raises NotFound, Conflict,
         AcceptanceRefused.
         """
-        with self._db.write() as connection:
-            project = _begin(connection, self._db, run)
-            now = self._db.now(connection)
-            group = next(iter(groups_of(connection, run, key)), None)
-            if group is None:
-                remedy = "See its groups: seatrial groups RUN, or the run's page."
-                raise NotFound(f"Run {run} has no group {key[:40]!r}.", field="key", value=key[:80], remedy=remedy)
-            held = {name: list(some) for name, some in _held(connection, run).items()}
-            living = _living(connection, project, now)
-            if not asked.empty:
-                check_acceptable(key, group.cause)
-                wish = asked.wish(at(now))
-            if mine := _all_covered(connection, run, key, _alive(held.get(key, ()), now)):
-                remedy = "Withdraw it first, to give another name, reason or date."
-                raise _already(run, key, mine, f"in run {run}", remedy)
-            theirs = _all_covered(connection, run, key, living.get(key, ()))
-            if asked.empty:
-                if theirs is None:
-                    check_acceptable(key, group.cause)
-                    asked.wish(at(now))  # raises: something has to be said
-                    raise AssertionError("an empty wish was taken for one")
-                found = theirs
-            elif theirs is not None:
-                remedy = "Take it over for this run: leave name, reason and expires out."
-                raise _already(run, key, theirs, f"in run {theirs.run}", remedy)
-            else:
-                values = {
-                    "project": project,
-                    "key": key,
-                    "ratio": group.ratio,
-                    "offset": group.offset,
-                    "name": wish.name,
-                    "reason": wish.reason,
-                    "run": run,
-                    "made_by": user,
-                    "made_at": now,
-                    "expires_at": wish.expires_at.timestamp(),
-                }
-                made = connection.execute(insert(acceptances).values(**values, **vars(group.cause)))
-                query = select(acceptances).where(_A.id == made.inserted_primary_key[0])  # type: ignore[index]
-                found = _acceptance(connection.execute(query).one())
-            connection.execute(insert(accepted).values(run=run, key=key, acceptance=found.id))
-            held.setdefault(key, []).append(found)
-            _assess(connection, run, held)
-            _judge(connection, run, "accept", now, {"user": user, **_told(found)})
-            return found
+        while True:
+            sql_marking.finish(self._db, run)
+            with self._db.read() as connection:
+                now = self._db.now(connection)
+                seen, group = _look(connection, run, key, now)
+                mine = _covering(connection, run, group, alive(seen.held, now))
+                theirs = _covering(connection, run, group, seen.known)
+            _check(run, group, mine, theirs, asked, now)
+            with self._db.write() as connection:
+                _begin(connection, self._db, run)
+                now = self._db.now(connection)
+                if not _is_still_so(connection, run, seen, now):
+                    continue
+                new = theirs or [_made(connection, run, seen.project, group, asked, user, now)]
+                known = each(seen.held)
+                _hold(connection, run, [one for one in new if one not in known])
+                event = {"kind": "accept", "user": user, **_told(new[-1])}
+                sql_marking.begin(connection, run, spoken_of(new), now, event)
+            sql_marking.finish(self._db, run)
+            return new[-1]
 
     def withdraw(self, run: int, key: str, user: str) -> Acceptance:
         """Let a group count as different again, in this run and in those that are compared from now on.
 
         Other runs that have ended stay as they are. Raises NotFound, Conflict.
         """
-        with self._db.write() as connection:
-            _begin(connection, self._db, run)
-            now = self._db.now(connection)
-            held = _held(connection, run)
-            mine = held.pop(key, [])
+        while True:
+            sql_marking.finish(self._db, run)
+            with self._db.read() as connection:
+                seen, group = _look(connection, run, key, self._db.now(connection))
+            mine = [one for one in each(seen.held) if {one.key, *spoken_of([one])} & {key, *group.keys}]
             if not mine:
-                if not groups_of(connection, run, key):
-                    remedy = "See its groups: seatrial groups RUN, or the run's page."
-                    raise NotFound(f"Run {run} has no group {key[:40]!r}.", field="key", value=key[:80], remedy=remedy)
                 text = f"Group {key} is not accepted in run {run}."
                 raise Conflict(text, field="key", value=key, remedy="There is nothing to withdraw.")
             ids = [one.id for one in mine]
-            values = {"withdrawn_at": now, "withdrawn_by": user}
-            connection.execute(update(acceptances).where(_A.id.in_(ids), _A.withdrawn_at.is_(None)).values(**values))
-            connection.execute(delete_rows(accepted).where(accepted.c.run == run, accepted.c.key == key))
-            _assess(connection, run, held)
-            _judge(connection, run, "withdraw", now, {"user": user, **_told(mine[-1])})
-            return _acceptance(connection.execute(select(acceptances).where(_A.id == ids[-1])).one())
+            with self._db.write() as connection:
+                _begin(connection, self._db, run)
+                now = self._db.now(connection)
+                if not _is_still_so(connection, run, seen, now):
+                    continue
+                values = {"withdrawn_at": now, "withdrawn_by": user}
+                of_these = (_A.id.in_(ids), _A.withdrawn_at.is_(None))
+                connection.execute(update(acceptances).where(*of_these).values(**values))
+                connection.execute(delete_rows(accepted).where(accepted.c.run == run, accepted.c.acceptance.in_(ids)))
+                event = {"kind": "withdraw", "user": user, **_told(mine[-1])}
+                sql_marking.begin(connection, run, spoken_of(mine), now, event)
+                found = acceptance_of(connection.execute(select(acceptances).where(_A.id == ids[-1])).one())
+            sql_marking.finish(self._db, run)
+            return found
+
+    def settle(self, run: int) -> None:
+        """Hold a run that is about to end against what is accepted at this moment."""
+        while True:
+            sql_marking.finish(self._db, run)
+            with self._db.read() as connection:
+                project = connection.execute(select(runs.c.project).where(runs.c.id == run)).scalar_one()
+                known = living(connection, project, self._db.now(connection))
+                seen = _Seen(project, held_by(connection, run), known)
+                if not known and not seen.held:
+                    return
+                wanted = _covering_some(shares_of_keys(connection, run, list(known)), known)
+            with self._db.write() as connection:
+                _begin(connection, self._db, run)
+                now = self._db.now(connection)
+                if not _is_still_so(connection, run, seen, now):
+                    continue
+                connection.execute(delete_rows(accepted).where(accepted.c.run == run))
+                _hold(connection, run, wanted)
+                sql_marking.begin(connection, run, spoken_of([*each(seen.held), *wanted]), now, None)
+            sql_marking.finish(self._db, run)
+            return
+
+    def go_on(self) -> None:
+        """Mark the units of runs in which somebody accepted or withdrew a group, and died before all were."""
+        for run in sql_marking.pending(self._db):
+            sql_marking.finish(self._db, run)
 
 
 # ---- what comparing does, within its own transactions ----------------------------------------------------------
@@ -149,155 +170,133 @@ def explained_now(connection: Connection, run: int, found: Iterable[Compared], n
     if not harmful:
         return set()
     project = connection.execute(select(runs.c.project).where(runs.c.id == run)).scalar_one()
-    living = _living(connection, project, now)
-    if not living:
+    known = living(connection, project, now)
+    if not known:
         return set()
     units, shares = set(), []
     for one in harmful:
         mine = {share.cause.key: share for share in one.causes}
-        shares += list(mine.items())
-        if explained(mine, living, cut=is_cut(one.summary)):
+        shares += [(one.unit, key, share) for key, share in mine.items()]
+        if explained(mine, known, cut=is_cut(one.summary)):
             units.add(one.unit)
-    _hold(connection, run, living, shares)
-    return units
-
-
-def settle(connection: Connection, run: int, now: float) -> int:
-    """Hold a run that is about to end against what is accepted at this moment, and say so in its events.
-
-    Gives how many of its units are accepted.
-    """
-    row = connection.execute(select(runs.c.project, runs.c.groups_accepted).where(runs.c.id == run)).one()
-    living = _living(connection, row.project, now)
-    if not living and not row.groups_accepted and not _held(connection, run):
-        return 0
-    connection.execute(delete_rows(accepted).where(accepted.c.run == run))
-    _hold(connection, run, living, ((key, share) for _, key, share in _shares(connection, run, list(living))))
-    held = _held(connection, run)
-    units = _assess(connection, run, held)
-    if held:
-        names = [{"key": key, **_told(one)} for key, some in sorted(held.items()) for one in some]
-        append_event(connection, run, "accepted", now, data={"units": units, "groups": names[:100]})
-    return units
-
-
-def _hold(connection: Connection, run: int, living: Held, shares: Iterable[tuple[str, Share]]) -> None:
-    """Keep with a run which acceptances cover something of it."""
-    known = {(one.key, one.id) for some in _held(connection, run).values() for one in some}
-    new: dict[tuple[str, int], None] = {}
-    for key, share in shares:
-        for one in living.get(key, ()):
-            if (key, one.id) not in known and (key, one.id) not in new and one.covers(share):
-                new[key, one.id] = None
+    before = each(held_by(connection, run))
+    new = [one for one in _covering_some(shares, known) if one not in before]
     if new:
-        connection.execute(insert(accepted), [{"run": run, "key": key, "acceptance": one} for key, one in new])
-        values = {"groups_accepted": len({key for key, _ in (*known, *new)})}
+        _hold(connection, run, new)
+        values = {"groups_accepted": len({one.key for one in (*before, *new)})}
         connection.execute(update(runs).where(runs.c.id == run).values(**values))
+    return units
 
 
-def _assess(connection: Connection, run: int, held: Held) -> int:
-    """Mark the units of a run that are wholly explained by what it holds, count them, and give how many they are.
-
-    Those that differ by noise alone are none of them: they do not count in any case.
-    """
-    here = comparisons.c.run == run
-    connection.execute(update(comparisons).where(here, comparisons.c.accepted).values(accepted=False))
-    count = 0
-    for names in _pieces(_explained(connection, run, held)):
-        summaries = select(comparisons.c.unit, comparisons.c.summary)
-        summaries = summaries.where(here, comparisons.c.unit.in_(names), ~comparisons.c.noisy)
-        whole = [row.unit for row in connection.execute(summaries) if not is_cut(row.summary)]
-        connection.execute(update(comparisons).where(here, comparisons.c.unit.in_(whole)).values(accepted=True))
-        count += len(whole)
-    values = {"units_accepted": count, "groups_accepted": len(held)}
-    connection.execute(update(runs).where(runs.c.id == run).values(**values))
-    return count
+def tell_accepted(connection: Connection, run: int, now: float) -> int:
+    """Say in a run's events what of it is accepted when it ends; give how many units are."""
+    units = int(connection.execute(select(runs.c.units_accepted).where(runs.c.id == run)).scalar_one())
+    held = sorted(each(held_by(connection, run)), key=lambda one: (one.key, one.id))
+    if held:
+        data = {"units": units, "groups": [_told(one) for one in held[:100]]}
+        append_event(connection, run, "accepted", now, data=data)
+    return units
 
 
-def _explained(connection: Connection, run: int, held: Held) -> list[str]:
-    """Name the units whose causes are all accepted, as far as these are known."""
-    if not held:
+# ---- decisions ---------------------------------------------------------------------------------------------------
+
+
+def _look(connection: Connection, run: int, key: str, now: float) -> tuple[_Seen, Group]:
+    """Read what a decision about a group rests on; raises NotFound."""
+    project = connection.execute(select(runs.c.project).where(runs.c.id == run)).scalar_one_or_none()
+    if project is None:
+        raise no_run(run)
+    group = next(iter(groups_of(connection, run, key)), None)
+    if group is None:
+        remedy = "See its groups: seatrial groups RUN, or the run's page."
+        raise NotFound(f"Run {run} has no group {key[:40]!r}.", field="key", value=key[:80], remedy=remedy)
+    return _Seen(project, held_by(connection, run), living(connection, project, now)), group
+
+
+def _check(
+    run: int, group: Group, mine: Sequence[Acceptance], theirs: Sequence[Acceptance], asked: Asked, now: float
+) -> None:
+    """Refuse what may not be accepted, or is already. `mine`, `theirs`: what explains it in the run, in the project."""
+    if not asked.empty or not (mine or theirs):
+        check_acceptable(group.key, group.cause)
+        asked.wish(at(now))  # something has to be said
+    if mine:
+        remedy = "Withdraw it first, to give another name, reason or date."
+        raise _already(run, group.key, mine[-1], f"in run {run}", remedy)
+    if theirs and not asked.empty:
+        remedy = "Take it over for this run: leave name, reason and expires out."
+        raise _already(run, group.key, theirs[-1], f"in run {theirs[-1].run}", remedy)
+
+
+def _is_still_so(connection: Connection, run: int, seen: _Seen, now: float) -> bool:
+    """Tell whether nobody accepted or withdrew anything since it was looked at, and all units are marked."""
+    if sql_marking.is_pending(connection, run):
+        return False
+    same = each(held_by(connection, run)) == each(seen.held)
+    return same and each(living(connection, seen.project, now)) == each(seen.known)
+
+
+def _made(
+    connection: Connection, run: int, project: str, group: Group, asked: Asked, user: str, now: float
+) -> Acceptance:
+    """Write a new acceptance."""
+    wish = asked.wish(at(now))
+    values = {
+        "project": project,
+        "key": group.key,
+        "ratio": group.ratio,
+        "offset": group.offset,
+        "name": wish.name,
+        "reason": wish.reason,
+        "run": run,
+        "made_by": user,
+        "made_at": now,
+        "expires_at": wish.expires_at.timestamp(),
+    }
+    made = connection.execute(insert(acceptances).values(**values, **vars(group.cause)))
+    query = select(acceptances).where(_A.id == made.inserted_primary_key[0])  # type: ignore[index]
+    return acceptance_of(connection.execute(query).one())
+
+
+def _hold(connection: Connection, run: int, new: Sequence[Acceptance]) -> None:
+    """Keep with a run which acceptances cover something of it."""
+    if new:
+        rows = [{"run": run, "key": one.key, "acceptance": one.id} for one in new]
+        connection.execute(insert(accepted), rows)
+
+
+def _covering_some(shares: Iterable[tuple[str, str, Share]], held: Held) -> list[Acceptance]:
+    """Give the acceptances that cover something of what units have, in the order in which they were made."""
+    left = {key: dict.fromkeys(some) for key, some in held.items()}
+    found: dict[Acceptance, None] = {}
+    for _, key, share in shares:
+        for one in [one for one in left.get(key, ()) if one.covers(share)]:
+            del left[key][one]
+            found[one] = None
+    return sorted(found, key=lambda one: one.id)
+
+
+def _covering(connection: Connection, run: int, group: Group, held: Held) -> list[Acceptance]:
+    """Give the acceptances of a group of which all is accepted; none while something is not."""
+    mine = {key: held.get(key, ()) for key in group.keys}
+    if not all(mine.values()):
         return []
-    touched = select(causes.c.unit).where(causes.c.run == run, causes.c.key.in_(list(held)))
-    query = select(*_SHARE).where(causes.c.run == run, causes.c.unit.in_(touched)).order_by(causes.c.unit)
-    found = []
-    for unit, rows in groupby(_read(connection, query), key=itemgetter(0)):
-        if explained({key: share for _, key, share in rows}, held, cut=False):
-            found.append(unit)
-    return found
+    found: dict[Acceptance, None] = {}
+    for _, key, share in shares_of_keys(connection, run, list(mine)):
+        covering = [one for one in mine[key] if one.covers(share)]
+        if not covering:
+            return []
+        found |= dict.fromkeys(covering)
+    return sorted(found, key=lambda one: one.id)
 
 
-_SHARE = [causes.c[name] for name in ("unit", "key", "ratio_low", "ratio_high", "offset_low", "offset_high")]
-_NAMELESS = Cause("", "other")  # acceptances go by keys
-
-
-def _shares(connection: Connection, run: int, keys: Sequence[str]) -> Iterator[tuple[str, str, Share]]:
-    """Read what units have of some causes."""
-    return _read(connection, select(*_SHARE).where(causes.c.run == run, causes.c.key.in_(keys)))
-
-
-def _read(connection: Connection, query: Select[Any]) -> Iterator[tuple[str, str, Share]]:
-    for unit, key, ratio_low, ratio_high, offset_low, offset_high in connection.execute(query):
-        ratio = None if ratio_low is None else (ratio_low, ratio_high)
-        offset = None if offset_low is None else (offset_low, offset_high)
-        yield unit, key, Share(_NAMELESS, 1, ratio, offset)
-
-
-def _judge(connection: Connection, run: int, kind: str, now: float, data: dict[str, Any]) -> None:
-    """Give a run that has a verdict the one that it has now, and append what was done, by whom and why."""
-    row = connection.execute(select(runs).where(runs.c.id == run)).one()
-    after = row.verdict
-    if row.verdict is not None:
-        stopped = Reason(row.stop_code, row.stop_text or "") if row.stop_code is not None else None
-        found = Comparison(different=row.units_different, stopped=stopped, accepted=row.units_accepted)
-        after = verdict_of(found).value
-        if Verdict(row.verdict).value != after:
-            connection.execute(update(runs).where(runs.c.id == run).values(verdict=after))
-    told = {"units": row.units_accepted, "from": row.verdict, "verdict": after}
-    append_event(connection, run, kind, now, data=data | told)
-
-
-# ---- rows --------------------------------------------------------------------------------------------------------
-
-
-def _begin(connection: Connection, database: Database, run: int) -> str:
-    """Let nobody else accept or withdraw in the run's project meanwhile, nor change the run; give the project."""
+def _begin(connection: Connection, database: Database, run: int) -> None:
+    """Let nobody else accept or withdraw in the run's project meanwhile, nor change the run."""
     row = connection.execute(select(runs.c.project).where(runs.c.id == run)).one_or_none()
     if row is None:
         raise no_run(run)
     database.alone(connection, f"acceptances of {row.project}")
     lock_run(connection, run)
-    return str(row.project)
-
-
-def _living(connection: Connection, project: str, now: float) -> dict[str, list[Acceptance]]:
-    """Read what holds in a project for runs that are compared now."""
-    query = select(acceptances).where(_A.project == project, _A.withdrawn_at.is_(None), _A.expires_at > now)
-    return _by_key(connection.execute(query.order_by(_A.id)))
-
-
-def _held(connection: Connection, run: int) -> dict[str, list[Acceptance]]:
-    """Read what holds for a run."""
-    query = select(acceptances).join(accepted, accepted.c.acceptance == _A.id).where(accepted.c.run == run)
-    return _by_key(connection.execute(query.order_by(_A.id)))
-
-
-def _by_key(rows: Iterable[Row[Any]]) -> dict[str, list[Acceptance]]:
-    found: dict[str, list[Acceptance]] = {}
-    for row in rows:
-        found.setdefault(row.key, []).append(_acceptance(row))
-    return found
-
-
-def _alive(some: Sequence[Acceptance], now: float) -> list[Acceptance]:
-    return [one for one in some if one.withdrawn_at is None and one.expires_at.timestamp() > now]
-
-
-def _all_covered(connection: Connection, run: int, key: str, some: Sequence[Acceptance]) -> Acceptance | None:
-    """Give an acceptance of a group of which all is accepted; None while something is not."""
-    if not some or not all(covered(key, share, {key: some}) for _, _, share in _shares(connection, run, [key])):
-        return None
-    return some[-1]
 
 
 def _already(run: int, key: str, found: Acceptance, where: str, remedy: str) -> Conflict:
@@ -311,28 +310,3 @@ def _already(run: int, key: str, found: Acceptance, where: str, remedy: str) -> 
 def _told(found: Acceptance) -> dict[str, Any]:
     """Say in an event what was accepted."""
     return {"acceptance": found.id, "key": found.key, "name": found.name, "reason": found.reason}
-
-
-def _pieces(names: Sequence[str]) -> Iterator[list[str]]:
-    rest = iter(names)
-    while piece := list(islice(rest, AT_ONCE)):
-        yield piece
-
-
-def _acceptance(row: Row[Any]) -> Acceptance:
-    return Acceptance(
-        id=row.id,
-        project=row.project,
-        key=row.key,
-        cause=Cause(row.pattern, row.what, row.column, row.sign),
-        name=row.name,
-        reason=row.reason,
-        run=row.run,
-        made_by=row.made_by,
-        made_at=at(row.made_at),
-        expires_at=at(row.expires_at),
-        ratio=row.ratio,
-        offset=row.offset,
-        withdrawn_at=moment(row.withdrawn_at),
-        withdrawn_by=row.withdrawn_by,
-    )

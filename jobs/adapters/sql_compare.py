@@ -12,7 +12,8 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, case, delete, func, insert, literal, or_, select, update
 from sqlalchemy.sql.expression import Select
 
-from jobs.adapters.sql_acceptances import explained_now, settle
+from jobs.adapters import sql_marking
+from jobs.adapters.sql_acceptances import SqlAcceptances, explained_now, tell_accepted
 from jobs.adapters.sql_engine import Database
 from jobs.adapters.sql_groups import share_row
 from jobs.adapters.sql_moves import ending, stop
@@ -41,6 +42,7 @@ class SqlCompare:
 
     def __init__(self, database: Database) -> None:
         self._db = database
+        self._acceptances = SqlAcceptances(database)
 
     # ---- what the comparer asks and tells -------------------------------------------------------------
 
@@ -123,19 +125,23 @@ class SqlCompare:
 
         One that ended otherwise (cancelled, failed, errored) stays as it ended.
         """
+        with self._db.read() as connection:
+            if not _can_end(connection, run):
+                return False
+            waits = _waits_for_us(connection, run)
+        if waits:
+            self._acceptances.settle(run)
         with self._db.write() as connection:
             lock_run(connection, run)
-            if not _is_over(connection, run):
+            if not _can_end(connection, run) or sql_marking.is_pending(connection, run):
                 return False
             row = connection.execute(select(runs).where(runs.c.id == run)).one()
-            waits, left = _waits_for_us(connection, run), left_to_compare(connection, run)
-            if waits and left and row.stop_code is None:
-                return False
             now = self._db.now(connection)
             values: dict[str, Any] = {"compared_at": now}
-            accepted = settle(connection, run, now) if waits else row.units_accepted
+            waits = _waits_for_us(connection, run)
+            accepted = tell_accepted(connection, run, now) if waits else row.units_accepted
             if row.stop_code == FAIL_FAST:
-                values["stop_text"] = _stopped(row.units_different - accepted, left)
+                values["stop_text"] = _stopped(row.units_different - accepted, left_to_compare(connection, run))
             connection.execute(update(runs).where(runs.c.id == run).values(values))
             if waits:
                 refresh_run(connection, run, now)
@@ -247,6 +253,14 @@ def _is_over(connection: Connection, run: int) -> bool:
     final = [state.value for state in FINAL_TASK_STATES]
     living = select(tasks.c.id).where(tasks.c.run == run, tasks.c.state.not_in(final)).limit(1)
     return connection.execute(living).first() is None
+
+
+def _can_end(connection: Connection, run: int) -> bool:
+    """Tell whether nothing of the run goes on, and nothing is left to compare that its end waits for."""
+    if not _is_over(connection, run):
+        return False
+    stopped = connection.execute(select(runs.c.stop_code).where(runs.c.id == run)).scalar_one() is not None
+    return stopped or not _waits_for_us(connection, run) or not left_to_compare(connection, run)
 
 
 def _waits_for_us(connection: Connection, run: int) -> bool:

@@ -176,7 +176,7 @@ def _narrowed(query: Any, wanted: Wanted) -> Any:
     for column, value in ((_C.tenant, wanted.tenant), (_C.report, wanted.report)):
         query = query if value is None else query.where(column == value)
     if wanted.group is not None:
-        shares = (causes.c.run == _C.run, causes.c.key == wanted.group, causes.c.unit == _C.unit)
+        shares = (causes.c.run == _C.run, causes.c.key.in_(wanted.causes or (wanted.group,)), causes.c.unit == _C.unit)
         query = query.where(select(causes.c.unit).where(*shares).exists())
     if wanted.accepted is not None:
         query = query.where(_C.accepted if wanted.accepted else ~_C.accepted)

@@ -24,6 +24,7 @@ from jobs.adapters.sql_schema import (
     idempotency,
     legs,
     log_chunks,
+    markings,
     noise,
     removals,
     runs,
@@ -185,6 +186,7 @@ def _shred(connection: Connection, run: int, *, whole: bool) -> bool:
         or _cut(connection, comparisons, comparisons.c.position, comparisons.c.run == run)
         or _cut(connection, causes, causes.c.unit, causes.c.run == run)
         or _cut(connection, accepted, accepted.c.acceptance, accepted.c.run == run)
+        or _cut(connection, markings, markings.c.run, markings.c.run == run)
         or _cut(connection, noise, noise.c.position, noise.c.run == run)
         or _cut(connection, events, events.c.id, events.c.run == run)
         or _cut(connection, steps, steps.c.id, steps.c.run == run)

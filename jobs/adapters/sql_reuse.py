@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import ColumnElement, Connection, case, or_, select
 
 from jobs.adapters.sql_engine import Database
 from jobs.adapters.sql_rows import output_of
@@ -40,6 +40,7 @@ class SqlReuse:
                 .join(runs, runs.c.id == legs.c.run)
                 .where(
                     *_earlier(run, mine),
+                    _same_source(mine),
                     legs.c.spec_digest == mine.spec_digest,
                     runs.c.units_filter.is_not_distinct_from(mine.units_filter),
                     runs.c.options["only_of"].as_integer().is_(None),
@@ -61,6 +62,7 @@ class SqlReuse:
     def find(self, run: int, leg: str, result: Prepared, *, migrations: bool) -> Reuse | None:
         """Give the newest earlier leg with nothing different, else the newest with what differs; None without any.
 
+        Legs on another source of data are told of when there is none on the same one.
         `migrations`: whether the specification has some; they run on a candidate only. Where an earlier leg spared the
         preparation, only that one is looked at.
         """
@@ -74,12 +76,16 @@ class SqlReuse:
             earlier = connection.execute(
                 select(legs)
                 .join(runs, runs.c.id == legs.c.run)
-                .where(*_earlier(run, mine), *_only(result))
-                .order_by(runs.c.id.desc(), legs.c.name)
+                # One on another source is only told of; what is older than that legs have sources says nothing of it.
+                .where(*_earlier(run, mine), or_(_same_source(mine), legs.c.database.is_not(None)), *_only(result))
+                .order_by(case((_same_source(mine), 0), else_=1), runs.c.id.desc(), legs.c.name)
                 .limit(LOOK_AT)
             ).all()
             newest = None
             for row in earlier:
+                if row.database != mine.database:
+                    newest = newest or Reuse(row.run, row.name, ("database",))
+                    continue
                 migrated = migrations and row.name == "candidate"
                 differs = differing(made, Made(row.spec_digest, row.image_digest, row.data_id, migrated))
                 found = _done(connection, row.run, row.name, result) if not differs else {}
@@ -92,16 +98,19 @@ class SqlReuse:
 
 
 def _earlier(run: int, mine: Any) -> tuple[Any, ...]:
-    """Tell of prepared legs of the commit and its source of data, in ended runs of the project that have their outputs."""
+    """Tell of prepared legs of the commit, in ended runs of the project that have their outputs."""
     return (
         runs.c.project == mine.project,
         legs.c.commit == mine.commit,
-        legs.c.database.is_not_distinct_from(mine.database),
         runs.c.id < run,
         runs.c.finished_at.is_not(None),
         runs.c.outputs_removed_at.is_(None),
         legs.c.image_digest.is_not(None),
     )
+
+
+def _same_source(mine: Any) -> ColumnElement[bool]:
+    return legs.c.database.is_not_distinct_from(mine.database)
 
 
 def _only(result: Prepared) -> tuple[Any, ...]:

@@ -316,6 +316,17 @@ accepted = Table(  # which of them hold for a run, so that a run that has ended 
     Column("acceptance", Id, primary_key=True, autoincrement=False),
 )
 
+markings = Table(  # units that have to be held against what their run holds now, see jobs.adapters.sql_marking
+    "markings",
+    metadata,
+    Column("run", Id, primary_key=True, autoincrement=False),
+    Column("causes", JSON, nullable=False),  # those whose units are left, by key
+    Column("key", String(16)),  # the last one that was marked: its cause
+    Column("unit", Text),  # and its name
+    Column("at", Float, nullable=False),
+    Column("event", JSON(none_as_null=True)),  # what somebody did, told when all are marked
+)
+
 noise = Table(  # what moves in a unit between two runs of the baseline, see jobs.noise
     "noise",
     metadata,

@@ -148,3 +148,5 @@ def test_ledger_compared(server: Server, filling: Filling) -> None:
     for unit in server.get(f"/runs/{planted['id']}/diffs", **{"class": "different"})["units"]:
         assert unit["rows"]["changed"] > 0
         assert unit["largest"] > 0
+    [group] = server.get(f"/runs/{planted['id']}/groups")["groups"]
+    assert (group["units"], group["sign"]) == (6, "any"), "a defect that rounds up and down is one cause"

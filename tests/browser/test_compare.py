@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 from web_browser import Eyes, Served
-from web_compare import begin, compare_now, compared, every_class, ledger, with_rules
+from web_compare import begin, compare_now, compared, every_class, ledger, table, with_rules
 
 from runner.model import UnitResult, UnitState
 
@@ -94,6 +94,71 @@ def test_differences_appear_and_nothing_jumps(served: Served, eyes: Eyes) -> Non
         site.end(claim)
     compare_now(site)
     expect(page.get_by_role("heading", level=1)).to_contain_text("2 of 6 units: 2 different")
+
+
+def test_causes_appear_and_nothing_jumps(
+    served: Served, eyes: Eyes, axe: Callable[[Page], list[str]]
+) -> None:
+    site = served.site
+    with_rules(site)
+    units = ["t0/pl", "t1/cash", "t2/pl", "t3/tax", "t4/pl", "t5/vat"]
+    begin(site, units, units)
+    claims = [site.claim(), site.claim()]
+
+    def finish(unit: str, amount_now: str = "9.5") -> None:
+        for claim in claims:
+            amount = {4001: amount_now} if claim.task.leg == "candidate" else {}
+            result = UnitResult(unit, UnitState.DONE, site.output(ledger(amount), "pl.csv"), "", 1.0)
+            site.store.ledger.mark(claim.task.id, claim.task.attempt, [result], None)
+        compare_now(site)
+
+    page = eyes.open("/runs/1?tab=differences")
+    title, causes = page.locator("#groups-title"), page.locator("#groups .group")
+    expect(title).to_have_text("No cause so far")
+    page.wait_for_timeout(500)
+    below = page.locator("#list-title").bounding_box()
+    finish("t1/cash")
+    expect(title).to_have_text("1 cause explains what differs so far")
+    finish("t0/pl")
+    finish("t2/pl")
+    expect(causes).to_have_count(2)
+    expect(causes.nth(1)).to_contain_text("2 units")
+    assert "cash" in causes.first.inner_text(), "what was shown first stays there, though others have more units"
+    assert page.locator("#list-title").bounding_box() == below
+    causes.first.locator("summary").click()
+    page.get_by_label("Name").first.fill("A name that I am typing")
+    finish("t3/tax", "n/a")
+    expect(page.locator("#chip-different b")).to_have_text("4")
+    page.wait_for_timeout(1500)
+    expect(page.get_by_label("Name").first).to_have_value("A name that I am typing")
+    expect(causes).to_have_count(2)
+    causes.first.locator("summary").click()
+    page.get_by_role("heading", level=1).click()
+    expect(causes).to_have_count(3)
+    assert page.locator("#list-title").bounding_box() == below
+    assert axe(page) == []
+
+
+def test_a_telephone_shows_long_names_and_numbers_whole(served: Served, eyes: Eyes) -> None:
+    with_rules(served.site)
+    head = "account,month,net_amount_in_the_currency_of_the_tenant_before_rounding"
+    a, b = (table(("a customer of a long name", "2026-11", n), head=head) for n in (5, "123456789.25"))
+    files = [{"a.csv": a, "old.csv": b"x"}, {"a.csv": b, "new.csv": b"x"}]
+    compared(served.site, {"a/pl": a, "b/pl": files[0]}, {"a/pl": b, "b/pl": files[1]})
+    page = eyes.open("/runs", viewport={"width": 375, "height": 900})
+    cut = """() => [...document.querySelectorAll('.table-frame, .scroll, table, td, p')]
+        .filter((one) => !one.closest('.map-frame, .durations, .sr-only') && one.scrollWidth > one.clientWidth + 1)
+        .map((one) => one.outerHTML.slice(0, 90))"""
+    for path in ("/runs/1/diffs/a/pl", "/runs/1/diffs/b/pl", "/runs/1?tab=differences", "/runs/1/report.html"):
+        page.goto(path)
+        if "report" not in path:  # which lets no script run
+            assert page.evaluate(cut) == [], path
+    for cell in page.locator(".cells td").all():
+        box = cell.bounding_box()
+        assert box is not None
+        assert box["width"] > 80, cell.inner_text()
+    [number] = {box["height"] for box in (one.bounding_box() for one in page.locator(".cells td.right").all()) if box}
+    assert number < 30, "a number is on one line"
 
 
 def test_the_keyboard_goes_through_what_differs(whole: Served, eyes: Eyes) -> None:

@@ -2,100 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 from alembic import command
 from alembic.config import Config
-from hands import SPEC, Hands
+from hands import Hands
+from hands_compare import ASKED, CODE, TAX, Trial, tax
 from sqlalchemy import select, text
 
 from jobs.accepting import AcceptanceRefused, Asked, Standing
 from jobs.adapters.sql_compare import forget
 from jobs.adapters.sql_engine import Database, open_engine
 from jobs.adapters.sql_retention import _shred
-from jobs.adapters.sql_runs import NewLeg
 from jobs.adapters.sql_schema import acceptances, accepted
 from jobs.adapters.sql_store import MIGRATIONS, Store
 from jobs.causes import Cause, Share
-from jobs.comparing import HARMLESS, Compared, UnitClass, classify
+from jobs.comparing import UnitClass
 from jobs.overview import Wanted
-from jobs.run import Run, RunState, Verdict
+from jobs.run import Verdict
 from runner.errors import Conflict, NotFound
-from runner.model import Output, UnitResult, UnitState
-
-BASELINE = NewLeg("baseline", "v1", "b" * 40, "subject", "author", "f", SPEC, "d")
-TAX = Cause("*/pl", "value", "tax", "up")
-CODE = Cause("*/pl", "added_column", "tax_code")
-ASKED = Asked("New tax rate", "The law changed on 1 October.")
-
-
-def tax(ratio: float = 1.1) -> Share:
-    return Share(TAX, 3, (ratio, ratio), (1.0, 9.0))
-
-
-class Trial:
-    """A compare run by hand, in which units differ by causes as given."""
-
-    def __init__(self, hands: Hands, causes: Mapping[str, Sequence[Share]], **more: Any) -> None:
-        self.hands, self.store, self.causes = hands, hands.store, causes
-        self.cut = more.pop("cut", ())
-        self.limit = more.pop("fail_fast", None)
-        self.run = hands.submit(legs=(BASELINE,), **more)
-        units = [*causes, "same"]
-        found = [hands.take(f"w{number}") for number in range(2)]
-        for claim in sorted(found, key=lambda claim: claim.task.leg):
-            hands.prepared(claim, units, batches=1)
-        for claim in [hands.take(f"w{number}") for number in range(2)]:
-            content = "1" if claim.task.leg == "baseline" else "2"
-            results = [
-                UnitResult(unit, UnitState.DONE, Output("x", ("1" if unit == "same" else content) * 64, 3), "", 1.0)
-                for unit in units
-            ]
-            hands.store.ledger.mark(claim.task.id, claim.task.attempt, results, None)
-            hands.end(claim)
-
-    def compare(self) -> Trial:
-        """Record what became of the units."""
-        found = []
-        for pair in self.store.compare.ready(self.run, 100):
-            kind = classify(pair) or UnitClass.DIFFERENT
-            summary = {"truncated": "the 2 largest of 3 differences are kept"} if pair.unit in self.cut else {}
-            shares = () if kind in HARMLESS else tuple(self.causes[pair.unit])
-            found.append((pair, Compared(pair.unit, pair.position, kind, summary=summary, causes=shares)))
-        self.store.compare.record(self.run, found, fail_fast=self.limit)
-        return self
-
-    def end(self) -> Trial:
-        self.compare()
-        assert self.store.compare.close(self.run)
-        assert self.now.state is RunState.DONE
-        return self
-
-    @property
-    def now(self) -> Run:
-        return self.hands.run(self.run)
-
-    @property
-    def stands(self) -> tuple[str | None, int, int, int]:
-        run = self.now
-        verdict = None if run.verdict is None else run.verdict.value
-        return verdict, run.units_different, run.units_accepted, run.groups_accepted
-
-    def accept(self, cause: Cause = TAX, asked: Asked = ASKED, user: str = "rin") -> Any:
-        return self.store.acceptances.accept(self.run, cause.key, asked, user)
-
-    def withdraw(self, cause: Cause = TAX, user: str = "mio") -> Any:
-        return self.store.acceptances.withdraw(self.run, cause.key, user)
-
-    def marked(self) -> set[str]:
-        return {one.unit for one in self.hands.compared(self.run) if one.accepted}
-
-    def told(self, kind: str) -> list[Mapping[str, Any]]:
-        return [event.data for event in self.hands.events(self.run, kind)]
 
 
 def expire(hands: Hands) -> None:
@@ -155,6 +82,44 @@ def test_later_runs_carry_it_and_say_so(hands: Hands) -> None:
     [told] = later.told("accepted")
     assert (told["units"], [group["name"] for group in told["groups"]]) == (2, [ASKED.name])
     assert Trial(hands, {"b/pl": [tax()]}, project="other").end().stands == ("different", 1, 0, 0)
+
+
+def went(sign: str, low: float, high: float) -> Share:
+    """Numbers that went so, by no ratio or offset."""
+    return Share(Cause("*/pl", "value", "net", sign), 2, None, (low, high))
+
+
+def test_groups_that_only_the_sign_tells_apart_are_one(hands: Hands) -> None:
+    moved = {"a/pl": [went("up", 0.2, 0.3)], "b/pl": [went("down", -0.4, -0.1)], "c/pl": [went("mixed", -0.4, 0.5)]}
+    one = Trial(hands, moved).end()
+    [group] = one.store.groups.list(one.run)
+    assert (group.cause.sign, group.units, group.count, group.first) == ("any", 3, 6, ("a/pl", "b/pl", "c/pl"))
+    assert one.store.groups.one(one.run, group.key) == group
+    part = one.store.groups.one(one.run, went("up", 1, 1).cause.key)
+    assert part is not None
+    assert (part.units, part.parts) == (1, ()), "a key of before still names what it named"
+    one.accept(part.cause)
+    assert one.stands == ("different", 3, 1, 1)
+    made = one.accept(group.cause)
+    assert (one.stands, made.cause.sign) == (("passed", 3, 3, 2), "any")
+    with pytest.raises(Conflict, match="accepted already"):
+        one.accept(group.cause)
+    later = Trial(hands, {"d/pl": [went("down", -9.0, -2.0)], "e/pl": [went("up", 9.0, 10.0)]}).end()
+    assert later.stands == ("passed", 2, 2, 2), "whichever way it went"
+    one.withdraw(group.cause)
+    assert one.stands == ("different", 3, 0, 0), "with what its parts were accepted by"
+    assert Trial(hands, {"e/pl": [went("up", 9.0, 10.0)]}).end().stands == ("different", 1, 0, 0)
+
+
+def test_a_unit_in_two_parts_of_a_group_is_counted_once(hands: Hands) -> None:
+    moved = {"a/pl": [went("up", 0.2, 0.3), went("down", -0.3, -0.2)], "c/pl": [went("mixed", -0.4, 0.5)]}
+    one = Trial(hands, moved).end()
+    [group] = one.store.groups.list(one.run)
+    assert (group.units, group.count) == (2, 6)
+    old = Trial(hands, moved).end()
+    one.accept(group.cause)
+    assert old.accept(group.cause, Asked()).run == one.run, "what the project has is taken over"
+    assert (one.stands, old.stands) == (("passed", 2, 2, 1), ("passed", 2, 2, 1))
 
 
 def test_another_ratio_is_not_what_was_accepted(hands: Hands) -> None:

@@ -11,7 +11,7 @@ from hands import SPEC, Hands
 from sqlalchemy import insert, update
 
 from jobs.adapters.sql_runs import NewLeg
-from jobs.adapters.sql_schema import runs, tasks, units
+from jobs.adapters.sql_schema import legs, runs, tasks, units
 from jobs.adapters.sql_tasks import Claim
 from jobs.causes import Cause, Share
 from jobs.comparing import Compared, Pair, UnitClass, classify
@@ -19,6 +19,7 @@ from jobs.overview import EVERY_UNIT
 from jobs.run import Run, RunState, TaskState, Verdict
 from runner.errors import BaseReplaced, Conflict, OutputsGone
 from runner.model import Output, Prepared, Reason, TaskKind, Template, UnitResult, UnitState
+from web.legwords import reused
 
 BASELINE = NewLeg("baseline", "v1", "b" * 40, "subject", "author", "f", SPEC, "d")
 BROKEN = Reason("step_failed", "The step setup ended with exit code 1.")
@@ -442,6 +443,36 @@ def test_what_differs_is_named_and_nothing_is_taken(
     assert leg is not None
     assert leg.reused is not None
     assert (leg.reused["units"], leg.reused["differs"], leg.reused["proof"]) == (0, list(differs), None)
+
+
+def test_an_earlier_leg_on_another_database_is_told_of(hands: Hands) -> None:
+    old = finished(hands)
+    run, claim, result = baseline_of(hands)
+    with hands.store.database.write() as connection:
+        connection.execute(update(legs).where(legs.c.run == old.run).values(database="old_server"))
+        connection.execute(update(legs).where(legs.c.run == run).values(database="new_server"))
+    reuse = hands.store.reuse.find(run, "baseline", result, migrations=False)
+    assert reuse is not None
+    assert (reuse.run, reuse.differs, reuse.units) == (old.run, ("database",), {})
+    hands.store.plan.prepared(claim.task.id, claim.task.attempt, result, lambda names: [tuple(names)], reuse=reuse)
+    leg = hands.run(run).baseline
+    assert leg is not None
+    assert reused(leg) == f"nothing taken over from run #{old.run}: its data is of another database"
+    with hands.store.database.write() as connection:
+        connection.execute(update(legs).where(legs.c.run == old.run).values(database=None))
+    assert hands.store.reuse.find(run, "baseline", result, migrations=False) is None, "nobody knows on which it was"
+
+
+def test_one_on_the_same_database_is_looked_at_first(hands: Hands) -> None:
+    old = finished(hands)
+    newer = finished(hands)
+    run, _, result = baseline_of(hands)
+    with hands.store.database.write() as connection:
+        connection.execute(update(legs).where(legs.c.run != newer.run).values(database="new_server"))
+        connection.execute(update(legs).where(legs.c.run == newer.run).values(database="old_server"))
+    reuse = hands.store.reuse.find(run, "baseline", result, migrations=False)
+    assert reuse is not None
+    assert (reuse.run, reuse.differs, set(reuse.units)) == (old.run, (), {"a"})
 
 
 def test_a_candidate_that_was_migrated_is_no_baseline(hands: Hands) -> None:

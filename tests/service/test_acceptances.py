@@ -120,6 +120,22 @@ def test_accepting_by_form_and_withdrawing_by_button(client: FlaskClient) -> Non
     assert events[-3:] == ["accept", "accept", "withdraw"]
 
 
+def test_a_unit_lists_its_causes(client: FlaskClient) -> None:
+    found = keys(client)
+    text = page(client, "/runs/1/diffs/t1/pl")
+    assert f'href="/runs/1/groups/{found["value"]}">*: amount: values went up</a>' in text
+    assert "3 cells" in text
+    assert "in 3 units of this run" in text
+    assert "Nobody accepted it." in text
+    assert accept(client, found["value"]).status_code == 200
+    text = page(client, "/runs/1/diffs/t1/pl")
+    assert "Nobody accepted it." not in text
+    assert "Accepted: <b>Half a percent</b>" in text
+    assert 'id="accepted"' in text
+    assert "in this unit alone" in page(client, "/runs/1/diffs/t1/bs")
+    assert 'id="causes"' not in page(client, "/runs/1/diffs/t2/bs")
+
+
 def test_a_form_that_is_refused_keeps_what_was_typed(client: FlaskClient) -> None:
     key = keys(client)["value"]
     form = {"csrf_token": token(page(client, f"/runs/1/groups/{key}")), "name": "<b>Rates", "reason": " "}

@@ -10,7 +10,7 @@ from pathlib import Path
 import duckdb
 import pytest
 from click.testing import CliRunner, Result
-from web_compare import begin, compared, every_class, ledger, with_rules
+from web_compare import begin, compared, every_class, ledger, outputs, run_twice, with_rules
 from web_site import Site
 from werkzeug.serving import make_server
 
@@ -90,6 +90,32 @@ def test_a_unit_is_told_cell_by_cell(site: Site, seatrial: Seatrial) -> None:
     assert seatrial("diff", "1", "tenant_001/cash").stdout.startswith("equivalent: ")
     assert seatrial("diff", "1", "tenant_003/tax", code=1).stdout.startswith("candidate_failed: ")
     assert "tenant_9/pl" in seatrial("diff", "1", "tenant_9/pl", code=2).stderr
+
+
+def test_a_unit_that_differs_by_noise_alone_passes(site: Site, seatrial: Seatrial) -> None:
+    run_twice(site, outputs(real=True))
+    text = seatrial("diff", "1", "b/stamped").stdout
+    assert text.splitlines()[0] == "different, but by noise alone: b/stamped of run 1"
+    noise = "between two runs of the baseline: cells of generated_at, and the candidate differs by nothing else"
+    assert f"  noise     {noise}" in text.splitlines()
+    text = seatrial("diff", "1", "d/mixed", code=1).stdout
+    assert text.splitlines()[0] == "different: d/mixed of run 1"
+    assert "  cause     *: amount: values went up" in text.splitlines()
+
+
+def test_a_unit_that_is_accepted_says_by_which_name(site: Site, seatrial: Seatrial) -> None:
+    compared(site, *every_class())
+    group = site.service.groups(1)[0].group
+    assert seatrial("diff", "1", "tenant_017/pl", code=1).stdout.startswith("different: ")
+    seatrial("accept", "1", group.key, "--name", "New rates", "--reason", "The law changed.", "--expires", "2027-06-30")
+    lines = seatrial("diff", "1", "tenant_017/pl").stdout.splitlines()
+    assert lines[0] == "different, and accepted as New rates: tenant_017/pl of run 1"
+    [cause] = [line for line in lines if line.startswith("  cause")]
+    assert cause.endswith("amount: values went up; accepted as New rates (by mio, until 2027-06-30)")
+    found = json.loads(seatrial("diff", "1", "tenant_017/pl", "--format", "json").stdout)
+    [cause] = found["causes"]
+    assert (cause["key"], cause["count"], cause["units"]) == (group.key, 22, 12)
+    assert [one["name"] for one in cause["accepted"]] == ["New rates"]
 
 
 def test_differences_are_fetched_as_files(site: Site, seatrial: Seatrial) -> None:

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 
 import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import update
-from web_compare import Made, compare_now, finish, ledger, table, with_rules
+from web_compare import outputs, run_twice, with_rules
 from web_site import Site
 
 from jobs.adapters.sql_schema import legs as legs_table
-from jobs.run import Run, TaskState, Verdict
+from jobs.run import Run, Verdict
 from jobs.submission import Submission, SubmissionRefused
 from runner.errors import RequestError
-from runner.model import BASELINE_AGAIN, TaskKind
-
-HEAD = "account,amount,generated_at"
+from runner.model import BASELINE_AGAIN
 
 
 @pytest.fixture
@@ -31,35 +28,6 @@ def page(client: FlaskClient, path: str) -> str:
     answer = client.get(path)
     assert answer.status_code == 200, path
     return answer.get_data(as_text=True)
-
-
-def run_twice(site: Site, made: Mapping[str, Mapping[str, Made]]) -> Run:
-    """Run a compare run whose baseline runs twice; `made`: by leg and unit."""
-    run = site.submit(options={"compare": True, "noise": 2, "reuse": False})
-    for _ in made:
-        queued = [one for one in site.service.tasks(run.id) if one.state is TaskState.QUEUED]
-        task = min((one for one in queued if one.kind is TaskKind.PREPARE), key=lambda one: one.id)
-        site.prepare(list(made[task.leg]), batches=1)
-    finish(site, made)
-    compare_now(site)
-    return site.service.run(run.id)
-
-
-def stamped(at: str, amount: str = "5") -> bytes:
-    return table((4000, amount, at), (4001, "7", at), head=HEAD)
-
-
-def outputs(*, real: bool) -> dict[str, dict[str, Made]]:
-    """Give a stable unit, one with a column that moves, one that is another file each time, and (`real`) a difference."""
-    found: dict[str, dict[str, Made]] = {}
-    for leg, at in (("baseline", "10:00"), (BASELINE_AGAIN, "10:01"), ("candidate", "10:07")):
-        found[leg] = {
-            "a/pl": ledger(),
-            "b/stamped": stamped(at),
-            "c/log": {"made.txt": f"made at {at}".encode()},
-            "d/mixed": stamped(at, "6" if real and leg == "candidate" else "5"),
-        }
-    return found
 
 
 @pytest.fixture
