@@ -53,7 +53,8 @@ def build_objects(settings: Settings) -> Shelf:
     if settings.objects is None:
         return FileObjects(settings.server.object_store)
     # Here and not above: boto3 takes half a second that installations without S3 need not spend.
-    from jobs.adapters.s3_objects import Bucket, S3Objects
+    from jobs.adapters.s3_bucket import Bucket
+    from jobs.adapters.s3_objects import S3Objects
 
     where = settings.objects
     bucket = Bucket(where.bucket, where.prefix, where.region, where.endpoint_url)

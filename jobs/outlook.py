@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 
 from jobs.adapters.sql_store import Store
-from jobs.run import TaskState, Worker
+from jobs.run import Run, Task, TaskState, Worker
 from jobs.settings import Settings
 from jobs.submission import SubmissionRefused
 from jobs.waiting import PoolFacts, Waiting, why_not_running
@@ -59,21 +60,20 @@ class Outlook:
         self._unit_names = lru_cache(8)(lambda run, total: store.inside.unit_names(run))
         self._last_pace = lru_cache(512)(lambda project, run: store.ledger.last_pace(project, before=run))
 
-    def estimate(self, run: int) -> Estimate | None:
+    def estimate(self, run: Run, tasks: Sequence[Task]) -> Estimate | None:
         """Estimate what is left: from this run's own units, or from the last run's while it has too few."""
-        found = self._store.runs.get(run)
-        if found.state.final or found.units.total is None:
+        if run.state.final or run.units.total is None:
             return None
-        finished, seconds = self._store.inside.unit_seconds(run)
-        last = self._last_pace(found.project, run) if finished < UNITS_FOR_A_PACE else None
+        finished, seconds = self._store.inside.unit_seconds(run.id)
+        last = self._last_pace(run.project, run.id) if finished < UNITS_FOR_A_PACE else None
         if last is not None:
             each, basis = last[1], f"from run {last[0]}"
         elif finished and seconds:
             each, basis = seconds / finished, "from this run's finished units"
         else:
             return None
-        left = found.units.total - found.units.done - found.units.failed
-        parallel = max(1, sum(1 for task in self._store.inside.tasks(run) if task.state is TaskState.RUNNING))
+        left = run.units.total - run.units.done - run.units.failed
+        parallel = max(1, sum(1 for task in tasks if task.state is TaskState.RUNNING))
         return Estimate(left * each / parallel, 60.0 * parallel / each if each else None, basis)
 
     def known_units(self, project: str, ref: str | None = None, pattern: str | None = None) -> KnownUnits | None:
@@ -96,18 +96,14 @@ class Outlook:
             chosen = ()
         return KnownUnits(run, shown, len(names), len(chosen), chosen[:FIRST_UNITS])
 
-    def waiting(self, run: int) -> Waiting | None:
+    def waiting(self, run: Run, tasks: Sequence[Task]) -> Waiting | None:
         """Answer "why is it not running?"; None when something of it runs or it has ended."""
-        found = self._store.runs.get(run)
-        if found.state.final:
-            return None
-        tasks = self._store.inside.tasks(run)
-        workers = tuple(
-            one for one in self._store.workers.workers(silent_after=ALIVE_SECONDS) if one.pool == found.pool
-        )
+        return why_not_running(run, tasks, lambda: self._pool(run.pool), datetime.now(UTC))
+
+    def _pool(self, name: str) -> PoolFacts:
+        workers = tuple(one for one in self._store.workers.workers(silent_after=ALIVE_SECONDS) if one.pool == name)
         busy = self._store.inside.runs_of([one.task for one in workers if one.task is not None])
-        queued = self._store.inside.queue().get(found.pool, {}).get("queued", 0)
-        return why_not_running(found, tasks, PoolFacts(found.pool, workers, busy, queued), datetime.now(UTC))
+        return PoolFacts(name, workers, busy, self._store.inside.queue().get(name, {}).get("queued", 0))
 
     def capacity(self) -> list[PoolStatus]:
         """List the pools with their workers and load."""

@@ -1,4 +1,4 @@
-"""The ledger of one attempt: holds log bytes back for a moment, renews the lease, and refuses when it lost it.
+"""The ledger of one attempt: holds log bytes and steps back for a moment, renews the lease, and refuses when it lost it.
 
 A store that is away for a while costs nothing: the container goes on, and every write is asked again until the store
 answers. Each of them may be asked twice, because an answer can get lost after the store has done it.
@@ -11,12 +11,12 @@ import io
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 import structlog
 
-from jobs.adapters.sql_ledger import INLINE_BYTES
+from jobs.adapters.sql_ledger import INLINE_BYTES, StepChange
 from jobs.adapters.sql_store import Store
 from runner.errors import Cancelled, DiskFull, Drained, Fenced, InfraError, StoreUnavailable
 from runner.model import Output, UnitResult
@@ -47,6 +47,14 @@ class _Chunk:
     source: tuple[int, int] | None
 
 
+@dataclass(frozen=True)
+class _HeldStep:
+    """A change of a step on its way, and when it was told."""
+
+    change: StepChange
+    at: float
+
+
 class LedgerRecorder:
     """A Recorder on the store. Threads of its own flush and renew; every method may raise Fenced.
 
@@ -74,6 +82,7 @@ class LedgerRecorder:
         self._held_bytes = 0
         self._source: tuple[int, int] | None = None
         self._chunk: _Chunk | None = None
+        self._steps: list[_HeldStep] = []
         self._log_size = log_size
         self._cancelled = False
         self._ending = False
@@ -111,11 +120,13 @@ class LedgerRecorder:
             self._steadily(self._flush)
 
     def step(self, name: str, *, state: str, seconds: float | None = None, detail: str = "") -> None:
-        """Begin or end a step."""
-        ledger = self._store.ledger
-        self._steadily(
-            lambda: ledger.step(self._task, self._attempt, name, state=state, seconds=seconds, detail=detail)
-        )
+        """Begin or end a step; written within FLUSH_SECONDS. One that ended until then is written once."""
+        with self._lock:
+            self._refuse()
+            last = self._steps[-1].change if self._steps else None
+            if last is not None and (last.name, last.state) == (name, "running") and state != "running":
+                self._steps.pop()
+            self._steps.append(_HeldStep(StepChange(name, state, seconds, detail), time.monotonic()))
 
     def mark(self, results: Sequence[UnitResult], *, source: tuple[int, int] | None = None) -> None:
         """Record finished units."""
@@ -207,17 +218,28 @@ class LedgerRecorder:
             log.error("recorder.store_away", task=self._task, attempt=self._attempt, error=str(error))
 
     def _flush(self) -> None:
-        while self._chunk is not None or self._held:
-            if self._chunk is None:
+        while self._chunk is not None or self._held or self._steps:
+            now, ledger, told = time.monotonic(), self._store.ledger, len(self._steps)
+            changes = [replace(held.change, late=now - held.at) for held in self._steps]
+            if self._chunk is None and self._held:
                 self._chunk = _Chunk(b"".join(self._held), self._source)
                 self._held, self._held_bytes, self._source = [], 0, None
-            data, digest = self._chunk.data, None
-            if len(data) > INLINE_BYTES:
-                digest = self._put(data)
-            self._log_size = self._store.ledger.append_log(
-                self._task, self._attempt, data, object_digest=digest, source=self._chunk.source, at=self._log_size
-            )
-            self._chunk = None
+            if self._chunk is None:
+                ledger.steps(self._task, self._attempt, changes)
+            else:
+                data, source = self._chunk.data, self._chunk.source
+                digest = self._put(data) if len(data) > INLINE_BYTES else None
+                self._log_size = ledger.append_log(
+                    self._task,
+                    self._attempt,
+                    data,
+                    object_digest=digest,
+                    source=source,
+                    at=self._log_size,
+                    changes=changes,
+                )
+                self._chunk = None
+            del self._steps[:told]
 
     def _put(self, data: bytes) -> str:
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -35,8 +35,8 @@ class PoolFacts:
     queued: int
 
 
-def why_not_running(run: Run, tasks: Sequence[Task], pool: PoolFacts, now: datetime) -> Waiting | None:
-    """Say what a run waits for; None when something of it runs, or when it has ended."""
+def why_not_running(run: Run, tasks: Sequence[Task], pool: Callable[[], PoolFacts], now: datetime) -> Waiting | None:
+    """Say what a run waits for; None when something of it runs, or when it has ended. `pool` is asked when it matters."""
     states = [task.state for task in tasks]
     if run.state.final:
         return None
@@ -51,7 +51,7 @@ def why_not_running(run: Run, tasks: Sequence[Task], pool: PoolFacts, now: datet
     if queued and min(task.due_at for task in queued) > now:
         text = "What is left of its attempts before is cleaned up first."
         return Waiting("cleaning_up", text, min(task.due_at for task in queued))
-    return _for_a_slot(queued, pool)
+    return _for_a_slot(queued, pool())
 
 
 def _backing_off(run: Run, first: Task, now: datetime) -> Waiting:

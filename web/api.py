@@ -87,13 +87,13 @@ def detail(run_id: int) -> s.RunDetail:
     """Read all that a run's page shows at first sight."""
     service = asking.service()
     run = service.run(run_id)
-    final = run.state.final
+    final, tasks = run.state.final, service.tasks(run_id)
     return shapes.detail(
         run,
-        service.tasks(run_id),
+        tasks,
         service.steps(run_id),
-        None if final else service.estimate(run_id),
-        None if final else service.waiting(run_id),
+        None if final else service.estimate(run, tasks),
+        None if final else service.waiting(run, tasks),
     )
 
 

@@ -173,8 +173,8 @@ class Channel:
         for task in tasks:
             self.heads.setdefault(task.id, 0)
         final = run.state.final
-        estimate = None if final else service.estimate(self.run)
-        held = None if final else service.waiting(self.run)
+        estimate = None if final else service.estimate(run, tasks)
+        held = None if final else service.waiting(run, tasks)
         detail = shapes.detail(run, tasks, steps, estimate, held)
         page = None
         if self._render is not None:

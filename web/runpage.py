@@ -47,12 +47,13 @@ class RunPages:
     def head(self, run: Run) -> present.Head:
         """Gather the head of a run's page."""
         service, final = self._service, run.state.final
+        tasks = service.tasks(run.id)
         return present.head(
             run,
-            service.tasks(run.id),
+            tasks,
             service.steps(run.id),
-            None if final else shapes.estimate(service.estimate(run.id)),
-            None if final else shapes.waiting(service.waiting(run.id)),
+            None if final else shapes.estimate(service.estimate(run, tasks)),
+            None if final else shapes.waiting(service.waiting(run, tasks)),
             self._comparison(run),
         )
 

@@ -6,7 +6,8 @@ import secrets
 import time
 from typing import Any
 
-from jobs.adapters.s3_objects import S3Objects, code_of
+from jobs.adapters.s3_bucket import code_of
+from jobs.adapters.s3_objects import S3Objects
 from jobs.doctor_objects import ObjectsFacts
 from runner.errors import StoreUnavailable
 
@@ -25,7 +26,7 @@ def look(objects: S3Objects) -> ObjectsFacts:
         _write(objects, place)
         seconds = time.monotonic() - began
         conditional = not _write(objects, place)
-        with objects.translated():
+        with objects.bucket.translated():
             same = objects.client.get_object(**place, Range="bytes=9-")["Body"].read() == CONTENT[9:]
     except StoreUnavailable as refused:
         seconds, error = time.monotonic() - began, refused.text
@@ -43,7 +44,7 @@ def look(objects: S3Objects) -> ObjectsFacts:
 def _write(objects: S3Objects, place: dict[str, str]) -> bool:
     """Write on condition that nothing is there; tell whether it was written."""
     try:
-        with objects.translated():
+        with objects.bucket.translated():
             objects.client.put_object(**place, Body=CONTENT, IfNoneMatch="*")
     except StoreUnavailable as error:
         if code_of(error.__cause__) != "PreconditionFailed":
@@ -54,7 +55,7 @@ def _write(objects: S3Objects, place: dict[str, str]) -> bool:
 
 def _may(objects: S3Objects, action: str, **words: Any) -> bool:
     try:
-        with objects.translated():
+        with objects.bucket.translated():
             getattr(objects.client, action)(**words)
     except StoreUnavailable:
         return False

@@ -16,19 +16,17 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from pathlib import Path
-from typing import IO, Any, BinaryIO, NoReturn, cast
+from typing import IO, Any, BinaryIO, cast
 
-import boto3
 import structlog
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
-from urllib3.exceptions import HTTPError
+from botocore.exceptions import ClientError
 
 from jobs.adapters import s3_removal
+from jobs.adapters.s3_body import Body
+from jobs.adapters.s3_bucket import FAILURES, Bucket, code_of, connect
 from jobs.shelf import TOUCH_SECONDS, Shelved
 from runner.errors import DiskFull, StoreUnavailable
 
@@ -38,47 +36,10 @@ _ASK_FIRST = 1 << 18  # a larger object is asked for before it is sent; a smalle
 PART = 16 << 20  # held in memory one at a time
 _PARTS = 10_000  # as many as S3 takes
 _ABANDONED = timedelta(days=1)  # far longer than the slowest output takes
-_READ_TRIES = 4
 _CONFLICTS = 5
 _SENT_AT_ONCE = 16  # of which each waits for the store most of its time
-_DENIED = {"AccessDenied", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "AllAccessDisabled"}
-# A body that breaks off comes as urllib3's error, or as an OSError of the socket.
-_FAILURES = (ClientError, BotoCoreError, HTTPError, OSError)
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True)
-class Bucket:
-    """Where the objects are. `prefix` is empty or ends with a slash; `endpoint_url`: of another store than AWS's."""
-
-    name: str
-    prefix: str = ""
-    region: str | None = None
-    endpoint_url: str | None = None
-
-    def __str__(self) -> str:
-        at = f" at {self.endpoint_url}" if self.endpoint_url else ""
-        return f"s3://{self.name}/{self.prefix}".rstrip("/") + at
-
-
-def connect(bucket: Bucket, *, tries: int = 4) -> Any:
-    """Open a client with the credentials that every AWS client finds; it is safe to use from many threads."""
-    config = Config(
-        retries={"mode": "standard", "total_max_attempts": tries},
-        connect_timeout=3,
-        read_timeout=20,
-        max_pool_connections=32,
-        tcp_keepalive=True,
-        # Other stores answer at a host's own name only.
-        s3={"addressing_style": "path" if bucket.endpoint_url else "auto"},
-        # Ours is the SHA-256 of the content, sent and looked at here; not every store knows the CRCs of boto3.
-        request_checksum_calculation="when_required",
-        response_checksum_validation="when_required",
-    )
-    return boto3.session.Session().client(
-        "s3", region_name=bucket.region, endpoint_url=bucket.endpoint_url, config=config
-    )
 
 
 class _Written(Enum):
@@ -114,7 +75,7 @@ class S3Objects:
         """Give the client, opened when it is first asked for."""
         with self._lock:
             if self._client is None:
-                with self.translated():
+                with self.bucket.translated():
                     self._client = connect(self.bucket)
         return self._client
 
@@ -148,12 +109,13 @@ class S3Objects:
 
     def open(self, digest: str, *, offset: int = 0) -> BinaryIO:
         """Open an object for reading from `offset`; raises KeyError. A read goes on after a connection that broke."""
-        return cast(BinaryIO, io.BufferedReader(_Body(self, digest, offset), _BLOCK))
+        body = Body(self.client, self.bucket, self.place(digest), digest, offset)
+        return cast(BinaryIO, io.BufferedReader(body, _BLOCK))
 
     def has(self, digest: str) -> bool:
         """Tell whether it is there."""
         place = self.place(digest)
-        with self.translated():
+        with self.bucket.translated():
             try:
                 self.client.head_object(**place)
             except ClientError as error:
@@ -232,11 +194,11 @@ class S3Objects:
         file.seek(0)
         checksum = base64.b64encode(bytes.fromhex(digest)).decode()
         words = {"Body": file, "ContentLength": size, "ChecksumSHA256": checksum, "IfNoneMatch": "*"}
-        with self.translated():
+        with self.bucket.translated():
             return _written(lambda: self.client.put_object(**self.place(digest), **words))
 
     def _put_parts(self, file: IO[bytes], digest: str, size: int) -> _Written:
-        with self.translated():
+        with self.bucket.translated():
             return _written(lambda: self._send(file, self.place(digest), size))
 
     def _send(self, file: IO[bytes], place: dict[str, str], size: int) -> None:
@@ -266,7 +228,7 @@ class S3Objects:
         """Give the parts of an upload up; one that cannot be given up now is found again in a day."""
         try:
             self.client.abort_multipart_upload(**words)
-        except _FAILURES:
+        except FAILURES:
             return False
         return True
 
@@ -285,7 +247,7 @@ class S3Objects:
         """Give up the uploads below our prefix that began before a time; gives how many."""
         pages = self.client.get_paginator("list_multipart_uploads")
         given_up = 0
-        with self.translated():
+        with self.bucket.translated():
             for page in pages.paginate(Bucket=self.bucket.name, Prefix=self.bucket.prefix):
                 for upload in page.get("Uploads", ()):
                     if upload["Initiated"] < before and self.is_ours(upload["Key"]):
@@ -297,113 +259,6 @@ class S3Objects:
         """Tell whether a key is that of an object of ours."""
         name = key.removeprefix(self.bucket.prefix)
         return _DIGEST.fullmatch(name[3:]) is not None and name[:3] == f"{name[3:5]}/"
-
-    # ---- errors ---------------------------------------------------------------------------------------------
-
-    @contextmanager
-    def translated(self) -> Iterator[None]:
-        """Raise StoreUnavailable, in words that tell what to mend, for whatever the SDK raises."""
-        try:
-            yield
-        except _FAILURES as error:
-            self.refuse(error)
-
-    def refuse(self, error: Exception) -> NoReturn:
-        """Raise StoreUnavailable for an error of the SDK."""
-        code = code_of(error)
-        if code == "NoSuchBucket":
-            text = f"There is no bucket {self.bucket.name}: make it, or correct objects.url."
-        elif code in _DENIED or isinstance(error, (NoCredentialsError, PartialCredentialsError)):
-            text = f"The object store {self.bucket} does not let us in: {error}. See credentials and bucket policy."
-        else:
-            text = f"The object store {self.bucket} does not answer: {error}"
-        raise StoreUnavailable(" ".join(text.split())) from error
-
-
-class _Body(io.RawIOBase):
-    """An object being read: one request, and one more after each seek and each connection that broke.
-
-    Bytes that are not those which were stored are told at the end of a whole read.
-    """
-
-    def __init__(self, objects: S3Objects, digest: str, offset: int) -> None:
-        super().__init__()
-        self._objects, self._digest, self._at = objects, digest, offset
-        self._place = objects.place(digest)
-        self._whole = hashlib.sha256() if offset == 0 else None
-        self._body: Any = None
-        with objects.translated():
-            self._request()
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        if whence == io.SEEK_END:
-            with self._objects.translated():
-                offset += int(self._objects.client.head_object(**self._place)["ContentLength"])
-        target = self._at + offset if whence == io.SEEK_CUR else offset
-        if target != self._at:
-            self._drop()
-            self._at, self._whole = target, None
-        return self._at
-
-    def readinto(self, buffer: Any, /) -> int:
-        data = self._read(len(buffer))
-        buffer[: len(data)] = data
-        self._at += len(data)
-        if self._whole is not None:
-            self._whole.update(data)
-            if not data and len(buffer) and self._whole.hexdigest() != self._digest:
-                raise StoreUnavailable(f"The object {self._digest[:12]}… came damaged from the store.")
-        return len(data)
-
-    def _read(self, size: int) -> bytes:
-        for left in reversed(range(_READ_TRIES)):
-            try:
-                if self._body is None:
-                    self._request()
-                data: bytes = self._body.read(size)
-                return data
-            except KeyError:
-                raise StoreUnavailable(f"The object {self._digest[:12]}… was removed while it was read.") from None
-            except _FAILURES as error:
-                self._drop()
-                if left == 0 or isinstance(error, ClientError):  # the client has asked again by itself
-                    self._objects.refuse(error)
-                time.sleep(0.2 * (_READ_TRIES - left))
-        raise AssertionError("unreachable")
-
-    def close(self) -> None:
-        self._drop()
-        super().close()
-
-    def _request(self) -> None:
-        ranged = {"Range": f"bytes={self._at}-"} if self._at else {}
-        try:
-            self._body = self._objects.client.get_object(**self._place, **ranged)["Body"]
-        except ClientError as error:
-            if code_of(error) in ("NoSuchKey", "404"):
-                raise KeyError(self._digest) from None
-            if code_of(error) not in ("InvalidRange", "416"):
-                raise
-            self._body = io.BytesIO()  # it begins behind the object's end
-
-    def _drop(self) -> None:
-        if self._body is not None:
-            self._body.close()
-            self._body = None
-
-
-def code_of(error: BaseException | None) -> str:
-    """Give the code that the store answered with; empty for what is no answer of it."""
-    return str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, ClientError) else ""
 
 
 def _written(write: Callable[[], object]) -> _Written:

@@ -37,7 +37,7 @@ _ABSENT = ("404", "NoSuchKey", "NotFound")
 def owner(objects: S3Objects, name: str, *, claim: bool) -> str:
     """Tell to which records the objects belong; `name` when they are nobody's."""
     place = {"Bucket": objects.bucket.name, "Key": f"{objects.bucket.prefix}{OWNER}"}
-    with objects.translated():
+    with objects.bucket.translated():
         try:
             if claim:
                 objects.client.put_object(**place, Body=f"{name}\n".encode(), IfNoneMatch="*")
@@ -55,7 +55,7 @@ def owner(objects: S3Objects, name: str, *, claim: bool) -> str:
 def walk(objects: S3Objects) -> Iterator[Shelved]:
     """Give all objects below the prefix, by their digests, a thousand a request."""
     pages = objects.client.get_paginator("list_objects_v2")
-    with objects.translated():
+    with objects.bucket.translated():
         for page in pages.paginate(Bucket=objects.bucket.name, Prefix=objects.bucket.prefix):
             for item in page.get("Contents", ()):
                 if objects.is_ours(item["Key"]):
@@ -70,7 +70,7 @@ def remove(objects: S3Objects, digests: Sequence[str], *, untouched_since: float
         for start in range(0, len(digests), AT_ONCE):
             some = list(digests[start : start + AT_ONCE])
             places = [objects.place(digest) for digest in some]
-            with objects.translated():
+            with objects.bucket.translated():
                 notice = _announce(objects, some)
                 until = time.monotonic() + WORK_SECONDS
                 # What raises leaves the announcement, which is out of date in minutes: a request may be under way still.
@@ -121,7 +121,7 @@ def _announcements(objects: S3Objects) -> Iterator[tuple[dict[str, str], datetim
 def touch(objects: S3Objects, digest: str, older_than: float) -> bool:
     """Touch an object that was touched longer ago than so many seconds; False when it is not there, or goes now."""
     place = objects.place(digest)
-    with objects.translated():
+    with objects.bucket.translated():
         at = _look(objects.client, place)
         if at is None:
             return False

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, bindparam, func, select
 
 from jobs.adapters.sql_engine import Database
 from jobs.adapters.sql_rows import attempt_of, event_of, moment, step_of, task_of, unit_of
@@ -56,6 +56,11 @@ def _chunks(connection: Connection, task: int, offset: int, limit: int) -> list[
     return [Stored(row.offset, row.size, row.data, row.object) for row in connection.execute(query)]
 
 
+# Every look at a run asks them: put together once.
+_TASKS = select(tasks).where(tasks.c.run == bindparam("run_")).order_by(tasks.c.leg, tasks.c.batch, tasks.c.id)
+_STEPS = select(steps).where(steps.c.run == bindparam("run_")).order_by(steps.c.id)
+
+
 class SqlInside:
     """Read-only views of one run."""
 
@@ -64,8 +69,7 @@ class SqlInside:
 
     def tasks(self, run: int) -> list[Task]:
         with self._db.read() as connection:
-            query = select(tasks).where(tasks.c.run == run).order_by(tasks.c.leg, tasks.c.batch, tasks.c.id)
-            return [task_of(row) for row in connection.execute(query)]
+            return [task_of(row) for row in connection.execute(_TASKS, {"run_": run})]
 
     def task(self, task: int) -> Task:
         with self._db.read() as connection:
@@ -108,8 +112,7 @@ class SqlInside:
 
     def steps(self, run: int) -> list[StepRecord]:
         with self._db.read() as connection:
-            query = select(steps).where(steps.c.run == run).order_by(steps.c.id)
-            return [step_of(row) for row in connection.execute(query)]
+            return [step_of(row) for row in connection.execute(_STEPS, {"run_": run})]
 
     def events(self, run: int, *, after: int, limit: int) -> list[Event]:
         with self._db.read() as connection:

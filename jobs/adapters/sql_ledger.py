@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, func, insert, or_, select, update
@@ -31,6 +32,20 @@ _MARK = update(units).where(
 )
 
 
+_STEPS = select(steps).where(steps.c.task == bindparam("task_"), steps.c.attempt == bindparam("attempt_"))
+
+
+@dataclass(frozen=True)
+class StepChange:
+    """A step begins (`state` is `running`) or ended, after `seconds` then; it is told `late` seconds afterwards."""
+
+    name: str
+    state: str
+    seconds: float | None = None
+    detail: str = ""
+    late: float = 0.0
+
+
 class SqlLedger:
     """Append-only writes of one attempt, each in a transaction of its own that checks the fence first."""
 
@@ -46,13 +61,17 @@ class SqlLedger:
         object_digest: str | None,
         source: tuple[int, int] | None,
         at: int | None = None,
+        changes: Sequence[StepChange] = (),
     ) -> int:
         """Append bytes to the task's log and give its new size. `source`: (execution, offset in its file after it).
 
-        `at`: the size that the log is known to have, so that asking again after a lost answer appends once.
+        `at`: the size that the log is known to have, so that asking again after a lost answer appends once. `changes`: of
+        its steps, in the same breath.
         """
         with self._db.write() as connection:
             row = fence(connection, task, attempt)
+            if changes:
+                _change_steps(connection, row, changes, self._db.now(connection))
             size = int(row.log_size)
             if at is not None and size == at + len(data):
                 return size
@@ -157,33 +176,12 @@ class SqlLedger:
 
     def step(self, task: int, attempt: int, name: str, *, state: str, seconds: float | None, detail: str) -> None:
         """Begin a step, or end the one that runs under this name; asking again changes nothing."""
+        self.steps(task, attempt, [StepChange(name, state, seconds, detail)])
+
+    def steps(self, task: int, attempt: int, changes: Sequence[StepChange]) -> None:
+        """Begin and end some steps, in their order; asking again changes nothing."""
         with self._db.write() as connection:
-            now = self._db.now(connection)
-            row = fence(connection, task, attempt)
-            last = connection.execute(
-                select(steps)
-                .where(steps.c.task == task, steps.c.attempt == attempt, steps.c.name == name)
-                .order_by(steps.c.id.desc())
-                .limit(1)
-            ).one_or_none()
-            if last is not None and (last.state, last.seconds, last.detail) == (state, seconds, detail):
-                return
-            if last is not None and last.state == "running" and state != "running":
-                values = {"state": state, "seconds": seconds, "detail": detail}
-                connection.execute(update(steps).where(steps.c.id == last.id).values(**values))
-                return
-            connection.execute(
-                insert(steps).values(
-                    run=row.run,
-                    task=task,
-                    attempt=attempt,
-                    name=name,
-                    state=state,
-                    started_at=now - (seconds or 0.0),
-                    seconds=seconds,
-                    detail=detail,
-                )
-            )
+            _change_steps(connection, fence(connection, task, attempt), changes, self._db.now(connection))
 
     def execution(
         self, task: int, attempt: int, execution: int, *, state: str, container: str, exit_code: int | None
@@ -277,6 +275,40 @@ class SqlLedger:
             last = _comparable(connection, project, before)
             mean = connection.execute(select(func.avg(units.c.seconds)).where(units.c.run == last)).scalar_one()
             return None if last is None or mean is None else (last, float(mean))
+
+
+def _change_steps(connection: Connection, row: Row[Any], changes: Sequence[StepChange], now: float) -> None:
+    """Write changes of an attempt's steps; those that stand already, because the answer was lost, are left alone."""
+    query = _STEPS.order_by(steps.c.id)
+    known = [
+        (found.id, found.name, (found.state, found.seconds, found.detail))
+        for found in connection.execute(query, {"task_": row.id, "attempt_": row.attempt})
+    ]
+    for change in changes:
+        asked = (change.state, change.seconds, change.detail)
+        mine = [(number, found) for number, name, found in known if name == change.name]
+        running = bool(mine) and mine[-1][1][0] == "running"
+        if any(found == asked for _, found in (mine if change.state != "running" else mine[-1:])):
+            continue
+        if running and change.state != "running":
+            number = mine[-1][0]
+            values = {"state": change.state, "seconds": change.seconds, "detail": change.detail}
+            connection.execute(update(steps).where(steps.c.id == number).values(**values))
+            known = [(n, name, asked if n == number else found) for n, name, found in known]
+            continue
+        values = {
+            "run": row.run,
+            "task": row.id,
+            "attempt": row.attempt,
+            "name": change.name,
+            "state": change.state,
+            "started_at": now - change.late - (change.seconds or 0.0),
+            "seconds": change.seconds,
+            "detail": change.detail,
+        }
+        made = connection.execute(insert(steps).values(**values)).inserted_primary_key
+        assert made is not None
+        known.append((made[0], change.name, asked))
 
 
 def _comparable(connection: Connection, project: str, before: int) -> int | None:

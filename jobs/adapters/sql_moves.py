@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import Connection, Row, bindparam, select, update
 
 from jobs.adapters.sql_rows import append_event
 from jobs.adapters.sql_schema import attempts, runs, steps, tasks
@@ -14,11 +14,15 @@ from runner.model import Reason
 
 S = TaskState
 
+# Every write of an attempt asks the first one: put together once, it costs half as much.
+_TASK_LOCKED = select(tasks).where(tasks.c.id == bindparam("task_")).with_for_update()
+_TASK = select(tasks).where(tasks.c.id == bindparam("task_"))
+_END = select(runs.c.cancel_requested, runs.c.stop_code, runs.c.stop_text).where(runs.c.id == bindparam("run_"))
+
 
 def fence(connection: Connection, task: int, attempt: int, *, lock: bool = True) -> Row[Any]:
     """Lock the task's row and give it; raise Fenced unless this attempt runs it now."""
-    query = select(tasks).where(tasks.c.id == task)
-    row = connection.execute(query.with_for_update() if lock else query).one_or_none()
+    row = connection.execute(_TASK_LOCKED if lock else _TASK, {"task_": task}).one_or_none()
     if row is None or row.attempt != attempt or row.state != S.RUNNING:
         raise Fenced(f"task {task}: attempt {attempt} is not the current one")
     return row
@@ -26,8 +30,7 @@ def fence(connection: Connection, task: int, attempt: int, *, lock: bool = True)
 
 def ending(connection: Connection, run: int) -> Reason | None:
     """Tell why nothing of the run is to be begun any more: somebody cancelled it, or it was stopped; None otherwise."""
-    query = select(runs.c.cancel_requested, runs.c.stop_code, runs.c.stop_text).where(runs.c.id == run)
-    row = connection.execute(query).one()
+    row = connection.execute(_END, {"run_": run}).one()
     if row.cancel_requested:
         return Reason("cancelled", "The run was cancelled.")
     return Reason(row.stop_code, row.stop_text) if row.stop_code is not None else None

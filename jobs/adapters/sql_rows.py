@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, case, func, insert, select, update
+from sqlalchemy import Connection, bindparam, case, func, insert, select, update
 
 from jobs.adapters.sql_schema import events, legs, runs, tasks
 from jobs.run import (
@@ -217,22 +217,32 @@ def append_event(
     connection.execute(insert(events), values)
 
 
+# Put together once: every step of the state machine, or every look at a run, asks them.
+_LEGS = select(legs).where(legs.c.run.in_(bindparam("run_ids", expanding=True))).order_by(legs.c.run, legs.c.name)
+_BEFORE = select(
+    runs.c.state,
+    runs.c.started_at,
+    runs.c.baseline_commit,
+    runs.c.compared_at,
+    runs.c.units_different,
+    runs.c.units_accepted,
+    runs.c.cancel_requested,
+    runs.c.stop_code,
+    runs.c.stop_text,
+).where(runs.c.id == bindparam("run_"))
+_FIRST = func.min(case((tasks.c.reason_code.is_not(None), tasks.c.id)))
+_GROUPS = (
+    select(tasks.c.kind, tasks.c.state, func.max(tasks.c.attempt).label("attempt"), _FIRST.label("first"))
+    .where(tasks.c.run == bindparam("run_"))
+    .group_by(tasks.c.kind, tasks.c.state)
+    .order_by(_FIRST)
+)
+
+
 def refresh_run(connection: Connection, run: int, now: float) -> Derived:
     """Derive the run's state from its tasks and write it where lists read it; a change is an event."""
     lock_run(connection, run)
-    before = connection.execute(
-        select(
-            runs.c.state,
-            runs.c.started_at,
-            runs.c.baseline_commit,
-            runs.c.compared_at,
-            runs.c.units_different,
-            runs.c.units_accepted,
-            runs.c.cancel_requested,
-            runs.c.stop_code,
-            runs.c.stop_text,
-        ).where(runs.c.id == run)
-    ).one()
+    before = connection.execute(_BEFORE, {"run_": run}).one()
     facts = _facts(connection, run)
     comparison = None
     if before.baseline_commit is not None:
@@ -270,13 +280,7 @@ def refresh_run(connection: Connection, run: int, now: float) -> Derived:
 
 def _facts(connection: Connection, run: int) -> list[TaskFacts]:
     """Read what deriving needs: tasks of one kind and state are one fact, which has the first one's reason."""
-    first = func.min(case((tasks.c.reason_code.is_not(None), tasks.c.id)))
-    groups = connection.execute(
-        select(tasks.c.kind, tasks.c.state, func.max(tasks.c.attempt).label("attempt"), first.label("first"))
-        .where(tasks.c.run == run)
-        .group_by(tasks.c.kind, tasks.c.state)
-        .order_by(first)
-    ).all()
+    groups = connection.execute(_GROUPS, {"run_": run}).all()
     ids = [group.first for group in groups if group.first is not None]
     reasons = {}
     if ids:
@@ -289,7 +293,6 @@ def legs_of(connection: Connection, run_ids: list[int]) -> dict[int, tuple[Leg, 
     """Read the legs of some runs, baseline first."""
     found: dict[int, tuple[Leg, ...]] = dict.fromkeys(run_ids, ())
     if run_ids:
-        query = select(legs).where(legs.c.run.in_(run_ids)).order_by(legs.c.run, legs.c.name)
-        for row in connection.execute(query):
+        for row in connection.execute(_LEGS, {"run_ids": run_ids}):
             found[row.run] += (leg_of(row),)
     return found

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import Connection, Select, delete, insert, or_, select, update
+from sqlalchemy import Connection, Select, bindparam, delete, insert, or_, select, update
 
 from jobs.adapters.sql_compare import forget
 from jobs.adapters.sql_engine import Database
@@ -69,6 +69,9 @@ class _Wish:
     new: NewRun
     key: str | None
     body: str
+
+
+_RUN = select(runs).where(runs.c.id == bindparam("run_"))  # every look at a run asks it: put together once
 
 
 class SqlRuns:
@@ -179,7 +182,7 @@ class SqlRuns:
         return {row.id: run_of(row, with_legs[row.id]) for row in rows}
 
     def _one(self, connection: Connection, run: int) -> Run:
-        row = connection.execute(select(runs).where(runs.c.id == run)).one_or_none()
+        row = connection.execute(_RUN, {"run_": run}).one_or_none()
         if row is None:
             raise _gone(connection, run) or no_run(run)
         return run_of(row, legs_of(connection, [run])[run])

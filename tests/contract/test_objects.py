@@ -18,7 +18,8 @@ import pytest
 from fixtures_s3 import S3Server
 
 from jobs.adapters.file_objects import FileObjects
-from jobs.adapters.s3_objects import Bucket, S3Objects
+from jobs.adapters.s3_bucket import Bucket
+from jobs.adapters.s3_objects import S3Objects
 from runner.ports import Objects
 
 PART = 5 << 20  # the least that S3 takes

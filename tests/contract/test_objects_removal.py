@@ -17,7 +17,8 @@ from fixtures_s3 import S3Server
 
 from jobs.adapters import s3_removal
 from jobs.adapters.file_objects import FileObjects
-from jobs.adapters.s3_objects import Bucket, S3Objects
+from jobs.adapters.s3_bucket import Bucket
+from jobs.adapters.s3_objects import S3Objects
 from jobs.shelf import Shelf
 from runner.errors import StoreUnavailable
 

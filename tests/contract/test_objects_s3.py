@@ -23,8 +23,9 @@ import pytest
 from fixtures_postgres import Proxy
 from fixtures_s3 import UNSET, S3Server
 
+from jobs.adapters.s3_bucket import Bucket
 from jobs.adapters.s3_look import look
-from jobs.adapters.s3_objects import Bucket, S3Objects
+from jobs.adapters.s3_objects import S3Objects
 from jobs.adapters.sql_schema import workers
 from jobs.adapters.sql_store import Store
 from jobs.doctor import Level
@@ -424,7 +425,8 @@ def test_uploads_left_behind_are_given_up_and_no_others(s3_server: S3Server, s3_
 
 WRITE = """
 import io, os, sys
-from jobs.adapters.s3_objects import Bucket, S3Objects
+from jobs.adapters.s3_bucket import Bucket
+from jobs.adapters.s3_objects import S3Objects
 name, url, part = sys.argv[1:]
 objects = S3Objects(Bucket(name, endpoint_url=url), part=int(part))
 send = objects._send_part

@@ -14,7 +14,8 @@ from fixtures_engine import PrivateEngine, SocketRoad
 from fixtures_postgres import Proxy
 from fixtures_s3 import S3Server
 
-from jobs.adapters.s3_objects import Bucket, S3Objects
+from jobs.adapters.s3_bucket import Bucket
+from jobs.adapters.s3_objects import S3Objects
 from runner.adapters.docker_engine import DockerEngine
 from runner.errors import InfraError
 from runner.model import Container, Order, UnitState

@@ -19,7 +19,8 @@ from hands import Hands
 from sqlalchemy import text
 
 from jobs.adapters.file_objects import FileObjects
-from jobs.adapters.s3_objects import Bucket, S3Objects
+from jobs.adapters.s3_bucket import Bucket
+from jobs.adapters.s3_objects import S3Objects
 from jobs.adapters.sql_store import Store
 from jobs.cli import main
 from jobs.pruning import OBJECTS_SECONDS, PRESSED_SECONDS, Pruning

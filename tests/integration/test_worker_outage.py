@@ -22,7 +22,8 @@ from hands import OUTPUT, Hands
 from jobs import worker as worker_module
 from jobs.adapters.embedded_postgres import EmbeddedPostgres
 from jobs.adapters.file_objects import FileObjects
-from jobs.adapters.s3_objects import Bucket, S3Objects
+from jobs.adapters.s3_bucket import Bucket
+from jobs.adapters.s3_objects import S3Objects
 from jobs.adapters.sql_schema import metadata
 from jobs.adapters.sql_store import Store
 from jobs.adapters.sql_tasks import Claim
@@ -214,10 +215,10 @@ def test_patience_has_an_end_and_a_drain_does_not_wait_for_it(road: Road, tmp_pa
     short, draining = recorder(road, tmp_path, claim, patience=0.5), recorder(road, tmp_path, claim, drain=drain)
     road.proxy.cut()
     with pytest.raises(StoreUnavailable):
-        short.step("run", state="running")
+        short.token("one")
     drain.set()
     with pytest.raises(Drained):
-        draining.step("run", state="running")
+        draining.token("one")
     short.log(b"not written")
     with structlog.testing.capture_logs() as logs:
         short.close()

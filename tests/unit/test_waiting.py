@@ -68,7 +68,7 @@ def pool(*workers: Worker, queued: int = 1) -> PoolFacts:
 
 
 def ask(workers: PoolFacts, *tasks: Task, run: Run = RUN) -> Waiting | None:
-    return why_not_running(run, tasks or (TASK,), workers, NOW)
+    return why_not_running(run, tasks or (TASK,), lambda: workers, NOW)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_an_interrupted_run_backs_off_until_its_next_try() -> None:
     tasks = [replace(TASK, id=n, state=TaskState.INTERRUPTED, due_at=due) for n, due in ((71, later), (72, soon))]
     found = ask(pool(slot(1)), *tasks, run=run)
     assert found == Waiting("backing_off", "The connection dropped. The next try is at 14:02:11 UTC.", soon)
-    late = why_not_running(run, tasks, pool(slot(1)), soon)
+    late = why_not_running(run, tasks, lambda: pool(slot(1)), soon)
     assert late == Waiting("backing_off", "The connection dropped. It is tried again any moment.", soon)
     unknown = ask(pool(slot(1)), *tasks, run=replace(run, reason=None))
     assert unknown is not None
