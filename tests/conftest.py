@@ -46,6 +46,10 @@ def pytest_collection_finish() -> None:
     gc.set_threshold(10_000, 20, 20)
 
 
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # extensions look at their own end whether anything was left
+
+
 def register_profiles() -> None:
     from hypothesis import settings
 
