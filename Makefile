@@ -9,6 +9,9 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.seatrial-installed
+# The tests and the servers that they start are hundreds of processes; without bytecode files each compiles all that it
+# imports, which takes longer than the import.
+export PYTHONDONTWRITEBYTECODE :=
 SUDO   := $(if $(filter-out 0,$(shell id -u)),sudo)
 # Two at a time: the tests start real servers and containers, and three overload two cores. One file stays in one
 # process, because its tests share the services that it started; the files of few long tests come first.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 
@@ -37,6 +38,16 @@ def pytest_collection(session: pytest.Session) -> None:
         from hypothesis import settings
 
         settings.load_profile("quick")
+
+
+def pytest_collection_finish() -> None:
+    """Spare the collector what stays to the end: to go through all tests and modules again takes a tenth of the time."""
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # extensions look at their own end whether anything was left
 
 
 def register_profiles() -> None:

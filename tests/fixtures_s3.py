@@ -11,9 +11,11 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
 import boto3
+import botocore.session
 import pytest
 from botocore.config import Config
 from fixtures_postgres import free_port
@@ -21,6 +23,10 @@ from fixtures_postgres import free_port
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": "us-east-1"}
 # Whatever the developer's own settings of AWS are, no test meets them.
 UNSET = ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION")
+
+
+# A client reads the description of S3 from a large file of JSON; that of all clients of a test process is the same.
+botocore.session.create_loader = cache(botocore.session.create_loader)
 
 
 class S3Server:

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import psycopg
 import pytest
+from alembic import command
+from alembic.config import Config
 from hands import Hands
+from sqlalchemy import Connection
 
 from jobs.adapters.embedded_postgres import EmbeddedPostgres
 from jobs.adapters.rq_doorbell import RqDoorbell, connect
+from jobs.adapters.sql_engine import Database, open_engine
 from jobs.adapters.sql_schema import metadata
-from jobs.adapters.sql_store import Store
+from jobs.adapters.sql_store import MIGRATIONS, Store
 from jobs.cli_server import valkey_command
 
 
@@ -72,6 +78,31 @@ def make_hands(request: pytest.FixtureRequest, backend: str) -> Iterator[Hands]:
     yield Hands(store)
     if backend != "postgres":
         store.close()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A place for a store, in which there is nothing yet."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/new/seatrial.db"
+        return
+    server: EmbeddedPostgres = request.getfixturevalue("postgres18")
+    name = f"seatrial_empty_{secrets.token_hex(3)}"
+    with psycopg.connect(server.dsn(), autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name}".encode())
+        yield server.dsn(name)
+        admin.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+@contextmanager
+def older_store(url: str, revision: str) -> Iterator[Connection]:
+    """Make the tables of an earlier version, to be filled by this connection."""
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    with closing(Database(open_engine(url))) as database, database.write() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+        yield connection
 
 
 class Valkey:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
     app = site.app(viewers=8)
     server = make_server("127.0.0.1", 0, app, threaded=True)
     server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)  # how soon it sees its end
     thread.start()
     yield Served(site, f"http://127.0.0.1:{server.port}", app.extensions["seatrial.hub"])
     app.extensions["seatrial.hub"].close()
@@ -108,16 +109,51 @@ def eyes(chromium: Browser, served: Served) -> Iterator[Eyes]:
     assert eyes.said == []
 
 
+Axe = Callable[..., list[str]]
+PAINTED = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done())))"
+WIDTHS = [375, 1440]  # of a telephone and of a screen
+
+
 @pytest.fixture(scope="session")
-def axe() -> Callable[[Page], list[str]]:
-    """Give a function that names the accessibility violations of a page."""
+def axe() -> Axe:
+    """Give a function that names the accessibility violations of a page; `colours`: only those of colour."""
     source = (Path(__file__).parent / "browser" / "vendor" / "axe.min.js").read_text()
 
-    def run(page: Page) -> list[str]:
-        page.evaluate(source)
-        found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+    def run(page: Page, *, colours: bool = False) -> list[str]:
+        if not page.evaluate("'axe' in globalThis"):
+            page.evaluate(source)
+        only = ", runOnly: ['color-contrast', 'link-in-text-block']" if colours else ""
+        found = page.evaluate(f"axe.run(document, {{resultTypes: ['violations']{only}}})")
         return [
             f"{v['id']}: {v['nodes'][0]['html'][:200]} {v['nodes'][0]['failureSummary']}" for v in found["violations"]
         ]
 
     return run
+
+
+def faults(
+    eyes: Eyes, axe: Axe, paths: Sequence[str], width: int, *, before: Callable[[Page], None] | None = None
+) -> list[str]:
+    """Tell what of pages is not accessible, in light and in dark, or wider than the window; in SHOTS they are kept.
+
+    A theme is colours alone, so in dark those alone are looked at again. `before`: what to do on each page first.
+    """
+    page = eyes.open("/runs", viewport={"width": width, "height": 900}, color_scheme="light")
+    found = []
+    for number, path in enumerate(paths):
+        page.emulate_media(color_scheme="light")
+        page.goto(path)
+        page.wait_for_timeout(150)
+        if before is not None:
+            before(page)
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            if "report" not in path:  # which lets no script run, not even these
+                page.evaluate(PAINTED)
+                found += [f"{path} in {scheme}: {violation}" for violation in axe(page, colours=scheme == "dark")]
+            if shots := os.environ.get("SHOTS"):
+                page.screenshot(path=Path(shots) / f"{number}-{width}-{scheme}.png", full_page=True)
+        over = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        if over > 0:
+            found.append(f"{path}: {over} px wider than the window")
+    return found

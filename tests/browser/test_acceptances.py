@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 from playwright.sync_api import Page, expect
-from web_browser import Eyes, Served
+from web_browser import WIDTHS, Axe, Eyes, Served, faults
 from web_compare import compared, every_class, with_rules
 
 from jobs.accepting import Asked
@@ -34,24 +30,15 @@ def whole(served: Served) -> Served:
 PATHS = ["/runs/1?tab=differences", "/runs/2?tab=differences", "/runs/2", "/projects/accounts/acceptances", "/projects"]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [375, 1440])
-def test_pages_are_accessible_and_fit(
-    whole: Served, eyes: Eyes, axe: Callable[[Page], list[str]], width: int, scheme: str
-) -> None:
-    page = eyes.open("/runs", viewport={"width": width, "height": 900}, color_scheme=scheme)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_pages_are_accessible_and_fit(whole: Served, eyes: Eyes, axe: Axe, width: int) -> None:
     key = whole.site.service.groups(1)[1].group.key
-    problems = []
-    for number, path in enumerate([*PATHS, f"/runs/1/groups/{key}"]):
-        page.goto(path)
+
+    def open_form(page: Page) -> None:
         for form in page.locator(".group details").all()[:1]:
             form.locator("summary").click()
-        problems += [f"{path}: {one}" for one in axe(page)]
-        if page.evaluate("document.documentElement.scrollWidth > innerWidth"):
-            problems.append(f"{path} is wider than {width} px")
-        if shots := os.environ.get("SHOTS"):
-            page.screenshot(path=Path(shots) / f"{number}-{width}-{scheme}.png", full_page=True)
-    assert problems == []
+
+    assert faults(eyes, axe, [*PATHS, f"/runs/1/groups/{key}"], width, before=open_form) == []
 
 
 def test_a_group_is_accepted_and_withdrawn_with_the_keyboard(whole: Served, eyes: Eyes) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Page, expect
-from web_browser import Eyes, Served
+from playwright.sync_api import expect
+from web_browser import WIDTHS, Axe, Eyes, Served, faults
 from web_compare import begin, compare_now, compared, every_class, ledger, table, with_rules
 
 from runner.model import UnitResult, UnitState
@@ -40,22 +39,9 @@ PATHS = [
 ]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [375, 1440])
-def test_pages_are_accessible_and_fit(
-    whole: Served, eyes: Eyes, axe: Callable[[Page], list[str]], width: int, scheme: str
-) -> None:
-    page = eyes.open("/runs", viewport={"width": width, "height": 900}, color_scheme=scheme)
-    problems = []
-    for path in PATHS:
-        page.goto(path)
-        page.wait_for_timeout(200)
-        if "report" not in path:  # which lets no script run, not even this one
-            problems += [f"{path}: {violation}" for violation in axe(page)]
-        over = page.evaluate("document.documentElement.scrollWidth - innerWidth")
-        if over > 0:
-            problems.append(f"{path}: {over} px wider than the window")
-    assert problems == []
+@pytest.mark.parametrize("width", WIDTHS)
+def test_pages_are_accessible_and_fit(whole: Served, eyes: Eyes, axe: Axe, width: int) -> None:
+    assert faults(eyes, axe, PATHS, width) == []
 
 
 def test_differences_appear_and_nothing_jumps(served: Served, eyes: Eyes) -> None:
@@ -96,9 +82,7 @@ def test_differences_appear_and_nothing_jumps(served: Served, eyes: Eyes) -> Non
     expect(page.get_by_role("heading", level=1)).to_contain_text("2 of 6 units: 2 different")
 
 
-def test_causes_appear_and_nothing_jumps(
-    served: Served, eyes: Eyes, axe: Callable[[Page], list[str]]
-) -> None:
+def test_causes_appear_and_nothing_jumps(served: Served, eyes: Eyes, axe: Axe) -> None:
     site = served.site
     with_rules(site)
     units = ["t0/pl", "t1/cash", "t2/pl", "t3/tax", "t4/pl", "t5/vat"]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Page, expect
-from web_browser import Eyes, Served
+from playwright.sync_api import expect
+from web_browser import WIDTHS, Axe, Eyes, Served, faults
 
 from runner.model import Reason
 
@@ -58,21 +57,9 @@ PATHS = [
 ]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [375, 1440])
-def test_pages_are_accessible_and_fit(
-    many: Served, eyes: Eyes, axe: Callable[[Page], list[str]], width: int, scheme: str
-) -> None:
-    page = eyes.open("/runs", viewport={"width": width, "height": 900}, color_scheme=scheme)
-    problems = []
-    for path in PATHS:
-        page.goto(path)
-        page.wait_for_timeout(150)
-        problems += [f"{path}: {violation}" for violation in axe(page)]
-        over = page.evaluate("document.documentElement.scrollWidth - innerWidth")
-        if over > 0:
-            problems.append(f"{path}: {over} px wider than the window")
-    assert problems == []
+@pytest.mark.parametrize("width", WIDTHS)
+def test_pages_are_accessible_and_fit(many: Served, eyes: Eyes, axe: Axe, width: int) -> None:
+    assert faults(eyes, axe, PATHS, width) == []
 
 
 def test_the_keyboard_is_enough(many: Served, eyes: Eyes) -> None:

@@ -65,14 +65,24 @@ def test_all_objects_are_found(make: Make) -> None:
     assert all(abs(one.touched_at - time.time()) < 30 for one in found)
 
 
-def test_more_than_a_page_is_found_on_s3(bucket: Bucket) -> None:
-    objects = S3Objects(bucket)
-    digests = [objects.put(io.BytesIO(b"%d" % number), later=True)[0] for number in range(1_100)]
+def test_more_than_a_page_is_found_on_s3(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page of the store is a thousand; here it is asked for ten at a time."""
+    monkeypatch.setattr(s3_removal, "AT_ONCE", 20)
+    objects, pages = S3Objects(bucket), []
+
+    def ask_for_ten(params: dict[str, Any], **_: Any) -> None:
+        params["MaxKeys"] = 10
+        pages.append(params.get("ContinuationToken"))
+
+    objects.client.meta.events.register("provide-client-params.s3.ListObjectsV2", ask_for_ten)
+    digests = [objects.put(io.BytesIO(b"%d" % number), later=True)[0] for number in range(110)]
     objects.settle(digests)
     objects.client.put_object(Bucket=bucket.name, Key=f"{bucket.prefix}README", Body=b"somebody else's")
     assert [one.digest for one in objects.walk()] == sorted(digests)
+    assert len(pages) == 12
+    assert len({*pages}) == 12, "each page goes on where the one before ended"
     assert sorted(objects.remove(digests, untouched_since=later())) == sorted(digests)
-    left = objects.client.list_objects_v2(Bucket=bucket.name)["Contents"]
+    left = S3Objects(bucket).client.list_objects_v2(Bucket=bucket.name)["Contents"]
     assert [item["Key"] for item in left] == [f"{bucket.prefix}README"], "no announcement stays"
 
 

@@ -6,18 +6,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from alembic import command
-from alembic.config import Config
+from fixtures_store import older_store
 from hands import Hands
 from hands_compare import ASKED, CODE, TAX, Trial, tax
 from sqlalchemy import select, text
 
 from jobs.accepting import AcceptanceRefused, Asked, Standing
 from jobs.adapters.sql_compare import forget
-from jobs.adapters.sql_engine import Database, open_engine
 from jobs.adapters.sql_retention import _shred
 from jobs.adapters.sql_schema import acceptances, accepted
-from jobs.adapters.sql_store import MIGRATIONS, Store
+from jobs.adapters.sql_store import Store
 from jobs.causes import Cause, Share
 from jobs.comparing import UnitClass
 from jobs.overview import Wanted
@@ -247,19 +245,13 @@ def test_a_run_that_is_removed_leaves_what_was_accepted(hands: Hands) -> None:
 
 def test_a_store_of_the_version_before_keeps_its_comparisons(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/old.db"
-    old = Store(Database(open_engine(url)))
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
-    with old.database.write() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0010")
+    with older_store(url, "0010") as connection:
         connection.execute(
             text(
                 "INSERT INTO comparisons (run, unit, position, kind, changed, summary, seconds, at) "
                 "VALUES (1, 'a/pl', 0, 'different', 1, '{}', 0.1, 1.0)"
             )
         )
-    old.close()
     store = Store.open(url)
     assert [(one.unit, one.accepted) for one in Hands(store).compared(1)] == [("a/pl", False)]
     assert store.acceptances.of_project("accounts") == []

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
-from alembic import command
-from alembic.config import Config
+from fixtures_store import older_store
 from hands import SPEC, Hands
 from sqlalchemy import text
 
 from jobs.accepting import Asked
-from jobs.adapters.embedded_postgres import EmbeddedPostgres
 from jobs.adapters.sql_compare import forget
-from jobs.adapters.sql_engine import Database, open_engine
 from jobs.adapters.sql_noise import NoiseTally
 from jobs.adapters.sql_runs import NewLeg
-from jobs.adapters.sql_store import MIGRATIONS, Store
+from jobs.adapters.sql_store import Store
 from jobs.adapters.sql_tasks import Claim
 from jobs.causes import Cause, Share
 from jobs.comparing import Compared, Pair, UnitClass, classify, second_run
@@ -322,33 +317,15 @@ def test_all_three_stand_on_the_same_data_and_are_run_again_together(hands: Hand
     assert [leg.name for leg in hands.store.runs.new_legs(one.run)] == ["baseline", "candidate", BASELINE_AGAIN]
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-def older_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/older.db"
-        return
-    server: EmbeddedPostgres = request.getfixturevalue("postgres18")
-    with psycopg.connect(server.dsn(), autocommit=True) as admin:
-        admin.execute(b"CREATE DATABASE seatrial_before_noise")
-        yield server.dsn("seatrial_before_noise")
-        admin.execute(b"DROP DATABASE seatrial_before_noise WITH (FORCE)")
-
-
-def test_what_was_compared_before_has_no_noise(older_url: str) -> None:
-    database = Database(open_engine(older_url))
-    with database.write() as connection:
-        config = Config()
-        config.set_main_option("script_location", str(MIGRATIONS))
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0010")
+def test_what_was_compared_before_has_no_noise(empty_url: str) -> None:
+    with older_store(empty_url, "0010") as connection:
         connection.execute(
             text(
                 "INSERT INTO comparisons (run, unit, position, kind, changed, summary, seconds, at, tenant, report)"
                 " VALUES (1, 'a/pl', 0, 'different', 1, '{}', 0, 1, 'a', 'pl')"
             )
         )
-    database.close()
-    store = Store.open(older_url)
+    store = Store.open(empty_url)
     found = store.compare.one(1, "a/pl")
     assert (found.kind, found.noisy, found.harmful) == (UnitClass.DIFFERENT, False, True)
     assert (store.noise.tally(1), store.noise.list(1), store.noise.one(1, "a/pl")) == (None, [], None)

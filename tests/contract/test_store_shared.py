@@ -6,21 +6,17 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import psycopg
 import pytest
-from alembic import command
 from alembic.autogenerate import compare_metadata
-from alembic.config import Config
 from alembic.migration import MigrationContext
+from fixtures_store import older_store
 from hands import WORLD, Hands
 from sqlalchemy import inspect, select, text
 
-from jobs.adapters.embedded_postgres import EmbeddedPostgres
-from jobs.adapters.sql_engine import Database, open_engine
 from jobs.adapters.sql_look import known_revisions
 from jobs.adapters.sql_schema import metadata, runs
 from jobs.adapters.sql_store import MIGRATIONS, Store
@@ -218,18 +214,6 @@ def test_a_long_list_leaves_the_others_their_turn(shared_hands: Hands) -> None:
 # ---- how the tables come to be ----
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/new/seatrial.db"
-        return
-    server: EmbeddedPostgres = request.getfixturevalue("postgres18")
-    with psycopg.connect(server.dsn(), autocommit=True) as admin:
-        admin.execute(b"CREATE DATABASE seatrial_empty")
-        yield server.dsn("seatrial_empty")
-        admin.execute(b"DROP DATABASE seatrial_empty WITH (FORCE)")
-
-
 def test_migrations_make_what_the_tables_say(empty_url: str) -> None:
     store = Store.open(empty_url)
     with store.database.read() as connection:
@@ -276,12 +260,7 @@ def test_all_hosts_have_the_mark_of_the_first(empty_url: str) -> None:
 
 
 def test_an_older_store_keeps_its_records(empty_url: str) -> None:
-    database = Database(open_engine(empty_url))
-    with database.write() as connection:
-        config = Config()
-        config.set_main_option("script_location", str(MIGRATIONS))
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0001")
+    with older_store(empty_url, "0001") as connection:
         connection.execute(
             text(
                 'INSERT INTO runs (project, ref, "commit", "user", note, priority, pool, options, state, created_at,'
@@ -289,7 +268,6 @@ def test_an_older_store_keeps_its_records(empty_url: str) -> None:
                 " ('p', 'main', 'c', 'mio', '', 0, 'local', '{}', 'done', 1, 'main', 0, 0, 0, false)"
             )
         )
-    database.close()
     store = Store.open(empty_url)
     assert [run.project for run in store.runs.page(RunFilter(), before=None, after=None, limit=5).runs] == ["p"]
     store.close()
@@ -316,13 +294,34 @@ def test_a_store_that_is_up_to_date_is_opened_without_alembic(empty_url: str) ->
     assert (again.stdout.split(), again.stderr) == (["0", "False"], "")
 
 
+# Forks of one that has imported all: they begin at the same moment, and the imports are no part of this.
+EIGHT = """
+import multiprocessing, os, sys
+import alembic.command
+from jobs.adapters.sql_store import Store
+
+fork = multiprocessing.get_context("fork")
+gate = fork.Barrier(8)
+
+def child(name):
+    gate.wait(60)
+    store = Store.open(sys.argv[1])
+    store.workers.register(name=name, host="h", pool="local", pid=1)
+    os.write(1, b"%d\\n" % len(store.problems()))  # at once: the others write too
+
+children = [fork.Process(target=child, args=(f"w{n}",)) for n in range(8)]
+for one in children:
+    one.start()
+for one in children:
+    one.join()
+"""
+
+
 def test_eight_processes_may_open_a_new_store_at_once(empty_url: str) -> None:
-    words = [sys.executable, "-c", OPEN, empty_url]
-    children = [
-        subprocess.Popen([*words, f"w{n}"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for n in range(8)
-    ]
-    ended = [child.communicate(timeout=120) for child in children]
-    assert [out.strip() for out, _ in ended] == ["0"] * 8, ended
+    done = subprocess.run(
+        [sys.executable, "-c", EIGHT, empty_url], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert (done.stdout.split(), done.stderr) == (["0"] * 8, "")
     store = Store.open(empty_url)
     assert len(store.workers.workers()) == 8
     store.close()

@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import psycopg
-import pytest
-from alembic import command
-from alembic.config import Config
+from fixtures_store import older_store
 from sqlalchemy import text
 
-from jobs.adapters.embedded_postgres import EmbeddedPostgres
-from jobs.adapters.sql_engine import Database, open_engine
-from jobs.adapters.sql_store import MIGRATIONS, Store
+from jobs.adapters.sql_store import Store
 
 RUN = (
     'INSERT INTO runs (project, ref, "commit", baseline_commit, "user", note, priority, pool, options, state, created_at,'
@@ -26,30 +18,12 @@ LEG = (
 )
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'seatrial.db'}"
-        return
-    server: EmbeddedPostgres = request.getfixturevalue("postgres18")
-    with psycopg.connect(server.dsn(), autocommit=True) as admin:
-        admin.execute(b"CREATE DATABASE seatrial_sources")
-        yield server.dsn("seatrial_sources")
-        admin.execute(b"DROP DATABASE seatrial_sources WITH (FORCE)")
-
-
 def test_legs_of_older_runs_have_their_runs_source(empty_url: str) -> None:
-    database = Database(open_engine(empty_url))
-    with database.write() as connection:
-        config = Config()
-        config.set_main_option("script_location", str(MIGRATIONS))
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0010")
+    with older_store(empty_url, "0010") as connection:
         for run, source in ((1, "books"), (2, None)):
             connection.execute(text(RUN), {"database": source})
             for name in ("baseline", "candidate"):
                 connection.execute(text(LEG), {"run": run, "name": name})
-    database.close()
     store = Store.open(empty_url)
     assert [(leg.database, leg.snapshot) for leg in store.runs.get(1).legs] == [("books", None)] * 2
     assert [leg.database for leg in store.runs.get(2).legs] == [None, None]

@@ -2,52 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import psycopg
-import pytest
-from alembic import command
-from alembic.config import Config
+from fixtures_store import older_store
 from hands import SPEC, Hands
 from sqlalchemy import MetaData, inspect, select, text
 
-from jobs.adapters.embedded_postgres import EmbeddedPostgres
 from jobs.adapters.sql_engine import Database, open_engine
 from jobs.adapters.sql_runs import NewLeg
 from jobs.adapters.sql_schema import comparisons, legs, runs, tasks, units
-from jobs.adapters.sql_store import MIGRATIONS, Store
+from jobs.adapters.sql_store import Store
 from jobs.comparing import HARMFUL, Compared, UnitClass
 from jobs.overview import EVERY_UNIT, Wanted
 from runner.model import Output, UnitResult, UnitState
 
 BASELINE = NewLeg("baseline", "v1", "b" * 40, "subject", "author", "f", SPEC, "d")
 NAMES = ["acme/pl", "acme/deep/bs", "100%'/pl", "alone"]
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """An empty database."""
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'old.db'}"
-        return
-    server: EmbeddedPostgres = request.getfixturevalue("postgres18")
-    with psycopg.connect(server.dsn(), autocommit=True) as admin:
-        admin.execute(b"CREATE DATABASE seatrial_upgraded")
-    yield server.dsn("seatrial_upgraded")
-    with psycopg.connect(server.dsn(), autocommit=True) as admin:
-        admin.execute(b"DROP DATABASE seatrial_upgraded WITH (FORCE)")
-
-
-def up_to(url: str, revision: str) -> None:
-    """Make the tables of a revision."""
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
-    database = Database(open_engine(url))
-    with database.write() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, revision)
-    database.engine.dispose()
 
 
 def some_run(hands: Hands) -> int:
@@ -87,12 +55,13 @@ def copied(source: Store, url: str) -> None:
     database.engine.dispose()
 
 
-def test_comparisons_of_the_version_before_are_read_and_go_on(url: str) -> None:
-    up_to(url, "0008")
+def test_comparisons_of_the_version_before_are_read_and_go_on(empty_url: str) -> None:
+    with older_store(empty_url, "0008"):
+        pass
     source = Hands(Store.in_memory())
     run = some_run(source)
-    copied(source.store, url)
-    store = Store.open(url)
+    copied(source.store, empty_url)
+    store = Store.open(empty_url)
     try:
         views = store.compare_views
         assert [one.unit for one in views.by_position(run, EVERY_UNIT, after=-1, limit=9)] == NAMES[:3]
@@ -118,9 +87,10 @@ def test_comparisons_of_the_version_before_are_read_and_go_on(url: str) -> None:
         source.store.close()
 
 
-def test_tables_made_by_migrations_are_those_of_the_schema(url: str) -> None:
-    up_to(url, "0008")
-    store = Store.open(url)
+def test_tables_made_by_migrations_are_those_of_the_schema(empty_url: str) -> None:
+    with older_store(empty_url, "0008"):
+        pass
+    store = Store.open(empty_url)
     try:
         seen = inspect(store.database.engine)
         for table in (runs, legs, tasks, units, comparisons):

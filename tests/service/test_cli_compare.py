@@ -28,7 +28,7 @@ def seatrial(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     here.mkdir()
     monkeypatch.chdir(here)
     server = make_server("127.0.0.1", 0, site.app(), threaded=True)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
 
     def run(*words: str, code: int = 0) -> Result:
