@@ -148,9 +148,9 @@ class MachineNow:
 class PoolNow:
     """All that is known of a pool when it is decided on.
 
-    `queued`: tasks that wait for a slot now; `oldest_queued`: since when the first of them waits. `due`: when interrupted and scheduled
-    ones will be queued. `forms`: when somebody opened the new-run form lately, newest last. `arrivals`: when runs of this
-    pool came in lately, newest last. `short`: until when an instance or type was found without capacity.
+    `queued`: tasks that wait for a slot now; `oldest_queued`: since when the first of them waits. `due`: when interrupted
+    and scheduled ones will be queued. `forms`: when somebody opened the new-run form lately, newest last. `arrivals`: when
+    runs of this pool came in lately, newest last. `short`: until when an instance or type was found without capacity.
     """
 
     pool: str
