@@ -134,7 +134,8 @@ class MachineNow:
     """A machine and what is done on it now.
 
     `leases`: tasks that run on its host. `busy`: what else it is known to do (a debug shell). `idle_since`: when its last
-    task ended, or it registered; None while it works or was never heard of.
+    task ended, or it registered; None while it works or was never heard of. `kept_at`: when a drain of it was last given up,
+    since the machine said that it is busy, or said nothing.
     """
 
     machine: Machine
@@ -142,6 +143,7 @@ class MachineNow:
     slots: int = 0
     busy: tuple[str, ...] = ()
     idle_since: datetime | None = None
+    kept_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,7 @@ class PoolNow:
     `queued`: tasks that wait for a slot now; `oldest_queued`: since when the first of them waits. `due`: when interrupted
     and scheduled ones will be queued. `forms`: when somebody opened the new-run form lately, newest last. `arrivals`: when
     runs of this pool came in lately, newest last. `short`: until when an instance or type was found without capacity.
+    `gaps`: for how many seconds the pool was idle before work came, or a form was opened, newest last.
     """
 
     pool: str
@@ -162,6 +165,7 @@ class PoolNow:
     forms: tuple[datetime, ...] = ()
     arrivals: tuple[datetime, ...] = ()
     short: Mapping[str, datetime] = field(default_factory=dict)
+    gaps: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
