@@ -2,44 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from jobs.idle_policy import Idle, seconds_words
+from jobs.capacity_policy import Policy
+from jobs.idle_policy import seconds_words
 from jobs.machines import Action, Decision, Drain, Hold, Machine, MachineNow, MachineState, PoolNow
-from jobs.schedule import Schedule
+from jobs.zombies import alarms, is_silent, is_up, never_registered, registered
 
 _ZERO = timedelta(0)
 
-
-@dataclass(frozen=True)
-class Policy:
-    """How a pool is run.
-
-    `max_running`: None is no limit. `minimum_run`: a started machine stays on at least so long. `boot`: how long one takes from
-    its start to its first task. `prewarm`: for how long an opened form keeps one machine ready; zero: not at all.
-    `maximum_run`, `register`, `silent`: after how long a machine that runs, is not heard of after its start, or no more, raises
-    an alarm. `lease`: of a task. `answer`: how long a draining machine may take to say what it does; one that says that
-    it is busy, or nothing, is asked again after `ask_again`. `grow`: machines may be launched from a template, of the first of
-    `grow_kinds` that is to be had (none: the template's own type).
-    """
-
-    min_running: int = 0
-    max_running: int | None = None
-    idle: Idle = field(default_factory=Idle)
-    minimum_run: timedelta = _ZERO
-    boot: timedelta = timedelta(seconds=60)
-    prewarm: timedelta = timedelta(seconds=90)
-    maximum_run: timedelta | None = timedelta(hours=24)
-    register: timedelta = timedelta(minutes=10)
-    silent: timedelta = timedelta(minutes=2)
-    schedule: Schedule = field(default_factory=Schedule)
-    lease: timedelta = timedelta(seconds=5)
-    answer: timedelta = timedelta(minutes=1)
-    ask_again: timedelta = timedelta(minutes=5)
-    grow: bool = False
-    grow_kinds: tuple[str, ...] = ()
+__all__ = ["Policy", "decide", "grow_kind"]
 
 
 def decide(pool: PoolNow, policy: Policy, now: datetime) -> tuple[Decision, ...]:
@@ -49,11 +21,6 @@ def decide(pool: PoolNow, policy: Policy, now: datetime) -> tuple[Decision, ...]
     and GROW may be refused by the cloud; the next pass, with `short` told, decides on another one.
     """
     return _Pass(pool, policy, now).decisions()
-
-
-def is_up(machine: Machine, policy: Policy, now: datetime) -> bool:
-    """Tell whether a running machine's worker was heard of since its start, and lately."""
-    return machine.state is MachineState.RUNNING and _registered(machine) and not _silent(machine, policy, now)
 
 
 def grow_kind(policy: Policy, pool: PoolNow, now: datetime) -> str | None:
@@ -85,7 +52,11 @@ class _Pass:
         order = sorted(self.pool.machines, key=lambda m: (m.idle_since or self.now, m.machine.instance))
         found = {m.machine.instance: self._one(m) for m in order}
         told = [found[m.machine.instance] for m in self.pool.machines]
-        return (*told, *self.news, *(alarm for m in self.pool.machines for alarm in self._alarms(m)))
+        return (
+            *told,
+            *self.news,
+            *(alarm for m in self.pool.machines for alarm in alarms(m.machine, self.policy, self.now)),
+        )
 
     # What is wanted
 
@@ -110,7 +81,7 @@ class _Pass:
                 continue
             if is_up(m.machine, self.policy, self.now):
                 free += max(0, max(1, m.slots) - m.leases)
-            elif not _registered(m.machine) and not self._never_registered(m.machine):
+            elif not registered(m.machine) and not never_registered(m.machine, self.policy, self.now):
                 coming += max(1, m.slots)
         code, why, slots = self._wanted_slots()
         missing = slots - free - coming
@@ -205,9 +176,9 @@ class _Pass:
 
     def _running(self, m: MachineNow) -> Decision:
         machine = m.machine
-        if not _registered(machine):
+        if not registered(machine):
             return self._keep(m, "booting", self._booting_words(machine))
-        if _silent(machine, self.policy, self.now):
+        if is_silent(machine, self.policy, self.now):
             return self._keep(m, "silent", "Nothing was heard of its worker lately: it is taken for busy.")
         if m.leases:
             return self._keep(m, "works", f"It does {_count(m.leases, 'task')}.")
@@ -236,19 +207,17 @@ class _Pass:
                 Action.CANCEL_DRAIN, "form", "Somebody has opened the form for a new run.", instance, self.formed
             )
         settled = drain.since + 2 * self.policy.lease
-        answer = drain.answer
-        if answer is None or answer.token != drain.token or answer.at < drain.since:
-            late = max(settled, drain.since + self.policy.answer)
-            if self.now >= late:
-                text = "The machine did not say whether it is busy: it is taken for busy."
-                return Decision(Action.CANCEL_DRAIN, "no_answer", text, instance)
-            return self._nothing(m, "draining", "It takes no work, and is asked whether it is busy.", late)
-        if answer.busy:
+        answer = drain.answer if drain.answer is not None and drain.answer.token == drain.token else None
+        if answer is not None and answer.busy:
             return Decision(Action.CANCEL_DRAIN, "answered_busy", f"It is in use: {', '.join(answer.busy)}.", instance)
-        if self.now < settled or answer.at < settled:
-            return self._nothing(
-                m, "draining", "It takes no work; two leases are waited for before it is asked.", settled
-            )
+        if self.now < settled:
+            return self._nothing(m, "draining", "It takes no work; two leases are waited for.", settled)
+        if answer is None or answer.at < settled:
+            late = settled + self.policy.answer
+            if self.now < late:
+                return self._nothing(m, "draining", "It takes no work, and is asked whether it is busy.", late)
+            text = "The machine did not say whether it is busy: it is taken for busy."
+            return Decision(Action.CANCEL_DRAIN, "no_answer", text, instance)
         return Decision(Action.STOP, "drained", drain.reason, instance)
 
     def _idle(self, m: MachineNow, hold: Hold | None) -> Decision:
@@ -290,10 +259,10 @@ class _Pass:
 
     def _idle_since(self, m: MachineNow) -> datetime:
         """Give since when a machine is idle: not before it had booted."""
-        started, registered = m.machine.started_at, m.machine.registered_at
+        started, heard = m.machine.started_at, m.machine.registered_at
         if started is None:
             return m.idle_since or self.now
-        booted = registered if registered is not None and registered >= started else started + self.policy.boot
+        booted = heard if heard is not None and heard >= started else started + self.policy.boot
         return max(booted, m.idle_since or booted)
 
     def _hold(self, m: MachineNow) -> Hold | None:
@@ -329,35 +298,6 @@ class _Pass:
     def _booting_words(self, machine: Machine) -> str:
         since = "" if machine.started_at is None else f", {seconds_words(self.now - machine.started_at)} so far"
         return f"The machine is starting{since}."
-
-    def _never_registered(self, machine: Machine) -> bool:
-        since = machine.started_at or machine.state_since
-        return not _registered(machine) and self.now - since >= self.policy.register
-
-    def _alarms(self, m: MachineNow) -> Iterator[Decision]:
-        machine = m.machine
-        if machine.refused is not None or not machine.state.billed:
-            return
-        if self._never_registered(machine):
-            text = f"It was started, and no worker has registered within {seconds_words(self.policy.register)}."
-            yield Decision(Action.ALARM, "never_registered", text, machine.instance)
-        elif machine.seen_at is not None and _registered(machine) and _silent(machine, self.policy, self.now):
-            text = f"Nothing was heard of its worker for {seconds_words(self.now - machine.seen_at)}, and it runs on."
-            yield Decision(Action.ALARM, "silent", text, machine.instance)
-        longest, since = self.policy.maximum_run, machine.started_at
-        if longest is not None and since is not None and self.now - since > longest:
-            text = f"It has been running for {seconds_words(self.now - since)}, longer than {seconds_words(longest)}."
-            yield Decision(Action.ALARM, "maximum_run", text, machine.instance)
-
-
-def _registered(machine: Machine) -> bool:
-    """Tell whether the machine's worker was heard of since the machine was started."""
-    seen = machine.seen_at
-    return machine.host is not None and seen is not None and (machine.started_at is None or seen >= machine.started_at)
-
-
-def _silent(machine: Machine, policy: Policy, now: datetime) -> bool:
-    return machine.seen_at is None or now - machine.seen_at > policy.silent
 
 
 def _short(pool: PoolNow, now: datetime, *names: str) -> bool:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
+from functools import lru_cache
 from itertools import accumulate
 
 ENOUGH = 20  # gaps, before anything is learned of them
@@ -37,7 +37,7 @@ class Idle:
             case IdleKind.BREAK_EVEN:
                 return boot
             case IdleKind.LEARNED:
-                return learned(boot, gaps)
+                return learned(boot, tuple(gaps[-REMEMBERED:]))
 
     def __str__(self) -> str:
         match self.kind:
@@ -56,17 +56,18 @@ def spelled(time: timedelta | None) -> str:
     return "at once" if time <= timedelta(0) else f"after {seconds_words(time)}"
 
 
-def learned(boot: timedelta, gaps: Sequence[float]) -> timedelta:
+@lru_cache(maxsize=64)
+def learned(boot: timedelta, gaps: tuple[float, ...]) -> timedelta:
     """Find the idle time that would have cost least over the newest gaps; with too few of them, that of a boot.
 
     Of a gap that is shorter the machine idles it away; of a longer one it idles that time, and boots again.
     """
-    known = sorted(gaps[-REMEMBERED:])
+    known = sorted(gaps)
     price = boot.total_seconds()
     if len(known) < ENOUGH:
         return boot
     sums = [0.0, *accumulate(known)]
-    best, least = 0.0, price * (len(known) - bisect_left(known, 1e-9))
+    best, least = 0.0, price * len(known)
     for index, gap in enumerate(known, start=1):
         longer = len(known) - index
         cost = sums[index] + longer * (gap + price)

@@ -81,6 +81,8 @@ class Schedule:
         return at.astimezone(_zone(self.zone))
 
     def _near(self, now: datetime, days: int = 1) -> Iterator[tuple[Window, datetime, datetime]]:
+        if not self.windows:
+            return
         zone = _zone(self.zone)
         today = now.astimezone(zone).date()
         for back in range(-1, days + 1):
