@@ -204,3 +204,40 @@ class Interval:
     ended_at: datetime | None
     price: Decimal | None
     cause: str = ""
+
+
+class WishKind(StrEnum):
+    """What people ask for; FORM tells that somebody opened the form for a new run."""
+
+    START = "start"
+    STOP = "stop"
+    WAKE = "wake"
+    FORM = "form"
+
+
+@dataclass(frozen=True)
+class Wish:
+    """Something that a person asked for; the controller carries it out and says what came of it.
+
+    `instance` is None for any machine of the pool.
+    """
+
+    id: int
+    pool: str
+    instance: str | None
+    kind: WishKind
+    reason: str
+    made_by: str
+    made_at: datetime
+    done_at: datetime | None = None
+    outcome: str | None = None
+
+
+@dataclass(frozen=True)
+class Watch:
+    """When a pool was last looked after, when EC2 last answered, and what is wrong with that."""
+
+    pool: str
+    seen_at: datetime
+    asked_at: datetime | None = None
+    problem: str | None = None
