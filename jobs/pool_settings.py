@@ -145,10 +145,10 @@ class PoolSettings(Table):
         0, ge=0, le=1_000, description="so many run whatever there is to do, 0 to 1,000 (default 0)"
     )
     max_running: int = Field(1, ge=1, le=1_000, description="so many run at most, 1 to 1,000 (default 1)")
-    policy: Literal["fixed", "break_even", "learned"] = Field(
-        "fixed",
+    policy: Literal["fixed", "break_even", "learned"] | None = Field(
+        None,
         description="how long an idle machine waits for work: fixed: `idle`; break_even: as long as a boot costs; "
-        "learned: by the gaps of the past",
+        "learned: by the gaps of the past (default fixed where idle is given, else learned)",
     )
     idle: Annotated[float | None, Spelled("1s", "7d", at_once=True)] = Field(
         60.0,
@@ -216,6 +216,11 @@ class PoolSettings(Table):
     @property
     def is_ec2(self) -> bool:
         return self.provider == "ec2"
+
+    @property
+    def idle_policy(self) -> Literal["fixed", "break_even", "learned"]:
+        """How long an idle machine waits for work, also where the settings leave it out."""
+        return self.policy or ("fixed" if "idle" in self.model_fields_set else "learned")
 
 
 LOCAL_KEYS = frozenset({"provider", "slots"})
