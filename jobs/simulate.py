@@ -20,6 +20,7 @@ from jobs.schedule import Schedule, Window
 
 WEEK = 7 * 86400.0
 MINIMUM = 60.0  # seconds billed for a start, at least
+OWN = "this pool"  # the name of its own policy among others
 MONDAY = datetime(2024, 1, 1, tzinfo=UTC)  # second 0 of a week
 
 
@@ -106,17 +107,18 @@ def usual(policy: Policy) -> dict[str, Policy]:
     nights = Schedule((Window(frozenset(range(7)), time(20), time(6), running=0),), policy.schedule.zone)
     half_an_hour = Idle(IdleKind.FIXED, timedelta(minutes=30))
     break_even = replace(bare, idle=Idle(IdleKind.BREAK_EVEN))
+    learned = replace(bare, idle=Idle(IdleKind.LEARNED))
     prewarm = policy.prewarm or Policy().prewarm
-    return {
+    found = {
         "always on": replace(bare, min_running=1, idle=never),
         "stopped at night": replace(bare, idle=never, schedule=nights),
         "fixed 30 min": replace(bare, idle=half_an_hour),
         "break-even": break_even,
         "break-even, pre-warmed": replace(break_even, prewarm=prewarm),
-        "learned": replace(bare, idle=Idle(IdleKind.LEARNED)),
-        "learned, pre-warmed": replace(bare, idle=Idle(IdleKind.LEARNED), prewarm=prewarm),
-        "this pool": policy,
+        "learned": learned,
+        "learned, pre-warmed": replace(learned, prewarm=prewarm),
     }
+    return found | {OWN: policy}
 
 
 class _Simulation:
@@ -134,7 +136,7 @@ class _Simulation:
         self.started: float | None = None  # when it was asked to start, while it is on
         self.task_ends: float | None = None
         self.idle_since: float | None = None  # of the machine, while it is on
-        self.quiet_since: float | None = None  # of the pool: nothing runs or waits, and no form was opened
+        self.quiet_since: float | None = None  # of the pool: nothing runs or waits
         self.billed, self.starts, self.waits = 0.0, 0, list[float]()
 
     def run(self) -> Outcome:
@@ -159,16 +161,22 @@ class _Simulation:
 
     def _arrive(self) -> None:
         """Take in what has come by now, and notice when a quiet time ends."""
-        signs = []
         while self.forms and self.forms[0] <= self.now:
-            signs.append(self.forms[0])
-            self.form = self._clock(self.forms.popleft())
+            at = self.forms.popleft()
+            self.form = self._clock(at)
+            if self.quiet_since is not None:  # an opened form ends a gap, and the next begins with it
+                self._gap(at - self.quiet_since)
+                self.quiet_since = at
         while self.submits and self.submits[0].at <= self.now:
-            signs.append(self.submits[0].at)
             self.queue.append(self.submits.popleft())
-        if signs and self.quiet_since is not None:
-            self.gaps.append(min(signs) - self.quiet_since)
-            self.told_gaps, self.quiet_since = tuple(self.gaps), None
+            if self.quiet_since is not None:
+                self._gap(self.queue[-1].at - self.quiet_since)
+                self.quiet_since = None
+
+    def _gap(self, seconds: float) -> None:
+        if seconds > 0:
+            self.gaps.append(seconds)
+            self.told_gaps = tuple(self.gaps)
 
     def _work(self) -> None:
         if self.task_ends is not None and self.task_ends <= self.now:
