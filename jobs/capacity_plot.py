@@ -33,7 +33,7 @@ th { font-weight: 600; } .n { text-align: right; white-space: nowrap; }
 """
 WIDTH, HEIGHT = 720, 340
 LEFT, RIGHT, TOP, BOTTOM = 64, 696, 20, 284
-TICKS = (0, 0.01, 0.05, 0.2, 1, 5, 25, 100)
+TICKS = (0, 0.01, 0.05, 0.2, 1, 4, 19, 99)  # above the bound
 # Where the scale turns from even to logarithmic: differences of less than a hundredth are noise.
 BEND = 0.01
 NEAR = 14  # dots closer than this have one label
@@ -61,7 +61,7 @@ def page(panels: Sequence[Panel]) -> Iterator[str]:
         "and pays for no second that it could save. Cost is the median of the weeks, waiting the mean of the runs.</p>\n"
     )
     for panel in panels:
-        yield f"<section>\n<h2>{escape(panel.title)}</h2>\n"
+        yield f"<section>\n<h2>{escape(panel.title)}: {_weeks(panel.weeks)}</h2>\n"
         if panel.note:
             yield f'<p class="dim">{escape(panel.note)}</p>\n'
         yield '<div class="scroll" tabindex="0" role="group" aria-label="Plot">\n'
@@ -97,13 +97,13 @@ def _plot(panel: Panel) -> Iterator[str]:
     for tick in ticks:
         x = across(tick)
         yield f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{BOTTOM}"/>'
-        yield f'<text class="dim" x="{x:.1f}" y="{BOTTOM + 20}" text-anchor="middle">+{tick:.0%}</text>\n'
+        yield f'<text class="dim" x="{x:.1f}" y="{BOTTOM + 20}" text-anchor="middle">{_tick(tick)}</text>\n'
     middle = (LEFT + RIGHT) / 2
-    yield f'<text class="dim" x="{middle}" y="{HEIGHT - 10}" text-anchor="middle">cost above the clairvoyant bound</text>\n'
+    yield f'<text class="dim" x="{middle}" y="{HEIGHT - 10}" text-anchor="middle">cost against the clairvoyant bound</text>\n'
     turned = f'transform="translate(14 {(TOP + BOTTOM) / 2}) rotate(-90)"'
     yield f'<text class="dim" {turned} text-anchor="middle">mean wait for a boot</text>\n'
     dots = [(across(score.ratio - 1), up(score.wait), number, score) for number, score in enumerate(scores, start=1)]
-    for x, y, number, score in dots:
+    for x, y, number, score in sorted(dots, key=lambda dot: (dot[2] == 1, dot[2])):  # the bound lies above
         kind = "own" if score.name == OWN else "floor" if number == 1 else "other"
         yield f'<g class="{kind}"><circle cx="{x:.1f}" cy="{y:.1f}" r="{9 if kind == "own" else 5}"/></g>\n'
     for x, y, numbers in _labels([(x, y, number) for x, y, number, _ in dots]):
@@ -126,7 +126,7 @@ def _labels(dots: Sequence[tuple[float, float, int]]) -> Iterator[tuple[float, f
 
 
 def _table(panel: Panel) -> Iterator[str]:
-    yield '<table>\n<thead><tr><th class="n">no.</th><th>policy</th><th class="n">cost above the bound</th>'
+    yield '<table>\n<thead><tr><th class="n">no.</th><th>policy</th><th class="n">cost against the bound</th>'
     yield '<th class="n">mean wait for a boot</th><th class="n">hours a week</th>'
     yield '<th class="n">starts a week</th></tr></thead>\n<tbody>\n'
     for number, score in enumerate(panel.scores, start=1):
@@ -145,3 +145,11 @@ def _table(panel: Panel) -> Iterator[str]:
 def excess_words(score: Score) -> str:
     """Say by how much a policy is above the bound: +1.7 %, or a multiple from the double on."""
     return f"{score.ratio:.1f}×" if score.ratio >= 2 else f"+{score.ratio - 1:.1%}".replace("%", " %")
+
+
+def _tick(excess: float) -> str:
+    return f"{1 + excess:.0f}×" if excess >= 1 else f"+{excess:.0%}".replace("%", " %")
+
+
+def _weeks(count: int) -> str:
+    return "1 week" if count == 1 else f"{count} weeks"

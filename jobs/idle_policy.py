@@ -9,7 +9,7 @@ from enum import StrEnum
 from functools import lru_cache
 from itertools import accumulate
 
-ENOUGH = 20  # gaps, before anything is learned of them
+ENOUGH = 10  # gaps, before anything is learned of them
 REMEMBERED = 200  # the newest gaps; what is older says little of this week
 LONGEST = timedelta(hours=1)  # what is learned is never longer
 
