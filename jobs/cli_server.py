@@ -86,7 +86,8 @@ def programs(settings: Settings, config: Path | None) -> list[Program]:
         found.append(Program("valkey", valkey_command(settings.server.valkey_socket), needed_by_others=True))
     found.append(_again(config, "sweeper", "sweeper"))
     found.append(_again(config, "comparer", "comparer"))
-    found += [_again(config, f"worker-{pool}", "worker", "--pool", pool) for pool in sorted(settings.pools)]
+    here = sorted(name for name, pool in settings.pools.items() if not pool.is_ec2)
+    found += [_again(config, f"worker-{pool}", "worker", "--pool", pool) for pool in here]
     found.append(_again(config, "web", "web"))
     return found
 
@@ -246,6 +247,7 @@ def sweeper(config: Path | None, *, dry_run: bool) -> None:
     """
     from jobs.adapters.sql_store import Store
     from jobs.compose import build_doorbell
+    from jobs.controlling import build_controllers
     from jobs.host import build_cleanup, build_runtime, host_name
     from jobs.housekeeping import build_housekeeping
     from jobs.pruning import build_pruning
@@ -272,7 +274,9 @@ def sweeper(config: Path | None, *, dry_run: bool) -> None:
         yield from pruning.tidy()
         yield from prune_all(settings, store)
 
-    one = Sweeper(store, build_doorbell(settings), cleanup, lease=settings.server.lease, housekeeping=tidy)
+    beside = {f"controller-{one.pool.name}": one.work for one in build_controllers(settings, store)}
+    lease = settings.server.lease
+    one = Sweeper(store, build_doorbell(settings), cleanup, lease=lease, housekeeping=tidy, beside=beside)
     _stop_on_signals(one.stop)
     one.work()
 

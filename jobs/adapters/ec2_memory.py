@@ -36,6 +36,7 @@ class MemoryCloud:
         self.fault: Fault = lambda name, instance: None
         self.after: Fault = lambda name, instance: None
         self.hook: Callable[[str, str], None] = lambda name, instance: None
+        self.clock: Callable[[], float] = uptime
         self.now: Callable[[], datetime] = lambda: datetime.now(UTC)
         self.scarce: set[str] = set()
         self.templates: dict[str, str] = {}  # name → type
@@ -85,7 +86,8 @@ class MemoryCloud:
 
     def account(self) -> str:
         """Give the account whose credentials these are."""
-        self._call("GetCallerIdentity", "")
+        if ("GetCallerIdentity", "") not in self.calls:
+            self._call("GetCallerIdentity", "")
         return self._account
 
     def machines(self, pool: str, instances: Sequence[str] = ()) -> list[Seen]:
@@ -158,10 +160,10 @@ class MemoryCloud:
         return self.loads.get(instance)
 
     def _call(self, name: str, instance: str, until: float | None = None) -> None:
-        if until is not None and uptime() > until:
+        if until is not None and self.clock() > until:
             raise TooLate(f"{name} was held up and is not sent any more.")
-        self.hook(name, instance)
         self.calls.append((name, instance))
+        self.hook(name, instance)
         if (error := self.fault(name, instance)) is not None:
             raise error
 
