@@ -7,10 +7,11 @@ from datetime import UTC, datetime
 from functools import lru_cache
 
 from jobs.adapters.sql_store import Store
+from jobs.pools import WATCHED_SECONDS
 from jobs.run import TaskState, Worker
 from jobs.settings import Settings
 from jobs.submission import SubmissionRefused
-from jobs.waiting import PoolFacts, Waiting, why_not_running
+from jobs.waiting import Machines, PoolFacts, Waiting, why_not_running
 from runner.units import MAX_PATTERN, UnitFilterError, filter_units
 
 ALIVE_SECONDS = 15.0  # a slot shows itself every five
@@ -36,6 +37,7 @@ class PoolStatus:
     workers: tuple[Worker, ...]
     queued: int
     running: int
+    provider: str = "local"
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,19 @@ class Outlook:
         )
         busy = self._store.inside.runs_of([one.task for one in workers if one.task is not None])
         queued = self._store.inside.queue().get(found.pool, {}).get("queued", 0)
-        return why_not_running(found, tasks, PoolFacts(found.pool, workers, busy, queued), datetime.now(UTC))
+        facts = PoolFacts(found.pool, workers, busy, queued, self._machines_of(found.pool))
+        return why_not_running(found, tasks, facts, datetime.now(UTC))
+
+    def _machines_of(self, pool: str) -> Machines | None:
+        """Give the machines of a pool that are started when there is work; None where they are there anyway."""
+        known = self._settings.pools.get(pool)
+        if known is None or not known.is_ec2:
+            return None
+        machines = self._store.machines
+        seen = machines.controller_seen_at(pool)
+        watched = seen is not None and (machines.time() - seen).total_seconds() < WATCHED_SECONDS
+        short = {name: until for name, (until, _) in machines.shortages(pool).items()}
+        return Machines(tuple(machines.machines(pool)), short, watched)
 
     def capacity(self) -> list[PoolStatus]:
         """List the pools with their workers and load."""
@@ -120,6 +134,7 @@ class Outlook:
                 workers=tuple(worker for worker in known if worker.pool == name),
                 queued=queue.get(name, {}).get("queued", 0) + queue.get(name, {}).get("interrupted", 0),
                 running=queue.get(name, {}).get("running", 0),
+                provider=pool.provider,
             )
             for name, pool in sorted(self._settings.pools.items())
         ]
@@ -127,6 +142,14 @@ class Outlook:
     def healthy(self) -> list[str]:
         """Tell what is wrong, in words; empty when all is well."""
         problems = self._store.problems()
-        if not problems and not self._store.workers.workers():
+        local = any(not pool.is_ec2 for pool in self._settings.pools.values())
+        if not problems and local and not self._store.workers.workers():
             problems.append("No worker is running: nothing will be verified. Start one: seatrial worker")
+        if not problems:
+            for pool in self._settings.pools:
+                found = self._machines_of(pool)
+                if found is not None and not found.watched:
+                    problems.append(
+                        f"No controller looks after pool {pool}, so no machine is started: seatrial sweeper"
+                    )
         return problems

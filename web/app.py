@@ -17,6 +17,7 @@ from web import (
     acceptpage,
     api,
     asking,
+    capacityapi,
     datawords,
     diffapi,
     diffpage,
@@ -92,7 +93,8 @@ def create_app(
     }
     health.register(app, service, hub)
     problems.register(app)
-    for blueprint in (api.blueprint, acceptapi.blueprint, diffapi.blueprint, files.blueprint, stream.blueprint):
+    programs = (api.blueprint, acceptapi.blueprint, capacityapi.blueprint, diffapi.blueprint)
+    for blueprint in (*programs, files.blueprint, stream.blueprint):
         csrf.exempt(blueprint)  # guarded by content type and origin instead: programs hold no form token
         app.register_blueprint(blueprint, url_prefix=links.API)
     app.register_blueprint(report.blueprint)

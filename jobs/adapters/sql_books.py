@@ -12,8 +12,9 @@ from sqlalchemy import Connection, delete, insert, or_, select, update
 from jobs.adapters.sql_engine import Database
 from jobs.adapters.sql_machine_rows import interval_of, recorded_of, seconds
 from jobs.adapters.sql_rows import at, moment
-from jobs.adapters.sql_schema import controllers, decisions, intervals, shortages
+from jobs.adapters.sql_schema import attempts, controllers, decisions, intervals, machines, runs, shortages
 from jobs.machines import Action, Decision, Interval, Recorded, Watch
+from jobs.money import Use
 
 # What is decided at every pass is told once; an alarm that goes on is told again after so long.
 PASSING = frozenset({Action.NOTHING, Action.HOLD, Action.REFUSED})
@@ -35,11 +36,12 @@ class SqlBooks:
         """Put a decision into the history; None for one that says only again what the last one said."""
         action, code = decision.action, decision.code
         about, said = (pool, decision.instance), (action.value, code)
-        if action in PASSING and self._told.get(about) == said:
+        passing = action in PASSING and made_by == "policy"
+        if passing and self._told.get(about) == said:
             return None
         with self._db.write() as connection:
             now = self._db.now(connection)
-            if action is Action.ALARM or action in PASSING:
+            if action is Action.ALARM or passing:
                 before = self._last(connection, about, action, code)
                 known = before is not None and (before.action, before.code) == said
                 if known and (action is not Action.ALARM or before.at > now - ALARM_SECONDS):
@@ -91,6 +93,31 @@ class SqlBooks:
             if until is not None:
                 query = query.where(intervals.c.started_at < seconds(until))
             return [interval_of(row) for row in connection.execute(query)]
+
+    def uses(self, pool: str, *, since: datetime) -> list[Use]:
+        """List what tasks of which runs were done on a pool's machines since a time, oldest first."""
+        with self._db.read() as connection:
+            now = self._db.now(connection)
+            query = (
+                select(
+                    machines.c.instance,
+                    attempts.c.started_at,
+                    attempts.c.ended_at,
+                    runs.c.id,
+                    runs.c.project,
+                    runs.c.user,
+                )
+                .join(attempts, attempts.c.host == machines.c.host)
+                .join(runs, runs.c.id == attempts.c.run)
+                .where(
+                    machines.c.pool == pool, or_(attempts.c.ended_at.is_(None), attempts.c.ended_at > seconds(since))
+                )
+                .order_by(attempts.c.started_at, attempts.c.task)
+            )
+            return [
+                Use(row.instance, at(row.started_at), at(row.ended_at or now), row.id, row.project, row.user)
+                for row in connection.execute(query)
+            ]
 
     # ---- shortages, and who looks after a pool ----------------------------------------------------------------
 
