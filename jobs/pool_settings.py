@@ -183,6 +183,12 @@ class PoolSettings(Table):
         description="a machine without a task and without contact for so long shuts itself down, 1m to 7d, or never",
         json_schema_extra={"default": "900s"},
     )
+    shutdown_command: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        (), description="by which it does so; left out: shutdown -h now, on an instance of EC2 alone"
+    )
+    logins_keep_awake: bool = Field(
+        True, description="whether a machine is busy while somebody is logged in, or has a shell open on it"
+    )
     on_hours: tuple[Hours, ...] = Field((), description='when one machine at least runs: "mon-fri 08:00-18:00"')
     off_hours: tuple[Hours, ...] = Field(
         (), description="when an idle machine is stopped at once, and none is started ahead of work"
