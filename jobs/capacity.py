@@ -9,6 +9,7 @@ from jobs.idle_policy import seconds_words
 from jobs.machines import Action, Decision, Drain, Hold, Machine, MachineNow, MachineState, PoolNow
 from jobs.zombies import alarms, is_silent, is_up, never_registered, registered
 
+FILLING_IN = timedelta(seconds=30)  # a form, after a boot that it has caused
 _ZERO = timedelta(0)
 
 __all__ = ["Policy", "decide", "grow_kind"]
@@ -61,11 +62,11 @@ class _Pass:
     # What is wanted
 
     def _formed(self) -> datetime | None:
-        """Give until when an opened form keeps a machine ready, if one does."""
-        if self.kept == 0 or not self.pool.forms:
+        """Give until when an opened form keeps a machine ready, if one does: never so short that it has hardly booted."""
+        if self.kept == 0 or not self.pool.forms or self.policy.prewarm <= _ZERO:
             return None
-        until = max(self.pool.forms) + self.policy.prewarm
-        return until if self.policy.prewarm > _ZERO and until > self.now else None
+        until = max(self.pool.forms) + max(self.policy.prewarm, self.policy.boot + FILLING_IN)
+        return until if until > self.now else None
 
     def _idle_time(self) -> timedelta | None:
         return _ZERO if self.kept == 0 else self.policy.idle.after(self.policy.boot, self.pool.gaps)

@@ -29,7 +29,7 @@ circle { fill: var(--dim); } .floor circle { fill: var(--floor); }
 .own circle { fill: none; stroke: var(--own); stroke-width: 3; } tr.own td { font-weight: 600; color: var(--own); }
 table { border-collapse: collapse; width: 100%; }
 th, td { border-bottom: 1px solid var(--line); padding: .3rem .6rem; text-align: left; }
-th { font-weight: 600; } .n { text-align: right; white-space: nowrap; }
+th { font-weight: 600; vertical-align: bottom; } .n { text-align: right; } td { white-space: nowrap; }
 """
 WIDTH, HEIGHT = 720, 340
 LEFT, RIGHT, TOP, BOTTOM = 64, 696, 20, 284

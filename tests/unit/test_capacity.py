@@ -114,6 +114,13 @@ def test_an_opened_form_starts_one_machine_and_keeps_one_for_its_time() -> None:
     assert only(decide(pool(off(), forms=opened), without, NOW)).action is Action.NOTHING
 
 
+def test_a_machine_that_boots_for_long_is_not_stopped_before_the_form_is_filled_in() -> None:
+    policy = replace(FIXED, idle=Idle(IdleKind.FIXED, timedelta(0)), boot=5 * MINUTE)
+    booted = on(started_at=NOW - 5 * MINUTE, registered_at=NOW, idle=timedelta(0))
+    found = only(decide(pool(booted, forms=(NOW - 5 * MINUTE,)), policy, NOW))
+    assert (found.code, found.until) == ("form", NOW + 30 * SECOND)
+
+
 def test_a_form_cancels_what_the_policy_began_and_nothing_that_people_asked_for() -> None:
     for by, action in (("policy", Action.CANCEL_DRAIN), ("ada", Action.NOTHING)):
         found = decide(pool(on(idle=MINUTE, drain=draining(asked_by=by)), forms=(NOW,)), FIXED, NOW)
