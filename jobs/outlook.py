@@ -142,14 +142,13 @@ class Outlook:
     def healthy(self) -> list[str]:
         """Tell what is wrong, in words; empty when all is well."""
         problems = self._store.problems()
+        if problems:
+            return problems
         local = any(not pool.is_ec2 for pool in self._settings.pools.values())
-        if not problems and local and not self._store.workers.workers():
+        if local and not self._store.workers.workers():
             problems.append("No worker is running: nothing will be verified. Start one: seatrial worker")
-        if not problems:
-            for pool in self._settings.pools:
-                found = self._machines_of(pool)
-                if found is not None and not found.watched:
-                    problems.append(
-                        f"No controller looks after pool {pool}, so no machine is started: seatrial sweeper"
-                    )
+        for pool in self._settings.pools:
+            found = self._machines_of(pool)
+            if found is not None and not found.watched:
+                problems.append(f"No controller looks after pool {pool}, so no machine is started: seatrial sweeper")
         return problems

@@ -16,6 +16,7 @@ from jobs.capacity import decide
 from jobs.idle_policy import seconds_words
 from jobs.machines import (
     Action,
+    Arrivals,
     Decision,
     Hold,
     Interval,
@@ -39,6 +40,7 @@ WATCHED_SECONDS = 60.0  # a controller shows itself every few seconds
 SHORTEST_HOLD, LONGEST_HOLD = 60.0, 7 * 86_400.0
 HISTORY = timedelta(hours=24)
 PIECES = 96
+KEPT = timedelta(seconds=15)
 REASON_LIMIT = 500
 
 
@@ -90,6 +92,7 @@ class Pools:
     def __init__(self, settings: Settings, store: Store) -> None:
         self._settings = settings
         self._machines: SqlMachines = store.machines
+        self._months: dict[str, Month] = {}  # the pages ask for this one again and again
 
     # ---- look -----------------------------------------------------------------------------------------------
 
@@ -129,6 +132,11 @@ class Pools:
         self._pool(pool)
         return self._machines.decisions(pool, instance=instance, before=before, limit=limit)
 
+    def pool_arrivals(self, pool: str, limit: int) -> Arrivals:
+        """Give the newest runs of a pool, and when forms for new ones were opened, oldest first."""
+        self._pool(pool)
+        return self._machines.arrived(pool, limit)
+
     def pool_usage(self, pool: str) -> list[Span]:
         """Tell how many machines of a pool ran, and were needed, in the last 24 hours."""
         self._ec2(pool)
@@ -142,6 +150,9 @@ class Pools:
         """Give what a pool cost in a month (2026-11; None: this one), by the clock of its time zone."""
         known = self._ec2(pool)
         now = self._machines.time()
+        kept = self._months.get(pool) if month is None else None
+        if kept is not None and timedelta(0) <= now - kept.until < KEPT:
+            return kept
         since, until = _month(month, known.time_zone, now)
         end = min(until, now)
         intervals, uses = self._books(pool, since, end, known)
@@ -152,7 +163,7 @@ class Pools:
         held = None
         if any(one.price is not None for one in intervals):
             held = saved(intervals, uses, since, end, timedelta(seconds=known.boot))
-        return Month(
+        told = Month(
             since=since,
             until=end,
             currency=known.currency,
@@ -162,6 +173,9 @@ class Pools:
             by_user=tuple(totals(found, lambda share: share.user).items()),
             by_run=tuple(totals(found, lambda share: share.run).items()),
         )
+        if month is None:
+            self._months[pool] = told
+        return told
 
     def pool_ledger(self, pool: str, month: str | None = None) -> list[Share]:
         """List every billed interval of a month, divided among the runs that were done in it, oldest first."""

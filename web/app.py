@@ -18,6 +18,8 @@ from web import (
     api,
     asking,
     capacityapi,
+    capacitypage,
+    capacitywords,
     datawords,
     diffapi,
     diffpage,
@@ -99,7 +101,7 @@ def create_app(
         app.register_blueprint(blueprint, url_prefix=links.API)
     app.register_blueprint(report.blueprint)
     app.register_blueprint(report.blueprint, url_prefix=links.API, name="api_report")
-    shown = (pages.blueprint, diffpage.blueprint, acceptpage.blueprint, submit.blueprint)
+    shown = (pages.blueprint, diffpage.blueprint, acceptpage.blueprint, capacitypage.blueprint, submit.blueprint)
     for blueprint in (openapi.blueprint, health.blueprint, *shown):
         app.register_blueprint(blueprint)
     _banner(app, service)
@@ -110,7 +112,7 @@ def _templates(app: Flask) -> None:
     """Give templates the words and addresses that they use."""
     env = app.jinja_env
     env.globals |= {"links": links, "present": present, "diffwords": diffwords, "datawords": datawords}
-    env.globals |= {"legwords": legwords}
+    env.globals |= {"legwords": legwords, "capacitywords": capacitywords}
     env.filters |= {
         "number": words.number,
         "plural": words.plural,

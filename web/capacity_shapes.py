@@ -9,7 +9,7 @@ from web import capacity_schemas as k
 from web.schemas import WorkerOut
 
 if TYPE_CHECKING:
-    from jobs.machines import Decision, Hold, Recorded, Wish
+    from jobs.machines import Arrivals, Decision, Hold, Recorded, Wish
     from jobs.money import Total
     from jobs.outlook import PoolStatus
     from jobs.pools import MachineStatus, Month, PoolMachines
@@ -31,6 +31,11 @@ def wish(found: Wish) -> k.WishOut:
 def recorded(found: Recorded) -> k.RecordedOut:
     told = {name: getattr(found, name) for name in k.RecordedOut.model_fields}
     return k.RecordedOut(**told | {"action": found.action.value})
+
+
+def arrivals(found: Arrivals) -> k.ArrivalsOut:
+    runs = [k.ArrivalOut(**{name: getattr(run, name) for name in k.ArrivalOut.model_fields}) for run in found.runs]
+    return k.ArrivalsOut(runs=runs, forms=list(found.forms))
 
 
 def machine(found: MachineStatus) -> k.MachineOut:
@@ -71,7 +76,7 @@ def machine(found: MachineStatus) -> k.MachineOut:
 def machines(found: PoolMachines) -> k.PoolMachinesOut:
     """Give the machines of a pool as the API shows them."""
     return k.PoolMachinesOut(
-        policy=found.settings.policy,
+        policy=found.settings.idle_policy,
         min_running=found.settings.min_running,
         max_running=found.settings.max_running,
         machines=[machine(one) for one in found.machines],
