@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobs.api_client import ApiClient
+from jobs.api_client import ApiClient, part
 from jobs.cli_client import json_option
 from jobs.cli_common import EXIT_USAGE, Failure, current_settings, pass_config
 from jobs.cli_show import columns, say_json, say_lines
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from jobs.settings import Settings
     from jobs.simulate import Score, Week
 
-RUNS_AT_ONCE = 200
-MOST_RUNS = 20_000  # of a history, the newest
+MOST = 20_000  # runs of a history, the newest
 
 
 @click.command("simulate")
@@ -63,7 +62,8 @@ def simulate(
     if not sources:
         with ApiClient(server or settings.server.url) as client:
             sources = {f"history of {name}": _history(client, name, policy)}
-        note = "Opened forms are not in the history: pre-warming shows no gain here."
+        if not any(week.forms for week in sources[f"history of {name}"]):
+            note = "No opened form is in the history: pre-warming shows no gain here."
     panels = []
     for title, weeks in sources.items():
         try:
@@ -110,16 +110,11 @@ def _policy(settings: Settings, pool: str | None, boot: str | None) -> tuple[str
 
 
 def _history(client: ApiClient, pool: str, policy: Policy) -> tuple[Week, ...]:
-    """Ask for the runs of the pool's projects."""
+    """Ask for what came to the pool."""
     from jobs.traces import history
 
-    projects = {project["name"] for project in client.get("/projects")["projects"] if project["pool"] == pool}
-    found = []
-    for page in client.pages("/runs", limit=RUNS_AT_ONCE):
-        found += page["runs"]
-        if len(found) >= MOST_RUNS:
-            break
-    return history([run for run in found if run["project"] in projects], policy.schedule.zone)
+    found = client.get(f"/capacity/{part(pool)}/arrivals", limit=MOST)
+    return history(found["runs"], found["forms"], policy.schedule.zone)
 
 
 _HEAD = ("POLICY", "COST / BOUND", "BOOT WAIT", "HOURS A WEEK", "STARTS A WEEK")

@@ -169,6 +169,23 @@ class PoolNow:
 
 
 @dataclass(frozen=True)
+class Arrival:
+    """When a run of a pool came in, first started to work, and ended; None: not yet."""
+
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Arrivals:
+    """What came to a pool, oldest first: its runs, and when forms for new ones were opened."""
+
+    runs: tuple[Arrival, ...]
+    forms: tuple[datetime, ...]
+
+
+@dataclass(frozen=True)
 class Decision:
     """What to do with a machine and why, in words: `code` is stable, `until` tells when it would be decided otherwise."""
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import csv
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -56,25 +56,29 @@ def write_trace(path: Path, weeks: Iterable[Week]) -> None:
             rows.writerows((week.number, event, f"{at:.1f}", duration) for at, event, duration in sorted(events))
 
 
-def history(runs: Iterable[Mapping[str, Any]], zone: str = "UTC") -> tuple[Week, ...]:
-    """Make weeks of the runs that an API lists; those that never started, or have not ended, are left out.
+def history(runs: Iterable[Mapping[str, Any]], forms: Iterable[str] = (), zone: str = "UTC") -> tuple[Week, ...]:
+    """Make weeks of what the API says came to a pool; runs that never started, or have not ended, are left out.
 
     A week begins on Monday by the clock of a time zone. Work is what lies between a run's first start and its end.
     """
-    found = []
+    submits: dict[datetime, list[Submit]] = defaultdict(list)
+    opened: dict[datetime, list[float]] = defaultdict(list)
     for run in runs:
         if run["started_at"] is None or run["finished_at"] is None:
             continue
         created, started, finished = (
             datetime.fromisoformat(run[key]) for key in ("created_at", "started_at", "finished_at")
         )
-        found.append((_monday(created, zone), created, (finished - started).total_seconds()))
-    found.sort()
-    weeks = []
-    for number, (monday, group) in enumerate(groupby(found, key=lambda one: one[0])):
-        submits = tuple(Submit((created - monday).total_seconds(), max(0.0, work)) for _, created, work in group)
-        weeks.append(Week(number, submits, monday=monday))
-    return tuple(weeks)
+        monday = _monday(created, zone)
+        work = max(0.0, (finished - started).total_seconds())
+        submits[monday].append(Submit((created - monday).total_seconds(), work))
+    for form in map(datetime.fromisoformat, forms):
+        monday = _monday(form, zone)
+        opened[monday].append((form - monday).total_seconds())
+    return tuple(
+        Week(number, tuple(sorted(submits[monday], key=lambda s: s.at)), tuple(sorted(opened[monday])), monday)
+        for number, monday in enumerate(sorted(submits))
+    )
 
 
 def _monday(at: datetime, zone: str) -> datetime:

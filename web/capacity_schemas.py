@@ -149,6 +149,21 @@ class DecisionsOut(Shape):
     next: str | None
 
 
+class ArrivalOut(Shape):
+    """When a run came in, first started to work, and ended."""
+
+    created_at: Time
+    started_at: Time | None
+    finished_at: Time | None
+
+
+class ArrivalsOut(Shape):
+    """What came to a pool, oldest first; `forms`: when somebody opened the form for a new run."""
+
+    runs: list[ArrivalOut]
+    forms: list[Time]
+
+
 class TotalOut(Shape):
     """A sum: billed seconds, their cost, and the billed seconds whose price is not known."""
 
@@ -220,6 +235,12 @@ class DecisionsQuery(Strict):
     instance: Name | None = None
     before: Id | None = Field(None, description="Only decisions older than this one.")
     limit: int = Field(50, ge=1, le=500)
+
+
+class ArrivalsQuery(Strict):
+    """How many of the newest runs and forms."""
+
+    limit: int = Field(2_000, ge=1, le=20_000)
 
 
 class MonthQuery(Strict):

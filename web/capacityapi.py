@@ -78,6 +78,13 @@ def decisions(pool: str) -> Response:
     return answer(k.DecisionsOut(decisions=[shapes.recorded(one) for one in found], next=following))
 
 
+@blueprint.get("/capacity/<pool>/arrivals")
+def arrivals(pool: str) -> Response:
+    """Tell when runs came to a pool, and forms for new ones were opened: what policies are tried on."""
+    asked = asking.query(k.ArrivalsQuery)
+    return answer(shapes.arrivals(asking.service().pool_arrivals(pool, asked.limit)))
+
+
 @blueprint.get("/capacity/<pool>/money")
 def money(pool: str) -> Response:
     """Tell what a pool cost in a month: by project, user and run, and against machines that are always on."""

@@ -74,6 +74,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "capacityapi.hold": Operation(k.HoldAnswer, 201, body=k.HoldBody, problems=(404, 409, 415)),
     "capacityapi.release": Operation(k.HoldAnswer, body=q.NoQuery, problems=(404, 415)),
     "capacityapi.decisions": Operation(k.DecisionsOut, query=k.DecisionsQuery, problems=(404,)),
+    "capacityapi.arrivals": Operation(k.ArrivalsOut, query=k.ArrivalsQuery, problems=(404,)),
     "capacityapi.money": Operation(k.MonthOut, query=k.MonthQuery, problems=(404, 409)),
     "capacityapi.ledger": Operation(media=("text/csv",), query=k.MonthQuery, problems=(404, 409)),
     "files.run_log": Operation(media=(BYTES,), problems=(404,)),

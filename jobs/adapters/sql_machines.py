@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, insert, select, update
 
+from jobs.adapters.sql_arrivals import SqlArrivals
 from jobs.adapters.sql_books import SqlBooks, bill, price_text
 from jobs.adapters.sql_drains import SqlDrains
 from jobs.adapters.sql_engine import Database
@@ -37,12 +38,13 @@ _OVER: dict[str, Any] = {
 }
 
 
-class SqlMachines(SqlDrains, SqlWishes, SqlBooks):
+class SqlMachines(SqlDrains, SqlWishes, SqlArrivals, SqlBooks):
     """Machines with their drains, holds, wishes, decisions and intervals. Times are the store's."""
 
     def __init__(self, database: Database) -> None:
         SqlDrains.__init__(self, database)
         SqlWishes.__init__(self, database)
+        SqlArrivals.__init__(self, database)
         SqlBooks.__init__(self, database)
 
     def time(self) -> datetime:

@@ -94,9 +94,11 @@ def test_a_history_is_made_of_runs_that_have_ended() -> None:
             "finished_at": "2026-11-22T23:00:01Z",
         },
     ]
-    first, second = history(runs, "Europe/Berlin")
+    forms = ["2026-11-23T07:59:00Z", "2026-09-01T00:00:00Z"]
+    first, second = history(runs, forms, "Europe/Berlin")
     assert first.monday == datetime(2026, 11, 15, 23, tzinfo=UTC)
     assert first.submits == (Submit(7 * 86400 - 1, 1),)
     assert second.monday == datetime(2026, 11, 22, 23, tzinfo=UTC)
     assert second.submits == (Submit(9 * 3600, 600),)
+    assert (first.forms, second.forms) == ((), (9 * 3600 - 60,))
     assert history([]) == ()
