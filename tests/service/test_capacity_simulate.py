@@ -14,7 +14,6 @@ from web_site import Site
 from werkzeug.serving import make_server
 
 from jobs.cli import main
-from jobs.machines import WishKind
 
 
 @pytest.fixture
