@@ -255,12 +255,13 @@ def _be_slot(settings: Settings, pool: str, instance: int, number: int) -> None:
 
 @click.command()
 @click.option("--dry-run", is_flag=True, help="Only tell which old runs, logs and outputs would go now.")
+@click.option("--no-capacity", is_flag=True, help="Start and stop no machines: for hosts whose role may not.")
 @pass_config
-def sweeper(config: Path | None, *, dry_run: bool) -> None:
+def sweeper(config: Path | None, *, dry_run: bool, no_capacity: bool) -> None:
     """Watch leases, ring for what waits, clean up what is over. Safe to run twice.
 
     With --dry-run it changes nothing: it tells which runs' outputs and which runs are past their time, and how much room
-    the objects take that nothing refers to.
+    the objects take that nothing refers to. With --no-capacity it leaves the machines of EC2 pools to another sweeper.
 
     Example: seatrial sweeper --dry-run
     """
@@ -293,7 +294,8 @@ def sweeper(config: Path | None, *, dry_run: bool) -> None:
         yield from pruning.tidy()
         yield from prune_all(settings, store)
 
-    beside = {f"controller-{one.pool.name}": one.work for one in build_controllers(settings, store)}
+    controllers = [] if no_capacity else build_controllers(settings, store)
+    beside = {f"controller-{one.pool.name}": one.work for one in controllers}
     lease = settings.server.lease
     one = Sweeper(store, build_doorbell(settings), cleanup, lease=lease, housekeeping=tidy, beside=beside)
     _stop_on_signals(one.stop)

@@ -87,6 +87,7 @@ class Growing:
         self._limit, self._enlarge, self._clock, self._run = limit, enlarge, clock, run
         self._sys, self._mounts = sys, mounts
         self._not_before = 0.0
+        self._taken_up = 0
 
     def look(self, disk: Disk, *, full: bool) -> None:
         """Do the next step, if there is one; what fails is told and tried again after a while."""
@@ -118,12 +119,14 @@ class Growing:
         if whole is None:
             return False
         own = (self._sys / "dev" / "block" / f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}").resolve()
-        if size_of(whole) * (1 - OWN) <= disk.total:
+        size = size_of(whole)
+        if size * (1 - OWN) <= disk.total or size == self._taken_up:
             return False
-        if own != whole and size_of(own) < size_of(whole) * (1 - OWN):
+        if own != whole and size_of(own) < size * (1 - OWN):
             number = (own / "partition").read_text().strip()
             self._run(as_root("growpart", f"/dev/{whole.name}", number))
         self._run(_grow_command(place))
+        self._taken_up = size
         log.warning("disk.grown", path=place.point, device=place.device, kind=place.kind)
         return True
 
