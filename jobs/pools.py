@@ -162,7 +162,9 @@ class Pools:
             total = total.plus(share)
         held = None
         if any(one.price is not None for one in intervals):
-            held = saved(intervals, uses, since, end, timedelta(seconds=known.boot))
+            # A pool that began in this month is not held against what it would have cost before.
+            first = max(since, self._machines.first_interval(pool) or since)
+            held = saved(intervals, uses, first, end, timedelta(seconds=known.boot))
         told = Month(
             since=since,
             until=end,

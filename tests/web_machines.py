@@ -9,7 +9,7 @@ from pathlib import Path
 from sqlalchemy import update
 from web_site import Site
 
-from jobs.adapters.sql_schema import intervals, machines
+from jobs.adapters.sql_schema import attempts, intervals, machines
 from jobs.machines import Action, Decision, Disk, MachineState
 
 BUSY, IDLE, STOPPED = "i-0aaaaaaaaaaaaaaa1", "i-0aaaaaaaaaaaaaaa2", "i-0aaaaaaaaaaaaaaa3"
@@ -52,5 +52,10 @@ def three_machines(site: Site) -> None:
 
 def _two_hours_ago(site: Site) -> None:
     with site.store.database.write() as connection:
-        for table, column in ((intervals, intervals.c.started_at), (machines, machines.c.started_at)):
+        when = (
+            (intervals, intervals.c.started_at),
+            (machines, machines.c.started_at),
+            (attempts, attempts.c.started_at),
+        )
+        for table, column in when:
             connection.execute(update(table).values({column: column - timedelta(hours=2).total_seconds()}))

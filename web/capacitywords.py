@@ -15,6 +15,7 @@ from jobs.usage import Span
 from web.words import THIN, plural
 
 WIDTH, HEIGHT = 960, 100
+A_LOT = 1_000  # per cent, from which on they tell nothing
 LITTLE_ROOM = 0.1  # of a disk, below which its row says what to do
 
 
@@ -89,10 +90,13 @@ def held_against(paid: Decimal, other: Decimal, currency: str) -> str:
     """Say what was saved against another rule, or was lost."""
     if other <= 0:
         return "nothing to compare with yet"
+    if money(other) == money(paid):
+        return "the same"
     share = abs(other - paid) / other * 100
+    part = f" ({share:.0f} %)" if share < A_LOT else ""
     if paid > other:
-        return f"{amount(paid - other, currency)} more ({share:.0f} %)"
-    return f"{amount(other - paid, currency)} less ({share:.0f} %)"
+        return f"{amount(paid - other, currency)} more{part}"
+    return f"{amount(other - paid, currency)} less{part}"
 
 
 def policy(found: PoolMachines) -> str:

@@ -7,7 +7,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, or_, select, update
+from sqlalchemy import Connection, delete, func, insert, or_, select, update
 
 from jobs.adapters.sql_engine import Database
 from jobs.adapters.sql_machine_rows import interval_of, recorded_of, seconds
@@ -93,6 +93,13 @@ class SqlBooks:
             if until is not None:
                 query = query.where(intervals.c.started_at < seconds(until))
             return [interval_of(row) for row in connection.execute(query)]
+
+    def first_interval(self, pool: str) -> datetime | None:
+        """Tell when a machine of a pool was billed first."""
+        with self._db.read() as connection:
+            return moment(
+                connection.execute(select(func.min(intervals.c.started_at)).where(intervals.c.pool == pool)).scalar()
+            )
 
     def uses(self, pool: str, *, since: datetime) -> list[Use]:
         """List what tasks of which runs were done on a pool's machines since a time, oldest first."""
