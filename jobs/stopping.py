@@ -130,8 +130,9 @@ class Stopping:
         except CloudUnavailable as error:
             self._failed(machine, error)
             return
-        if seen is None or seen.state is not MachineState.RUNNING:
-            self._reconciler.soon()
+        started = seen is not None and seen.launched_at is not None and seen.launched_at > machine.state_since
+        if seen is None or seen.state is not MachineState.RUNNING or started:
+            self._reconciler.soon()  # it stops, or it has stopped and somebody has started it
             return
         sure = stop is None or stop["outcome"] == NOT_DONE or since > self._times.doubt
         if why is not None:

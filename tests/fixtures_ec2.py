@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -65,6 +66,7 @@ class Road:
         self.starts: list[str] = []
         self._target = target
         self._until: dict[str, tuple[str, float]] = {}  # what a machine is on its way through, and until when
+        self._launched: dict[str, str] = {}  # when a machine was started last: moto keeps its first start
         self._tokens: dict[str, bytes] = {}
         self._lock = threading.RLock()
         road = self
@@ -194,6 +196,7 @@ class Road:
 
     def _boot(self, instance: str) -> None:
         self.starts.append(instance)
+        self._launched[instance] = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z"
         until = time.monotonic() + self.pending
         self._until[instance] = ("pending", until)
 
@@ -216,7 +219,10 @@ class Road:
                 continue
             parts = {part.tag.rpartition("}")[2]: part for part in tag}
             if "instanceId" in parts and "instanceState" in parts:
-                state = self._on_its_way(parts["instanceId"].text or "")
+                instance = parts["instanceId"].text or ""
+                state = self._on_its_way(instance)
+                if "launchTime" in parts and instance in self._launched:
+                    parts["launchTime"].text = self._launched[instance]
                 for part in parts["instanceState"]:
                     if state and part.tag.endswith("}name"):
                         part.text = state

@@ -23,7 +23,7 @@ from jobs.cloud import Expected
 from jobs.controlled import Controlled, Times
 from jobs.controller import Controller
 from jobs.idle_policy import Idle, IdleKind
-from jobs.machines import Action, Recorded
+from jobs.machines import Action, MachineState, Recorded
 
 IDLE, LEASE, WORK = 0.4, 0.5, 0.2
 POLICY = Policy(
@@ -157,11 +157,17 @@ class Trial:
             self.look_after()
             return False
 
-        history = lambda: "\n".join([what, *(str(one) for one in reversed(self.history()))])  # noqa: E731
+        history = lambda: "\n".join(  # noqa: E731
+            [what, *(str(one) for one in (*self.store.machines.machines(self.pool), *reversed(self.history())))]
+        )
         until(turn, history, timeout=timeout, every=0.02)
 
     def all_over(self) -> bool:
         return all(self.hands.run(run).state.final for run in self.runs)
+
+    def is_at(self, instance: str, state: MachineState) -> bool:
+        found = self.store.machines.machine(instance)
+        return found is not None and found.state is state
 
     def all_stopped(self) -> bool:
         return all(self.yard.state(instance) == "stopped" for instance in self._here)
