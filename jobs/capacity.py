@@ -10,6 +10,7 @@ from jobs.machines import Action, Decision, Drain, Hold, Machine, MachineNow, Ma
 from jobs.zombies import alarms, is_silent, is_up, never_registered, registered
 
 FILLING_IN = timedelta(seconds=30)  # a form, after a boot that it has caused
+LEAVING = timedelta(minutes=10)  # what the cloud takes so soon does no more for the pool
 _ZERO = timedelta(0)
 
 __all__ = ["Policy", "decide", "grow_kind"]
@@ -44,7 +45,7 @@ class _Pass:
         self.idle = self._idle_time()
         self.starts: dict[str, Decision] = {}
         self.news: list[Decision] = []
-        staying = sum(1 for m in self.on if m.machine.drain is None)
+        staying = sum(1 for m in self.on if m.machine.drain is None and not self._leaves(m))
         self.spare = staying - self.target  # so many may be drained
         self._start_what_is_wanted()
 
@@ -78,15 +79,15 @@ class _Pass:
         """Choose the machines to start, so that slots suffice for what waits and enough machines run."""
         coming, free = 0, 0
         for m in self.on:
-            if m.machine.notice is not None or not self._stays(m):
+            if not self._stays(m):
                 continue
             if is_up(m.machine, self.policy, self.now):
-                free += max(0, max(1, m.slots) - m.leases)
+                free += max(0, m.slots - m.leases)
             elif not registered(m.machine) and not never_registered(m.machine, self.policy, self.now):
                 coming += max(1, m.slots)
         code, why, slots = self._wanted_slots()
         missing = slots - free - coming
-        running = len(self.on)
+        running = sum(1 for m in self.on if not self._leaves(m))
         below = self.target - running
         if missing <= 0 and below <= 0:
             return
@@ -103,11 +104,17 @@ class _Pass:
             self._what_else(code, why, missing, running, out_of_capacity=len(stopped) > len(self.starts))
 
     def _stays(self, m: MachineNow) -> bool:
-        """Tell whether a machine does not drain, or will not any more after this pass."""
+        """Tell whether a machine does not drain, or will not any more after this pass, and is not taken by the cloud."""
         drain = m.machine.drain
+        if self._leaves(m):
+            return False
         if drain is None or self.pool.queued or self._due_soon():
             return True
         return drain.asked_by == "policy" and self.formed is not None
+
+    def _leaves(self, m: MachineNow) -> bool:
+        notice = m.machine.notice
+        return notice is not None and notice.at <= self.now + LEAVING
 
     def _wanted_slots(self) -> tuple[str, str, int]:
         queued = self.pool.queued
@@ -225,8 +232,9 @@ class _Pass:
         """Drain an idle machine when its time is over and nothing speaks for it."""
         since = self._idle_since(m)
         idle = self._idle_words(since)
-        over = self._over_maximum()
-        at_once = over or m.machine.notice is not None
+        leaves = self._leaves(m)
+        over = self._over_maximum() and not leaves
+        at_once = over or leaves
         until = self._until(m, since, at_once=at_once)
         if until is None:
             return self._nothing(m, "never", f"{idle} This pool's machines are never stopped for being idle.")
@@ -234,10 +242,10 @@ class _Pass:
             return self._nothing(m, until[1], f"{idle} {until[2]}", until[0])
         if hold is not None:
             return Decision(Action.HOLD, "held", _hold_words(hold), m.machine.instance, hold.until)
-        if self.spare <= 0 and not over:
+        if self.spare <= 0 and not at_once:
             code, why = self._target_words()
             return self._nothing(m, code, why, self.policy.schedule.until(self.now) if code == "schedule" else None)
-        self.spare -= 1
+        self.spare -= 0 if leaves else 1
         return Decision(
             Action.DRAIN, "max_running" if over else "idle", self._drain_words(m, idle, over), m.machine.instance
         )
@@ -290,8 +298,9 @@ class _Pass:
     def _drain_words(self, m: MachineNow, idle: str, over: bool) -> str:
         if over:
             return f"{idle} More machines run than the {self.policy.max_running} that this pool may have."
-        if m.machine.notice is not None:
-            return f"{idle} The cloud takes it: {m.machine.notice.text}"
+        if m.machine.notice is not None and self._leaves(m):
+            notice = m.machine.notice
+            return f"{idle} The cloud takes it soon: {(notice.text or notice.kind).rstrip('.')}."
         if self.kept == 0:
             return f"{idle} Off hours: what is idle is stopped at once."
         return f"{idle} Nothing waits for it and nobody holds it."

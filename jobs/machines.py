@@ -133,9 +133,9 @@ class Hold:
 class MachineNow:
     """A machine and what is done on it now.
 
-    `leases`: tasks that run on its host. `busy`: what else it is known to do (a debug shell). `idle_since`: when its last
-    task ended, or it registered; None while it works or was never heard of. `kept_at`: when a drain of it was last given up,
-    since the machine said that it is busy, or said nothing.
+    `leases`: tasks that run on its host. `slots`: those of its worker that take work, or do a task. `busy`: what else it is
+    known to do (a debug shell). `idle_since`: when its last task ended, or it registered; None while it works or was never
+    heard of. `kept_at`: when a drain of it was last given up, since the machine said that it is busy, or said nothing.
     """
 
     machine: Machine

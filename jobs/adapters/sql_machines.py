@@ -8,7 +8,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, and_, case, func, insert, or_, select, update
 
 from jobs.adapters.sql_arrivals import SqlArrivals
 from jobs.adapters.sql_books import SqlBooks, bill, price_text
@@ -240,7 +240,10 @@ def _machines_now(connection: Connection, pool: str, now: float, slots: int) -> 
         return [MachineNow(machine_of(row), slots=slots, busy=tuple(row.busy)) for row in rows]
     running = select(tasks.c.host, func.count().label("n")).where(tasks.c.state == TaskState.RUNNING.value)
     leases = {row.host: row.n for row in connection.execute(running.group_by(tasks.c.host))}
-    alive = select(workers.c.host, func.count().label("n")).where(workers.c.seen_at >= now - ALIVE_SECONDS)
+    # Slots that take no new work count as long as they have a task: no other one will be done by them.
+    takes = or_(workers.c.task.is_not(None), and_(workers.c.shortage.is_(None), workers.c.draining.is_(False)))
+    count = func.sum(case((takes, 1), else_=0)).label("n")
+    alive = select(workers.c.host, count).where(workers.c.seen_at >= now - ALIVE_SECONDS)
     alive = alive.where(workers.c.pool == pool).group_by(workers.c.host)
     found = {row.host: row.n for row in connection.execute(alive)}
     last = select(attempts.c.host, func.max(attempts.c.ended_at).label("at")).where(attempts.c.host.in_(hosts))

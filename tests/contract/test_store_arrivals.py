@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hands import Hands
 
-from jobs.machines import Arrivals
+from jobs.machines import Arrivals, MachineState
 from jobs.run import TaskState
 
 
@@ -38,3 +38,21 @@ def test_runs_and_forms_of_a_pool_are_told_oldest_first(hands: Hands) -> None:
 def test_only_the_newest_are_told(hands: Hands) -> None:
     known = [hands.run(hands.submit()).created_at for _ in range(3)]
     assert [one.created_at for one in hands.store.machines.arrived("local", 2).runs] == known[1:]
+
+
+def test_slots_that_take_no_work_do_not_count_unless_they_do_some(hands: Hands) -> None:
+    found = hands.store.machines
+    found.upsert("i-0123456789abcdef0", pool="local", state=MachineState.RUNNING)
+    found.register("i-0123456789abcdef0", host="h1", pool="local")
+    for name in ("w1", "w2", "w3"):
+        hands.worker(name)
+    hands.submit()
+    hands.take("w1")
+    hands.store.workers.seen("w1", shortage="no room")
+    hands.store.workers.seen("w2", shortage="no room")
+    hands.store.workers.seen("w3", draining=True)
+    (now,) = found.now("local").machines
+    assert (now.leases, now.slots) == (1, 1)
+    hands.store.workers.seen("w2")
+    (now,) = found.now("local").machines
+    assert (now.leases, now.slots) == (1, 2)

@@ -95,6 +95,23 @@ def test_a_running_machine_that_is_silent_or_taken_by_the_cloud_is_no_slot() -> 
     assert told(decide(pool(off(), taken, queued=1), FIXED, NOW))[0][0] is Action.START
 
 
+def test_a_machine_that_the_cloud_takes_soon_is_replaced_and_does_not_count() -> None:
+    soon = Notice("spot-stop", NOW + 2 * MINUTE, "EC2 takes this spot instance back (stop).")
+    policy = replace(FIXED, max_running=1, min_running=1)
+    found = decide(pool(off("i-1"), on("i-2", leases=1, notice=soon), queued=1), policy, NOW)
+    assert told(found) == [(Action.START, "queued", "i-1"), (Action.NOTHING, "works", "i-2")]
+    idle = decide(pool(off("i-1"), on("i-2", idle=SECOND, notice=soon)), policy, NOW)
+    assert told(idle) == [(Action.START, "min_running", "i-1"), (Action.DRAIN, "idle", "i-2")]
+    assert idle[1].reason == "Idle for 1 s. The cloud takes it soon: EC2 takes this spot instance back (stop)."
+    later = Notice("instance-retirement", NOW + timedelta(days=3), "")
+    assert only(decide(pool(on(idle=SECOND, notice=later)), FIXED, NOW)).code == "idle_time"
+
+
+def test_a_machine_whose_slots_take_no_work_is_no_help() -> None:
+    full = replace(on("i-2", idle=MINUTE), slots=0)  # such as one whose disk is full
+    assert told(decide(pool(off("i-1"), full, queued=1), FIXED, NOW))[0] == (Action.START, "queued", "i-1")
+
+
 def test_work_that_is_due_within_the_boot_time_starts_a_machine_and_keeps_one() -> None:
     soon, later = NOW + 50 * SECOND, NOW + 70 * SECOND
     assert only(decide(pool(off(), due=(soon,)), FIXED, NOW)).code == "due"
@@ -295,6 +312,14 @@ def test_a_machine_that_was_started_again_counts_as_booting_until_it_is_heard_of
 
 # What never happens
 
+SOON = Notice("spot", NOW, "a spot interruption")
+LATER = Notice("instance-retirement", NOW + timedelta(days=3), "")
+
+
+def leaves(machine: Machine) -> bool:
+    return machine.notice == SOON
+
+
 moments = st.integers(-3600, 200_000).map(lambda s: NOW - s * SECOND)
 ages = st.none() | moments
 answers = st.builds(Answer, st.sampled_from("ab"), moments, st.sampled_from([(), ("a shell",)]))
@@ -323,7 +348,7 @@ def machines(draw: st.DrawFn, number: int) -> MachineNow:
         seen_at=NOW if up else draw(ages),
         started_at=NOW - 30 * MINUTE if up else draw(ages),
         drain=draw(st.none() | drains),
-        notice=draw(st.none() | st.just(Notice("spot", NOW, "a spot interruption"))),
+        notice=draw(st.sampled_from([None, None, SOON, LATER])),
         refused=draw(st.sampled_from([None, None, None, "It has a production tag."])),
     )
     busy = draw(st.sampled_from([(), (), ("a shell",)]))
@@ -424,7 +449,7 @@ def test_only_what_is_stopped_and_ours_is_started_and_never_too_many(now: PoolNo
     started = [by_name[one.instance] for one in found if one.action is Action.START and one.instance]
     assert all(one.state is MachineState.STOPPED and one.refused is None for one in started)
     more = len(started) + sum(1 for one in found if one.action is Action.GROW)
-    running = sum(1 for one in by_name.values() if one.refused is None and one.state.billed)
+    running = sum(1 for one in by_name.values() if one.refused is None and one.state.billed and not leaves(one))
     assert policy.max_running is None or not more or running + more <= policy.max_running
 
 
@@ -435,7 +460,7 @@ def test_so_many_stay_on_as_the_pool_keeps(now: PoolNow, policy: Policy) -> None
     staying = [
         m.machine.instance
         for m in now.machines
-        if m.machine.state.billed and m.machine.refused is None and m.machine.drain is None
+        if m.machine.state.billed and m.machine.refused is None and m.machine.drain is None and not leaves(m.machine)
     ]
     if drained and policy.max_running is None:
         assert len(set(staying) - drained) >= policy.min_running
