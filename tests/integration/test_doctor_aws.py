@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from fixtures_ec2 import ACCOUNT, REGION, Call, Road, Yard
+from fixtures_ec2 import ACCOUNT, IMAGE, REGION, Call, Road, Yard
 from fixtures_postgres import free_port
 
 from jobs.cli import main
@@ -98,8 +98,11 @@ def test_a_right_that_is_missing_is_said_with_the_policy_that_gives_it(
 
 
 def test_what_a_shutdown_would_terminate_is_warned_of(tmp_path: Path, pool: str, yard: Yard, road: Road) -> None:
-    machine = yard.machine(pool)
-    yard.client.modify_instance_attribute(InstanceId=machine, InstanceInitiatedShutdownBehavior={"Value": "terminate"})
+    tags = [{"ResourceType": "instance", "Tags": [{"Key": "seatrial:pool", "Value": pool}]}]
+    made = yard.client.run_instances(
+        ImageId=IMAGE, MinCount=1, MaxCount=1, InstanceInitiatedShutdownBehavior="terminate", TagSpecifications=tags
+    )
+    machine = made["Instances"][0]["InstanceId"]
     code, found = doctor(tmp_path, pool)
     assert code == 0
     level, text = found[f"pool {pool}, {machine}, dead man"]
