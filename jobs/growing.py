@@ -23,6 +23,8 @@ FACTOR, LEAST = 1.5, 10
 # What a file system takes for itself: ext4 up to 3 %, XFS about 1 %. A disk that is larger by more has room to be had.
 OWN = 0.05
 AGAIN_SECONDS = 600.0
+# What nobody needs is removed every two minutes: only what stays full after two rounds of that is enlarged.
+FULL_SECONDS = 300.0
 
 log = structlog.get_logger(__name__)
 
@@ -88,13 +90,20 @@ class Growing:
         self._sys, self._mounts = sys, mounts
         self._not_before = 0.0
         self._taken_up = 0
+        self._full_since: float | None = None
 
     def look(self, disk: Disk, *, full: bool) -> None:
         """Do the next step, if there is one; what fails is told and tried again after a while."""
-        if self._clock() < self._not_before:
+        now = self._clock()
+        if not full:
+            self._full_since = None
+        elif self._full_since is None:
+            self._full_since = now
+        if now < self._not_before:
             return
+        stays_full = self._full_since is not None and now - self._full_since >= FULL_SECONDS
         try:
-            done = self._take_up(disk) or (full and self._ask(disk))
+            done = self._take_up(disk) or (stays_full and self._ask(disk))
         except (OSError, InfraError) as error:
             log.error("disk.not_grown", path=disk.path, volume=disk.volume, error=str(error))
             done = True

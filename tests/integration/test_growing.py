@@ -19,7 +19,7 @@ from fixtures_s3 import S3Server
 from jobs.adapters.ec2 import CallRefused
 from jobs.adapters.ec2_volumes import Ec2Volumes
 from jobs.cloud import MARKER, CloudAway, CloudRefused
-from jobs.growing import AGAIN_SECONDS, Growing
+from jobs.growing import AGAIN_SECONDS, FULL_SECONDS, Growing
 from jobs.machine_disk import disk_of
 from jobs.machines import Disk
 from runner.room import look
@@ -181,11 +181,14 @@ def nothing_mounted(tmp_path: Path) -> Path:
 FULL = Disk(GIB, 100 * GIB, 1_000, 10_000, "/data", "vol-1")
 
 
-def test_a_full_volume_is_enlarged_and_one_with_room_is_not(nothing_mounted: Path) -> None:
+def test_a_volume_that_stays_full_is_enlarged_and_one_with_room_is_not(nothing_mounted: Path) -> None:
     asked = Asked()
     growing = Growing(500 * GIB, asked.enlarge, lambda: asked.now, mounts=nothing_mounted)
-    growing.look(FULL, full=False)
-    assert asked.volumes == []
+    for full in (False, True, False, True):  # images that nobody needs went meanwhile
+        growing.look(FULL, full=full)
+        asked.now += FULL_SECONDS - 1
+        assert asked.volumes == []
+    asked.now += 1
     growing.look(FULL, full=True)
     assert asked.volumes == [("vol-1", 150)]
 
@@ -193,6 +196,8 @@ def test_a_full_volume_is_enlarged_and_one_with_room_is_not(nothing_mounted: Pat
 def test_what_fails_is_tried_again_after_a_while(nothing_mounted: Path) -> None:
     asked = Asked(error=CloudAway("gone"))
     growing = Growing(500 * GIB, asked.enlarge, lambda: asked.now, mounts=nothing_mounted)
+    growing.look(FULL, full=True)
+    asked.now += FULL_SECONDS
     growing.look(FULL, full=True)
     growing.look(FULL, full=True)
     assert len(asked.volumes) == 1
@@ -204,8 +209,9 @@ def test_what_fails_is_tried_again_after_a_while(nothing_mounted: Path) -> None:
 def test_a_volume_at_its_limit_and_a_disk_that_is_none_stay_as_they_are(nothing_mounted: Path) -> None:
     asked = Asked()
     growing = Growing(100 * GIB, asked.enlarge, lambda: asked.now, mounts=nothing_mounted)
-    growing.look(FULL, full=True)
-    growing.look(Disk(GIB, 10 * GIB, 1, 10, "/data", None), full=True)
+    for disk in (FULL, FULL, Disk(GIB, 10 * GIB, 1, 10, "/data", None)):
+        growing.look(disk, full=True)
+        asked.now += FULL_SECONDS
     assert asked.volumes == []
 
 
