@@ -43,7 +43,8 @@ class Times:
     so long is not sent at all. `apart`: no machine is started sooner after a stop of it was asked for, by whomever: longer
     than `send` and the time-outs of a connection. `doubt`: a stop whose answer was lost, and of which EC2 shows nothing
     for so long, did not happen. `short`: what EC2 has no capacity for is not asked for again before. `seen`: the
-    controller shows its presence so often. `by_hand`: who starts a machine by hand has it for so long.
+    controller shows its presence so often. `by_hand`, `wished`: who starts a machine past us, or has it started by us,
+    has it for so long; that is a hold like any other.
     """
 
     look: float = 60.0
@@ -55,6 +56,7 @@ class Times:
     short: float = 120.0
     seen: float = 5.0
     by_hand: float = 12 * 3600.0
+    wished: float = 2 * 3600.0
     back_off: float = 1.0
     back_off_most: float = 60.0
 

@@ -20,6 +20,7 @@ from jobs.wishing import Wishing
 from runner.errors import InfraError, StoreUnavailable
 
 PASS_SECONDS = 1.0
+QUICK_SECONDS = 0.25  # while a machine drains: each step of its stop waits for a pass
 ROUNDS = 8  # a type without capacity, and the next one, and the next one
 STOPS_AT_ONCE = 5  # in a pass: a start waits for no more of them
 # A start waits for nothing else of a pass.
@@ -48,14 +49,15 @@ class Controller:
         self._back_off = BackOff(self._times, clock)
         self._reconciler = Reconciler(store, cloud, pool, self._times, clock)
         self._stopping = Stopping(store, cloud, pool, self._reconciler, self._times, clock)
-        self._wishing = Wishing(store, cloud, pool)
+        self._wishing = Wishing(store, cloud, pool, self._times)
         self._shown: float | None = None
         self._problem: str | None = None
+        self._draining = False
 
     def work(self, stop: Flag) -> None:
         """Pass after pass until stopped."""
         log.info("controller.ready", pool=self.pool.name)
-        while not stop.wait(PASS_SECONDS):
+        while not stop.wait(QUICK_SECONDS if self._draining else PASS_SECONDS):
             try:
                 self.look_after()
             except StoreUnavailable as error:
@@ -69,6 +71,7 @@ class Controller:
             decisions = self._decide(facts)
             if not self._carry_out(facts, decisions):
                 break
+        self._draining = any(one.machine.drain is not None for one in facts.machines)
         wanted = facts.queued > 0 or bool(facts.due)
         for one in facts.machines:
             self._stopping.go_on(one.machine, wanted=wanted)

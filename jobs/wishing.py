@@ -9,7 +9,7 @@ import structlog
 
 from jobs.adapters.sql_store import Store
 from jobs.cloud import Cloud, CloudRefused, CloudUnavailable
-from jobs.controlled import Controlled
+from jobs.controlled import Controlled, Times
 from jobs.machines import Action, Decision, Machine, MachineNow, MachineState, PoolNow, Wish, WishKind
 from jobs.zombies import is_silent, registered
 
@@ -23,8 +23,8 @@ log = structlog.get_logger(__name__)
 class Wishing:
     """Hear what is asked of a pool."""
 
-    def __init__(self, store: Store, cloud: Cloud, pool: Controlled) -> None:
-        self._store, self._cloud, self._pool = store, cloud, pool
+    def __init__(self, store: Store, cloud: Cloud, pool: Controlled, times: Times) -> None:
+        self._store, self._cloud, self._pool, self._times = store, cloud, pool, times
         self._asked: dict[str, str] = {}  # machine → who asked for its start
 
     def heard(self, facts: PoolNow, decisions: Sequence[Decision], now: datetime) -> tuple[Decision, ...]:
@@ -80,7 +80,7 @@ class Wishing:
             text = f"{wish.made_by} wants it to go on."
             return Decision(Action.CANCEL_DRAIN, "asked", text, machine.instance)
         elif machine.state.billed:
-            self._done(wish, "It runs." if machine.state is MachineState.RUNNING else "It is starting.")
+            self._started(wish, machine)
         elif machine.state is MachineState.GONE:
             self._done(wish, "EC2 has no such machine any more.")
         elif now - wish.made_at > PATIENCE:
@@ -95,6 +95,21 @@ class Wishing:
                 reason = f"{wish.made_by} asked for it{f': {wish.reason}' if wish.reason else '.'}"
                 return Decision(Action.START, "asked", reason, machine.instance)
         return None
+
+    def _started(self, wish: Wish, machine: Machine) -> None:
+        """Say that it runs; whoever had it started has it for a while, whatever there is to do."""
+        told = "It runs" if machine.state is MachineState.RUNNING else "It is starting"
+        hours = f"{self._times.wished / 3600.0:g} h"
+        if not self._done(wish, f"{told}, and is kept awake for {hours}."):
+            return
+        reason = wish.reason or "it was started by hand"
+        self._store.machines.hold(
+            self._pool.name,
+            seconds=self._times.wished,
+            reason=reason,
+            made_by=wish.made_by,
+            instance=machine.instance,
+        )
 
     # ---- stop -----------------------------------------------------------------------------------------------------
 
@@ -171,6 +186,8 @@ class Wishing:
         told = (Action.CANCEL_DRAIN, Action.REFUSED, Action.ALARM)
         return next((one.reason for one in history if one.action in told), "Something spoke against it.")
 
-    def _done(self, wish: Wish, outcome: str) -> None:
-        if self._store.machines.wish_done(wish.id, outcome):
+    def _done(self, wish: Wish, outcome: str) -> bool:
+        done = self._store.machines.wish_done(wish.id, outcome)
+        if done:
             log.info("wish.done", pool=self._pool.name, instance=wish.instance, kind=wish.kind.value, outcome=outcome)
+        return done

@@ -255,9 +255,14 @@ def test_a_start_and_a_stop_by_hand_take_the_same_ways(world: World) -> None:
     world.tick()
     number = wish(world, WishKind.START)
     world.until(lambda: world.is_at(M.RUNNING))
-    assert outcome(world, number) == "It is starting."
+    assert outcome(world, number) == "It is starting, and is kept awake for 2 h."
     assert world.history(Action.START)[0].made_by == "mio"
     world.until(lambda: registered(world.machine()))
+    world.tick(120)
+    assert world.is_at(M.RUNNING)
+    [hold] = world.store.machines.holds(POOL)
+    assert hold.made_by == "mio"
+    world.store.machines.release(hold.id, by="mio")
     number = wish(world, WishKind.STOP)
     took = world.until(lambda: bool(world.cloud.done("StopInstances")))
     assert 2 * LEASE <= took <= 2 * LEASE + 5
