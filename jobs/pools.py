@@ -31,6 +31,7 @@ from jobs.machines import (
 from jobs.money import Saved, Share, Total, Use, months, saved, shares, totals
 from jobs.pool_policy import policy_of
 from jobs.pool_settings import PoolSettings
+from jobs.run import Run
 from jobs.settings import Settings
 from jobs.usage import Span, usage
 from runner.errors import Conflict, NotFound, RequestError
@@ -84,6 +85,14 @@ class Month:
     by_project: tuple[tuple[str | None, Total], ...]
     by_user: tuple[tuple[str | None, Total], ...]
     by_run: tuple[tuple[int | None, Total], ...]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run cost: billed seconds and money."""
+
+    total: Total
+    currency: str
 
 
 class Pools:
@@ -186,6 +195,33 @@ class Pools:
         since, until = _month(month, known.time_zone, now)
         intervals, uses = self._books(pool, since, min(until, now), known)
         return list(shares(intervals, uses, min(until, now)))
+
+    def run_cost(self, run: Run) -> Cost | None:
+        """Tell what a run cost so far: its part of what its machines were billed; None where it ran on no such machine."""
+        known = self._settings.pools.get(run.pool)
+        if known is None or not known.is_ec2:
+            return None
+        now = self._machines.time()
+        touching = self._machines.intervals(run.pool, since=run.created_at, until=run.finished_at)
+        if not touching:
+            return None
+        uses = self._machines.uses(run.pool, since=min(one.started_at for one in touching))
+        total = Total()
+        for share in shares(touching, uses, now):
+            if share.run == run.id:
+                total = total.plus(share)
+        return Cost(total, known.currency) if total.seconds else None
+
+    def pool_alarms(self) -> list[str]:
+        """List in words what is wrong with machines."""
+        found = [(name, self.pool_machines(name)) for name, pool in sorted(self._settings.pools.items()) if pool.is_ec2]
+        return [
+            f"Pool {name}, {one.now.machine.instance}: {alarm.reason}"
+            for name, pool in found
+            if pool is not None
+            for one in pool.machines
+            for alarm in one.alarms
+        ]
 
     def _books(
         self, pool: str, since: datetime, until: datetime, known: PoolSettings

@@ -152,7 +152,7 @@ def _banner(app: Flask, service: Service) -> None:
         def troubles() -> list[str]:
             at, found = held[0]
             if time.monotonic() - at > HEALTH_SECONDS:
-                found = service.healthy()
+                found = service.healthy() or service.pool_alarms()
                 held[0] = (time.monotonic(), found)
             return found
 

@@ -173,6 +173,19 @@ class TotalOut(Shape):
     unpriced: Amount
 
 
+class CostOut(Shape):
+    """What a run cost so far: its part of the billed seconds; null where it ran on machines that are there anyway."""
+
+    currency: str
+    seconds: Amount
+    cost: Amount
+    unpriced: Amount
+
+
+class RunCostOut(Shape):
+    cost: CostOut | None
+
+
 class SavedOut(Shape):
     """What was paid, and what machines would have cost that are always on, or stop 30 minutes after their last task."""
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from jobs.machines import Arrivals, Decision, Hold, Recorded, Wish
     from jobs.money import Total
     from jobs.outlook import PoolStatus
-    from jobs.pools import MachineStatus, Month, PoolMachines
+    from jobs.pools import Cost, MachineStatus, Month, PoolMachines
 
 
 def decision(found: Decision) -> k.DecisionOut:
@@ -103,6 +103,13 @@ def month(pool: str, found: Month) -> k.MonthOut:
         users=_totals(found.by_user),
         runs=_totals(found.by_run),
     )
+
+
+def cost(found: Cost | None) -> k.RunCostOut:
+    """Give what a run cost."""
+    if found is None:
+        return k.RunCostOut(cost=None)
+    return k.RunCostOut(cost=k.CostOut(currency=found.currency, **vars(found.total)))
 
 
 def _totals(found: Iterable[tuple[str | int | None, Total]]) -> list[k.TotalOut]:

@@ -102,3 +102,11 @@ def ledger(pool: str) -> Response:
     name = f"{pool}-{asked.month or 'this-month'}.csv"
     response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
     return response
+
+
+@blueprint.get("/runs/<id:run>/cost")
+def run_cost(run: int) -> Response:
+    """Tell what a run cost so far."""
+    asking.query(q.NoQuery)
+    service = asking.service()
+    return answer(shapes.cost(service.run_cost(service.run(run))))

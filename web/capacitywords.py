@@ -10,7 +10,7 @@ from decimal import Decimal
 from jobs.idle_policy import Idle, IdleKind, seconds_words
 from jobs.machines import Action, MachineState
 from jobs.money import money
-from jobs.pools import MachineStatus, Month, PoolMachines
+from jobs.pools import Cost, MachineStatus, Month, PoolMachines
 from jobs.usage import Span
 from web.words import THIN, plural
 
@@ -77,13 +77,15 @@ def amount(value: Decimal, currency: str) -> str:
     return f"{currency} {money(value):,}".replace(",", THIN)
 
 
-def cost(found: Month) -> str:
-    """Say what a month has cost so far."""
-    hours = f"{found.total.seconds / 3600:,.1f} h".replace(",", THIN)
+def cost(found: Month | Cost) -> str:
+    """Say what a month, or a run, has cost so far."""
+    time = f"{found.total.seconds / 3600:,.1f} h".replace(",", THIN)
+    if found.total.seconds < 3600:
+        time = seconds_words(timedelta(seconds=float(found.total.seconds)))
     if found.total.unpriced and not found.total.cost:
-        return f"{hours} of machines; their price is not known"
+        return f"{time} of machines; their price is not known"
     more = f", and {found.total.unpriced / 3600:.1f} h without a price" if found.total.unpriced else ""
-    return f"{amount(found.total.cost, found.currency)} for {hours}{more}"
+    return f"{amount(found.total.cost, found.currency)} for {time}{more}"
 
 
 def held_against(paid: Decimal, other: Decimal, currency: str) -> str:

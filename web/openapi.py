@@ -76,6 +76,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "capacityapi.decisions": Operation(k.DecisionsOut, query=k.DecisionsQuery, problems=(404,)),
     "capacityapi.arrivals": Operation(k.ArrivalsOut, query=k.ArrivalsQuery, problems=(404,)),
     "capacityapi.money": Operation(k.MonthOut, query=k.MonthQuery, problems=(404, 409)),
+    "capacityapi.run_cost": Operation(k.RunCostOut, problems=(404,)),
     "capacityapi.ledger": Operation(media=("text/csv",), query=k.MonthQuery, problems=(404, 409)),
     "files.run_log": Operation(media=(BYTES,), problems=(404,)),
     "files.task_log": Operation(media=(BYTES,), query=q.OffsetQuery, problems=(404,)),

@@ -157,6 +157,7 @@ def run(run: int) -> Response:
         return cast("Response", redirect(links.run(run)))
     if asked.tab == "summary":
         values["failure"] = run_pages().failure(found, tasks)
+        values["cost"] = service.run_cost(found)
         values["worst"] = diffpage.worst(found, WORST) if found.baseline is not None else []
     elif asked.tab == "differences":
         wanted = asking.query(diffpage.DifferencesQuery)

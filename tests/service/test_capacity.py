@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from flask.testing import FlaskClient
+from sqlalchemy import text
 from web_machines import BUSY, IDLE, STOPPED, make_machines, three_machines
 from web_site import Site
 from werkzeug.serving import make_server
@@ -144,13 +145,37 @@ def test_money_is_told_by_run_and_as_csv(pools: Site, browser: FlaskClient) -> N
     assert browser.get("/api/v1/capacity/local/money").status_code == 409
 
 
+def test_a_run_tells_what_it_cost(pools: Site, browser: FlaskClient) -> None:
+    cost = browser.get("/api/v1/runs/1/cost").json["cost"]  # type: ignore[index]
+    assert (cost["currency"], cost["unpriced"]) == ("USD", "0")
+    assert float(cost["cost"]) == pytest.approx(0.768, abs=0.01)  # a machine for two hours
+    assert "USD 0.77 for 2.0 h" in browser.get("/runs/1").text
+    pools.submit()
+    assert browser.get("/api/v1/runs/2/cost").json == {"cost": None}
+    assert browser.get("/api/v1/runs/9/cost").status_code == 404
+
+
+def test_alarms_are_on_every_page_and_in_the_metrics(pools: Site, browser: FlaskClient) -> None:
+    metrics = browser.get("/metrics").text
+    assert 'seatrial_machines{pool="builders",state="running"} 2.0' in metrics
+    assert 'seatrial_machine_alarms{pool="builders"} 0.0' in metrics
+    assert 'pool="local",state' not in metrics
+    pools.worker()
+    with pools.store.database.write() as connection:
+        connection.execute(text("UPDATE machines SET seen_at = seen_at - 600 WHERE host = 'host-2'"))
+    assert f"Pool builders, {IDLE}: Nothing was heard of its worker for 10 min, and it runs on." in (
+        browser.get("/runs").text
+    )
+    assert 'seatrial_machine_alarms{pool="builders"} 1.0' in browser.get("/metrics").text
+
+
 # ---- the page ----
 
 
 def test_the_page_says_what_each_machine_does_and_what_a_button_will_do(pools: Site, browser: FlaskClient) -> None:
-    text = browser.get("/capacity").text
-    assert "2 of 3 machines on" in text
-    row = {one: text[text.index(f'id="machine-{one}"') :].partition("</tr>")[0] for one in (BUSY, IDLE, STOPPED)}
+    page = browser.get("/capacity").text
+    assert "2 of 3 machines on" in page
+    row = {one: page[page.index(f'id="machine-{one}"') :].partition("</tr>")[0] for one in (BUSY, IDLE, STOPPED)}
     assert "It does 1 task." in row[BUSY]
     assert "Stop" not in row[BUSY]
     assert "Grow its volume vol-0123456789abcdef0" in row[BUSY]
@@ -158,10 +183,10 @@ def test_the_page_says_what_each_machine_does_and_what_a_button_will_do(pools: S
     assert "It is stopped 10 min after its last work." in row[IDLE]
     assert "Keep awake for 2 h" in row[IDLE]
     assert "Start: USD 0.384/h" in row[STOPPED]
-    assert re.search(r"USD 1\.5\d for 4\.0 h", text)
-    assert "It has been running for 25 h." in text
-    assert "No controller" not in text
-    assert "seatrial worker --pool local" in text  # the other pool
+    assert re.search(r"USD 1\.5\d for 4\.0 h", page)
+    assert "It has been running for 25 h." in page
+    assert "No controller" not in page
+    assert "seatrial worker --pool local" in page  # the other pool
 
 
 def test_the_buttons_do_what_they_say(pools: Site, browser: FlaskClient) -> None:
@@ -173,9 +198,9 @@ def test_the_buttons_do_what_they_say(pools: Site, browser: FlaskClient) -> None
         answer = browser.post(f"/capacity/{path}", data=form)
         assert (answer.status_code, answer.location) == (303, "/capacity")
     assert len(pools.store.machines.open_wishes("builders")) == 2
-    text = browser.get("/capacity").text
-    assert "mio asked" in text
-    assert "mio keeps it awake, which ends" in text
+    page = browser.get("/capacity").text
+    assert "mio asked" in page
+    assert "mio keeps it awake, which ends" in page
     (hold,) = pools.store.machines.holds("builders")
     browser.post(f"/capacity/holds/{hold.id}/release")
     assert pools.store.machines.holds("builders") == []
@@ -194,17 +219,17 @@ def test_the_hold_form_keeps_what_was_wrong(browser: FlaskClient) -> None:
 
 
 def test_decisions_have_a_page_of_their_own(browser: FlaskClient) -> None:
-    text = browser.get(f"/capacity/builders/decisions?instance={BUSY}").text
-    assert "1 task of this pool is waiting." in text
-    assert "25 h" not in text
+    page = browser.get(f"/capacity/builders/decisions?instance={BUSY}").text
+    assert "1 task of this pool is waiting." in page
+    assert "25 h" not in page
     assert "Nothing was decided yet" in browser.get("/capacity/local/decisions").text
 
 
 def test_a_pool_that_nobody_looks_after_says_so(tmp_path: Path) -> None:
     site = make_machines(tmp_path)
-    text = site.app().test_client().get("/capacity").text
-    assert "No controller looks after this pool" in text
-    assert "No machine of this pool is known" in text
+    page = site.app().test_client().get("/capacity").text
+    assert "No controller looks after this pool" in page
+    assert "No machine of this pool is known" in page
     assert "No controller looks after pool builders" in " ".join(site.service.healthy())
     site.store.close()
 
@@ -236,9 +261,9 @@ def test_a_run_says_how_far_its_machine_is(pools: Site) -> None:
     assert told()[0] == "machine_wanted"
     known.short("builders", IDLE, for_seconds=60, text="InsufficientInstanceCapacity")
     known.short("builders", "m7i.2xlarge", for_seconds=60, text="InsufficientInstanceCapacity")
-    code, text = told()
+    code, words = told()
     assert code == "no_capacity"
-    assert text.startswith(f"EC2 has no capacity for {IDLE} and type m7i.2xlarge. Trying {BUSY}. Waiting for ")
+    assert words.startswith(f"EC2 has no capacity for {IDLE} and type m7i.2xlarge. Trying {BUSY}. Waiting for ")
     known.upsert(BUSY, pool="builders", state=MachineState.PENDING)
     assert told()[0] == "machine_starting"
     assert re.fullmatch(r".*A machine is starting, \d+ s so far\.", told()[1])
