@@ -327,7 +327,7 @@ drains = st.builds(
     Drain,
     st.sampled_from("ab"),
     moments,
-    st.just(""),
+    st.just("Idle."),
     st.sampled_from(["policy", "ada"]),
     st.none() | answers,
 )
