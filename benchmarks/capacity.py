@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import statistics
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -72,13 +73,22 @@ def _passes(root: Path) -> Iterator[Row]:
     def read() -> None:
         pools.append(store.machines.now(POOL))
 
-    reads = [timed(read) for _ in range(11)]
-    pool = pools[-1]
-    now = store.machines.time() + timedelta(seconds=1)
-    found = decide(pool, policy, now)
+    read()
+    policy_now = store.machines.time() + timedelta(seconds=1)
+    found = decide(pools[0], policy, policy_now)
     assert sum(one.action is Action.START for one in found) == MACHINES // 2
-    decisions = [timed(lambda: decide(pool, policy, now)) for _ in range(31)]
-    for work, times in (("decision", decisions), ("facts and decision", [read + decisions[0] for read in reads])):
+
+    def decided() -> None:
+        decide(pools[-1], policy, policy_now)
+
+    def both() -> None:
+        read()
+        decided()
+
+    for work, call, rounds in (("decision", decided, 31), ("facts and decision", both, 11)):
+        begun = time.process_time()
+        times = [timed(call) for _ in range(rounds)]
+        processor = 1_000 * (time.process_time() - begun) / rounds
         middle, worst = (1_000 * percentile(times, part) for part in (0.5, 0.95))
         yield Row(
             f"{work} on {MACHINES:,} machines and {QUEUED:,} queued tasks",
@@ -86,7 +96,7 @@ def _passes(root: Path) -> Iterator[Row]:
             f"p50 {middle:.1f} ms",
             f"< {PASS_MS} ms",
             middle < PASS_MS,
-            f"p95 {worst:.1f} ms",
+            f"p95 {worst:.1f} ms; {processor:.1f} ms of a processor's time",
         )
 
 
