@@ -77,14 +77,17 @@ def _machines(pool: str, found: Document) -> list[str]:
         lines += [f"! {one['instance']}: {plain(alarm['reason'])}" for alarm in one["alarms"]]
     lines += [f"Pool {pool}: {plain(one['reason'])}" for one in found["news"]]
     lines += [_hold(one) for one in found["holds"]]
-    lines += [
-        f"Asked for by {plain(one['made_by'])}: {one['kind']} {one['instance'] or pool}" for one in found["wishes"]
-    ]
+    lines += [_wish(pool, one) for one in found["wishes"]]
     if not found["watched"]:
         lines.append(f"! Pool {pool}: no controller looks after it, so nothing is started or stopped: seatrial sweeper")
     elif found["problem"]:
         lines.append(f"! Pool {pool}: EC2 cannot be asked ({plain(found['problem'])}); nothing is stopped meanwhile.")
     return lines
+
+
+def _wish(pool: str, one: Document) -> str:
+    asked = f"Asked for by {plain(one['made_by'])}: {one['kind']} {one['instance'] or pool}"
+    return asked if one["outcome"] is None else f"{asked}: {plain(one['outcome'])}"
 
 
 def _hold(one: Document) -> str:
@@ -117,7 +120,8 @@ _reason = click.option("--reason", metavar="TEXT", default="", help="Why; it is 
 def start(client: ApiClient, pool: str, instance: str | None, reason: str, *, as_json: bool) -> None:
     """Ask for a machine of a pool to be started.
 
-    Any stopped one when none is named. It stops again when it is idle: see `hold`.
+    Any stopped one when none is named. It is kept awake for a while, as whoever asks for it wants to use it;
+    `capacity` tells what came of it.
 
     Example: seatrial capacity start builders
     """

@@ -228,7 +228,6 @@ class WishKind(StrEnum):
 
     START = "start"
     STOP = "stop"
-    WAKE = "wake"
     FORM = "form"
 
 

@@ -43,6 +43,7 @@ HISTORY = timedelta(hours=24)
 PIECES = 96
 KEPT = timedelta(seconds=15)
 REASON_LIMIT = 500
+ANSWERED, ANSWERED_FOR = 5, timedelta(minutes=30)  # wishes of which the page still tells what came
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,11 @@ class MachineStatus:
 
 @dataclass(frozen=True)
 class PoolMachines:
-    """A pool of machines as it stands: `news` are decisions on the pool itself, such as that nothing can be started."""
+    """A pool of machines as it stands.
+
+    `news` are decisions on the pool itself, such as that nothing can be started. `wishes`: open ones, and those that were
+    answered lately.
+    """
 
     settings: PoolSettings
     facts: PoolNow
@@ -130,9 +135,15 @@ class Pools:
                 if one.machine.state is not MachineState.GONE
             ),
             news=tuple(one for one in decided if one.instance is None),
-            wishes=tuple(self._machines.open_wishes(pool)),
+            wishes=self._wishes(pool, at),
             watch=next((one for one in self._machines.watches() if one.pool == pool), None),
         )
+
+    def _wishes(self, pool: str, at: datetime) -> tuple[Wish, ...]:
+        """List what was asked for: all that is open, and of the last minutes what came of it, newest first."""
+        answered = [one for one in self._machines.wishes(pool, limit=ANSWERED) if one.done_at is not None]
+        lately = [one for one in answered if one.done_at is not None and at - one.done_at < ANSWERED_FOR]
+        return (*reversed(self._machines.open_wishes(pool)), *lately)
 
     def pool_decisions(
         self, pool: str, *, instance: str | None = None, before: int | None = None, limit: int = 50

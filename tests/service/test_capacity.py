@@ -206,6 +206,15 @@ def test_the_buttons_do_what_they_say(pools: Site, browser: FlaskClient) -> None
     assert "is not stopped: It does 1 task. A busy machine is never stopped." in browser.get("/capacity").text
 
 
+def test_the_answer_to_a_wish_is_told(pools: Site, browser: FlaskClient) -> None:
+    browser.post("/capacity/builders/stop", data={"instance": IDLE})
+    (wish,) = pools.store.machines.open_wishes()
+    pools.store.machines.wish_done(wish.id, "Not stopped. A task arrived.")
+    assert "Not stopped. A task arrived." in browser.get("/capacity").text
+    (told,) = browser.get("/api/v1/capacity").json["pools"][0]["ec2"]["wishes"]  # type: ignore[index]
+    assert told["outcome"] == "Not stopped. A task arrived."
+
+
 def test_the_hold_form_keeps_what_was_wrong(browser: FlaskClient) -> None:
     assert 'value="2h"' in browser.get(f"/capacity/builders/hold?instance={IDLE}").text
     answer = browser.post("/capacity/builders/hold", data={"duration": "soon", "reason": "why not"})

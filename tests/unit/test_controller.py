@@ -298,7 +298,7 @@ def test_a_wish_for_any_machine_takes_one_that_can_be_had(world: World) -> None:
     world.add(TWO, kind="c6i.large")
     world.cloud.scarce = {"m6i.large"}
     world.tick()
-    wish(world, WishKind.WAKE, None)
+    wish(world, WishKind.START, None)
     world.until(lambda: world.is_at(M.RUNNING, TWO))
     assert wish(world, WishKind.STOP, "i-none") > 0
     world.tick()
