@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,12 +13,15 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from capacity_machine import Nursery
-from capacity_trial import POINTS, POLICY, Trial, arrive_at
+from capacity_steps import STEPS, one_life
+from capacity_trial import LEASE, POINTS, POLICY, Trial, arrive_at
 from fixtures_ec2 import Call, Road, Yard
 from fixtures_server import until
 
+from jobs.adapters.embedded_postgres import EmbeddedPostgres
 from jobs.adapters.sql_store import Store
 from jobs.controlled import Times
 from jobs.flag import Flag
@@ -42,10 +46,10 @@ def start(road: Road, yard: Yard, nursery: Nursery, migrated: Path, tmp_path: Pa
     """Begin a trial with records of its own."""
     made: list[Trial] = []
 
-    def begin(seed: int = 0, **more: Any) -> Trial:
+    def begin(seed: int = 0, *, url: str | None = None, **more: Any) -> Trial:
         path = tmp_path / f"{len(made)}.db"
         path.write_bytes(migrated.read_bytes())
-        made.append(Trial(f"sqlite:///{path}", road, yard, nursery, seed, **more))
+        made.append(Trial(url or f"sqlite:///{path}", road, yard, nursery, seed, **more))
         return made[-1]
 
     yield begin
@@ -263,3 +267,33 @@ def test_the_figures_from_submit_to_start_and_from_idle_to_stop(start: Start, ro
     print(f"submit to StartInstances {took:.2f} s, end to StopInstances {stopped:.2f} s (policy {idle} s)")  # noqa: T201
     assert took < 2.0 * PATIENCE
     assert idle <= stopped < idle + 15.0 * PATIENCE
+
+
+@pytest.mark.parametrize("off", [3600, -3600])
+def test_b22_the_clock_of_the_sweeper_is_an_hour_off(
+    start: Start, postgres18: EmbeddedPostgres, road: Road, monkeypatch: pytest.MonkeyPatch, off: int
+) -> None:
+    """Nothing is stopped early, or never: times in the records are by their own clock, spans by one that goes on."""
+    name = f"seatrial_clock_{secrets.token_hex(3)}"
+    with psycopg.connect(postgres18.dsn(), autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name}".encode())
+    trial = start(url=postgres18.dsn(name))
+    real = time.time
+    monkeypatch.setattr("time.time", lambda: real() + off)
+    trial.machine()
+    hold = trial.store.machines.hold(trial.pool, seconds=3.0, reason="a demo", made_by="mio")
+    trial.submit()
+    trial.until(lambda: road.done("StopInstances", dry=True), "it is about to be stopped")
+    assert trial.store.machines.time() >= hold.until
+    trial.ends_well()
+    [stop, *_] = trial.history(Action.STOP)
+    [drain, *_] = trial.history(Action.DRAIN)
+    assert timedelta(seconds=2 * LEASE) <= stop.at - drain.at < timedelta(seconds=60)
+
+
+@pytest.mark.parametrize("point", range(len(STEPS)))
+def test_c1_every_step_with_many_seeds_in_memory(point: int) -> None:
+    """The same nine points in a world whose time is counted: there is room for a hundred seeds of each."""
+    for seed in SEEDS:
+        print(f"point {STEPS[point]} seed {seed}")  # noqa: T201 - shown when it fails
+        one_life(STEPS[point], seed)
