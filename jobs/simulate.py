@@ -83,21 +83,18 @@ def outcomes(weeks: Sequence[Week], policy: Policy) -> Iterator[Outcome]:
 
 
 def bound(week: Week, boot: float) -> Outcome:
-    """Give what a policy would come to that knows the next submission."""
-    billed, starts, waits, ready = 0.0, 0, list[float](), 0.0
-    free: float | None = None
+    """Give what a policy would come to that knows the next submission; no other is cheaper where a boot takes a minute."""
+    spans: list[tuple[float, float]] = []  # (asked to start, stopped)
+    waits = []
     for submit in week.submits:
-        if free is not None and submit.at - free <= boot:
-            begin = max(free, submit.at)
-            waits.append(max(0.0, ready - submit.at))
-            billed += begin + submit.duration - free
+        if spans and submit.at - spans[-1][1] <= boot:
+            begun, free = spans.pop()
         else:
-            starts, ready = starts + 1, submit.at + boot
-            begin = ready
-            waits.append(boot)
-            billed += max(MINIMUM, boot + submit.duration)
-        free = begin + submit.duration
-    return Outcome(billed, starts, tuple(waits))
+            begun, free = submit.at, submit.at + boot
+        waits.append(max(0.0, begun + boot - submit.at))
+        spans.append((begun, max(free, submit.at) + submit.duration))
+    billed = sum(max(MINIMUM, stopped - begun) for begun, stopped in spans)
+    return Outcome(billed, len(spans), tuple(waits))
 
 
 def usual(policy: Policy) -> dict[str, Policy]:

@@ -71,6 +71,11 @@ def test_a_minute_is_billed_at_least() -> None:
     assert bound(Week(0, (Submit(1000, 5),)), 10).billed == 60
 
 
+def test_the_least_minute_is_that_of_a_start_not_of_a_task() -> None:
+    assert bound(Week(0, (Submit(0, 1), Submit(0, 1))), 20) == Outcome(60, 1, (20, 20))
+    assert run(replace(AT_ONCE, boot=timedelta(seconds=20)), (0, 1), (0, 1)) == Outcome(60, 1, (20, 20))
+
+
 def test_work_goes_on_over_the_end_of_the_week() -> None:
     assert run(AT_ONCE, (WEEK - 10, 600)).billed == 660
 
@@ -91,7 +96,7 @@ arrivals = st.lists(st.tuples(st.floats(0, 50_000), st.floats(1, 5_000)), min_si
 times = st.none() | st.sampled_from([0, 15, 60, 1800]).map(lambda seconds: timedelta(seconds=seconds))
 
 
-@given(arrivals, times, st.sampled_from([20, 60, 300]))
+@given(arrivals, times, st.sampled_from([60, 90, 300]))
 def test_no_policy_is_below_the_bound(week: Week, idle: timedelta | None, boot: int) -> None:
     policy = replace(AT_ONCE, idle=Idle(IdleKind.FIXED, idle), boot=timedelta(seconds=boot))
     (found,) = outcomes([week], policy)
