@@ -20,6 +20,7 @@ class FakeImds:
     def __init__(
         self, instance: str = "i-0123456789abcdef0", *, region: str = "eu-central-1", account: str = "123456789012"
     ) -> None:
+        self.instance = instance
         self.documents: dict[str, Any] = {
             IDENTITY: {
                 "instanceId": instance, "region": region, "accountId": account,
