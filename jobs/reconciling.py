@@ -120,6 +120,7 @@ class Reconciler:
             account=seen.account,
             kind=seen.kind,
             started_at=seen.launched_at if seen.state.billed else None,
+            stopped_at=None if seen.state.billed else seen.stopped_at,
             price=self._pool.price,
             refused=refused,
             why_on=why_on,

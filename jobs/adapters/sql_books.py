@@ -168,10 +168,22 @@ class SqlBooks:
             return [Watch(row.pool, at(row.seen_at), moment(row.asked_at), row.problem) for row in rows]
 
 
-def bill(connection: Connection, row: Any, now: float, *, billed: bool, started: float | None, cause: str) -> None:
-    """Open or close a machine's interval as it is billed from now on, or not; what is so already stays."""
+def bill(
+    connection: Connection,
+    row: Any,
+    now: float,
+    *,
+    billed: bool,
+    started: float | None,
+    cause: str,
+    stopped: float | None = None,
+) -> None:
+    """Open or close a machine's interval as it is billed from now on, or not; what is so already stays.
+
+    `started`, `stopped`: when that was, as far as EC2 tells it.
+    """
     open_one = (intervals.c.instance == row.instance, intervals.c.ended_at.is_(None))
-    known = connection.execute(select(intervals.c.id).where(*open_one).limit(1)).first()
+    known = connection.execute(select(intervals.c.started_at).where(*open_one).limit(1)).first()
     if billed and known is None:
         last = select(intervals.c.ended_at).where(intervals.c.instance == row.instance)
         ended = connection.execute(last.order_by(intervals.c.started_at.desc()).limit(1)).scalar()
@@ -179,7 +191,9 @@ def bill(connection: Connection, row: Any, now: float, *, billed: bool, started:
         values = {"instance": row.instance, "pool": row.pool, "started_at": begin, "price": row.price, "cause": cause}
         connection.execute(insert(intervals).values(**values))
     elif not billed and known is not None:
-        connection.execute(update(intervals).where(*open_one).values(ended_at=now))
+        # A stop of before the interval is another one, of which EC2 tells still.
+        ended = now if stopped is None or stopped < known.started_at else min(stopped, now)
+        connection.execute(update(intervals).where(*open_one).values(ended_at=ended))
 
 
 def price_text(price: Decimal | None) -> str | None:

@@ -64,14 +64,16 @@ class SqlMachines(SqlDrains, SqlWishes, SqlArrivals, SqlBooks):
         account: str = "",
         kind: str = "",
         started_at: datetime | None = None,
+        stopped_at: datetime | None = None,
         price: Decimal | None = None,
         refused: str | None = None,
         why_on: str | None = None,
     ) -> Machine:
         """Record what EC2 says of a machine, and open or close the interval for which it is billed.
 
-        `started_at`: when EC2 says that it was started last. A confirmed stop (`stopping`) stays until EC2 says that it has
-        stopped or was started since, or stop_failed does. A machine that has stopped drains no more.
+        `started_at`, `stopped_at`: when EC2 says that it was started, or stopped, last. A confirmed stop (`stopping`)
+        stays until EC2 says that it has stopped or was started since, or stop_failed does. A machine that has stopped
+        drains no more.
         """
         with self._db.write() as connection:
             now = self._db.now(connection)
@@ -90,7 +92,8 @@ class SqlMachines(SqlDrains, SqlWishes, SqlArrivals, SqlBooks):
             connection.execute(update(machines).where(machines.c.instance == instance).values(**changed))
             row = lock_machine(connection, instance)
             if state is not MachineState.UNKNOWN:
-                bill(connection, row, now, billed=state.billed, started=started, cause=row.why_on)
+                stopped, cause = seconds(stopped_at), row.why_on
+                bill(connection, row, now, billed=state.billed, started=started, stopped=stopped, cause=cause)
             return machine_of(row)
 
     # ---- what it says of itself -----------------------------------------------------------------------------

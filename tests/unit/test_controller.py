@@ -227,6 +227,19 @@ def test_a_machine_that_was_ended_by_somebody_is_gone(world: World) -> None:
     assert world.store.machines.intervals(POOL)[0].ended_at is not None
 
 
+def test_what_is_billed_ends_when_the_stop_was_whoever_asked_for_it(world: World) -> None:
+    world.add(state=M.RUNNING)
+    world.workers[ONE].busy = ("a debug shell of mio",)
+    world.tick(20)
+    world.cloud.put(ONE, M.STOPPING)
+    stopped = world.seconds
+    world.tick(61)
+    assert world.machine().state is M.STOPPED
+    [interval] = world.store.machines.intervals(POOL)
+    assert interval.ended_at is not None
+    assert interval.ended_at.timestamp() == stopped
+
+
 def test_zombies_raise_an_alarm_and_are_left_alone(world: World) -> None:
     never = world.add(ONE, M.RUNNING, worker=False)
     silent = world.add(TWO, M.RUNNING)
