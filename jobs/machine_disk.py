@@ -7,12 +7,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from jobs.machines import Disk
-from runner.quantities import format_size
 from runner.room import Room
 
 SYS = Path("/sys")
 SECTOR = 512  # what the kernel counts block devices in, whatever their own blocks are
-LITTLE = 0.15
+LITTLE = 0.1  # of a disk, below which people are told what to do
 
 
 def disk_of(rooms: Iterable[Room], sys: Path = SYS) -> Disk | None:
@@ -66,13 +65,11 @@ def advice(disk: Disk, *, grows_to: str | None) -> str | None:
     files_left = disk.inodes_free / disk.inodes_total if disk.inodes_total else 1.0
     if min(left, files_left) >= LITTLE:
         return None
-    what = f"{format_size(disk.free)} of {format_size(disk.total)} is free"
-    if left >= LITTLE:
-        what = f"only {disk.inodes_free:,} more files can be made"
-    volume = f"volume {disk.volume}" if disk.volume else "its disk"
+    what = f"Only {disk.inodes_free:,} more files can be made. " if left >= LITTLE else ""
+    volume = f"volume {disk.volume}" if disk.volume else "disk"
     if grows_to is not None and disk.volume:
-        return f"{what}: {volume} is grown, up to {grows_to}, when it falls below twice the reserve."
-    return f"{what}: enlarge {volume}, or let Seatrial do so (grow_disk); docs/aws.md tells how."
+        return f"{what}Its {volume} is grown, up to {grows_to}, where it stays below twice the reserve."
+    return f"{what}Grow its {volume}, or let Seatrial do so: grow_disk."
 
 
 __all__ = ["advice", "disk_of", "disk_of_device", "size_of", "volume_of"]

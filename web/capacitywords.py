@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 
 from jobs.idle_policy import Idle, IdleKind, seconds_words
+from jobs.machine_disk import advice as advice  # the page asks for it here
 from jobs.machines import Action, MachineState
 from jobs.money import money
 from jobs.pools import Cost, MachineStatus, Month, PoolMachines
@@ -16,7 +17,6 @@ from web.words import THIN, plural
 
 WIDTH, HEIGHT = 960, 100
 A_LOT = 1_000  # per cent, from which on they tell nothing
-LITTLE_ROOM = 0.1  # of a disk, below which its row says what to do
 
 
 @dataclass(frozen=True)

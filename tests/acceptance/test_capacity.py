@@ -28,6 +28,7 @@ idle = "{IDLE}s"
 minimum_run = "1s"
 boot = "10s"
 price_per_hour = 0.384
+logins_keep_awake = false
 """
 
 

@@ -71,20 +71,17 @@ def test_the_tightest_file_system_is_the_one_that_counts(tmp_path: Path) -> None
     assert disk_of([], tmp_path) is None
 
 
-def test_words_say_what_to_do(tmp_path: Path) -> None:
-    disk = Disk(10 * GIB, 100 * GIB, 900, 1_000, "/data", "vol-1")
+def test_words_say_what_to_do() -> None:
+    tight = Disk(5 * GIB, 100 * GIB, 900, 1_000, "/data", "vol-1")
     assert advice(Disk(50 * GIB, 100 * GIB, 900, 1_000), grows_to=None) is None
-    said = advice(disk, grows_to=None)
-    assert said is not None
-    assert "enlarge volume vol-1" in said
-    assert "grow_disk" in said
-    grown = advice(disk, grows_to="500g")
-    assert grown is not None
-    assert "volume vol-1 is grown, up to 500g" in grown
-    files = advice(Disk(50 * GIB, 100 * GIB, 10, 1_000), grows_to="500g")
-    assert files is not None
-    assert "only 10 more files" in files
-    assert "enlarge its disk" in files
+    assert advice(tight, grows_to=None) == "Grow its volume vol-1, or let Seatrial do so: grow_disk."
+    assert advice(tight, grows_to="500g") == (
+        "Its volume vol-1 is grown, up to 500g, where it stays below twice the reserve."
+    )
+    few = Disk(50 * GIB, 100 * GIB, 10, 1_000)
+    assert advice(few, grows_to="500g") == (
+        "Only 10 more files can be made. Grow its disk, or let Seatrial do so: grow_disk."
+    )
 
 
 @pytest.mark.parametrize(
