@@ -198,7 +198,7 @@ class Controller:
             state = self._cloud.start(instance, until=until)
         except NoCapacity as error:
             self._starts.start_failed(instance)
-            self._short(instance, one.machine.kind, error)
+            self._short(instance, f"{instance} ({one.machine.kind})", error, instance=instance)
             return True
         except (CloudUnavailable, CloudRefused) as error:
             self._starts.start_failed(instance)
@@ -222,7 +222,7 @@ class Controller:
                 return False  # each of its machines is refused, and so would this one be
             seen = self._cloud.launch(launch, until=self._clock() + self._times.send)
         except NoCapacity as error:
-            self._short(kind, kind or "the template's type", error)
+            self._short(kind, f"type {kind}" if kind else "the template's type", error)
             return True
         except (CloudUnavailable, CloudRefused) as error:
             self._failed("grow", error)
@@ -238,11 +238,11 @@ class Controller:
         words = [self.pool.installation, self.pool.name, self.pool.template or "", kind, *known]
         return hashlib.sha256("\n".join(words).encode()).hexdigest()[:32]
 
-    def _short(self, name: str, what: str, error: NoCapacity) -> None:
+    def _short(self, name: str, what: str, error: NoCapacity, *, instance: str | None = None) -> None:
         log.warning("machine.no_capacity", pool=self.pool.name, name=name, error=error.text)
         self._store.machines.short(self.pool.name, name, for_seconds=self._times.short, text=error.text)
-        text = f"EC2 has no capacity for {name} ({what}): another one is tried." if name else f"{error.text}"
-        self._store.machines.record(self.pool.name, Decision(Action.NOTHING, "no_capacity", text, name or None))
+        text = f"EC2 has no capacity for {what}: another one is tried."
+        self._store.machines.record(self.pool.name, Decision(Action.NOTHING, "no_capacity", text, instance))
 
     def _failed(self, key: Hashable, error: InfraError) -> None:
         self._back_off.failed(key)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Any, NoReturn
 
 import boto3
@@ -85,22 +86,29 @@ class CallRefused(CloudRefused):
 
 
 class Ec2:
-    """One account in one region, by the credentials that every AWS client finds; one for each thread.
+    """One account in one region, by the credentials that every AWS client finds; one for each thread."""
 
-    `calls`: is told the name of every call before it is sent, each try anew.
-    """
-
-    def __init__(self, region: str, *, calls: Callable[[str], None] = lambda name: None) -> None:
+    def __init__(self, region: str) -> None:
         self.region = region
-        self._calls = calls
         self._until: float | None = None  # of the call in hand
-        # What only looks is asked again by botocore; what changes something is sent once, and asked for again by who
-        # has looked at the machine meanwhile.
-        self._session = botocore.session.get_session()
-        self._session.register_component("data_loader", _loader())
-        self._looking = self._open("ec2", TRIES)
-        self._doing = self._open("ec2", 1)
         self._account: str | None = None
+
+    @cached_property
+    def _session(self) -> Any:
+        session = botocore.session.get_session()
+        session.register_component("data_loader", _loader())
+        return session
+
+    # What only looks is asked again by botocore; what changes something is sent once, and asked for again by who has
+    # looked at the machine meanwhile.
+
+    @cached_property
+    def _looking(self) -> Any:
+        return self._open("ec2", TRIES)
+
+    @cached_property
+    def _doing(self) -> Any:
+        return self._open("ec2", 1)
 
     def _open(self, service: str, tries: int) -> Any:
         config = Config(
@@ -118,10 +126,8 @@ class Ec2:
                 raise CallRefused(f"Seatrial does not call {model.name}.")
 
         def last_look(event_name: str, **_: Any) -> None:
-            name = event_name.rpartition(".")[2]
-            self._calls(name)
             if self._until is not None and uptime() > self._until:
-                raise TooLate(f"{name} was held up and is not sent any more.")
+                raise TooLate(f"{event_name.rpartition('.')[2]} was held up and is not sent any more.")
 
         client.meta.events.register_first(f"before-call.{service}", guard)
         client.meta.events.register_last(f"before-send.{service}", last_look)
@@ -146,8 +152,8 @@ class Ec2:
         return [found[instance] for instance in sorted(found)]
 
     def _described(self, name: str, values: list[str]) -> Iterator[Seen]:
-        pages = self._looking.get_paginator("describe_instances")
         with _translated("DescribeInstances"):
+            pages = self._looking.get_paginator("describe_instances")
             for page in pages.paginate(Filters=[{"Name": name, "Values": values}], PaginationConfig={"PageSize": PAGE}):
                 for reservation in page["Reservations"]:
                     for told in reservation["Instances"]:

@@ -207,6 +207,16 @@ def test_a_cloud_that_cannot_be_reached_has_done_nothing(s3_server: S3Server, mo
         Ec2(REGION).stop(NOWHERE, until=soon())
 
 
+def test_credentials_that_are_not_there_are_told_when_they_are_needed(
+    road: Road, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "none-such")
+    one = Ec2(REGION)
+    with pytest.raises(CloudUnavailable, match="none-such"):
+        one.machines("any")
+    assert road.calls == []
+
+
 @pytest.mark.parametrize("call", ["terminate_instances", "modify_instance_attribute", "delete_volume"])
 def test_a_call_that_is_not_on_the_list_never_leaves(ec2: Ec2, road: Road, call: str) -> None:
     words = {
