@@ -39,7 +39,8 @@ class Spelled:
             return 0.0
         words = "at once, or never" if self.at_once else "or never"
         if value in (0, "0", "0s"):
-            raise ValueError(f"is not said clearly: write {words} (or a duration from {self.low} on)")
+            choices = "at once, never" if self.at_once else "never"
+            raise ValueError(f"is not said clearly: write {choices}, or a duration from {self.low} on")
         try:
             return DurationBetween(self.low, self.high).read(value)
         except ValueError as error:
