@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import compare, compare_pages, compare_runs, databases, ledger, logs, pages, runs, trees
+from benchmarks import capacity, compare, compare_pages, compare_runs, databases, ledger, logs, pages, runs, trees
 from benchmarks.measure import Row
 
 GROUPS: dict[str, Callable[[Path], Iterator[Row]]] = {
@@ -25,6 +25,7 @@ GROUPS: dict[str, Callable[[Path], Iterator[Row]]] = {
     "compare": compare.rows,
     "compare_runs": compare_runs.rows,
     "compare_pages": compare_pages.rows,
+    "capacity": capacity.rows,
 }
 KEPT = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 MARK = "<!-- measured below: written by `make bench` -->"

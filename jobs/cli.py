@@ -42,7 +42,10 @@ SECTIONS = {
         "rerun": ("jobs.cli_runs:rerun", "Run the same commit again from its beginning, as a new run."),
         "projects": ("jobs.cli_around:projects", "List the server's projects."),
         "refs": ("jobs.cli_around:refs", "List the branches and tags of a project."),
-        "capacity": ("jobs.cli_around:capacity", "List pools, their workers and what waits."),
+        "capacity": (
+            "jobs.cli_capacity:capacity",
+            "Show pools, their workers and machines; start, stop and keep machines awake.",
+        ),
     },
     "Server": {
         "up": (

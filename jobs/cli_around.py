@@ -1,14 +1,12 @@
-"""What a server offers: projects, their refs, and the capacity of its pools."""
+"""What a server offers: projects and their refs."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import click
 
 from jobs.api_client import ApiClient, part
 from jobs.cli_client import json_option, with_client
-from jobs.cli_show import columns, moment, say_json, say_lines
+from jobs.cli_show import columns, say_json, say_lines
 
 
 @click.command()
@@ -48,40 +46,3 @@ def refs(client: ApiClient, project: str, text: str | None, limit: int, *, as_js
         say_lines(columns(("COMMIT", "KIND", "NAME"), rows))
     else:
         click.echo("The mirror knows none. It is filled by the first submission; any ref can be submitted.", err=True)
-
-
-@click.command()
-@json_option
-@with_client
-def capacity(client: ApiClient, *, as_json: bool) -> None:
-    """List pools, their workers and what waits.
-
-    Example: seatrial capacity
-    """
-    found = client.get("/capacity")
-    if as_json:
-        say_json(found)
-        return
-    pools = [(p["name"], p["slots"], len(p["workers"]), p["running"], p["queued"]) for p in found["pools"]]
-    say_lines(columns(("POOL", "SLOTS", "WORKERS", "RUNNING", "QUEUED"), pools))
-    rows = [
-        (
-            worker["name"],
-            _does(worker),
-            worker["host"],
-            worker["pid"],
-            moment(worker["seen_at"]),
-        )
-        for pool in found["pools"]
-        for worker in pool["workers"]
-    ]
-    if rows:
-        say_lines(["", *columns(("WORKER", "DOES", "HOST", "PID", "SEEN (UTC)"), rows)])
-
-
-def _does(worker: dict[str, Any]) -> str:
-    if worker["task"]:
-        return f"task {worker['task']}"
-    if worker["draining"]:
-        return "drains"
-    return f"no new work: {worker['shortage']}" if worker.get("shortage") else "free"

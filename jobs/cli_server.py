@@ -86,7 +86,8 @@ def programs(settings: Settings, config: Path | None) -> list[Program]:
         found.append(Program("valkey", valkey_command(settings.server.valkey_socket), needed_by_others=True))
     found.append(_again(config, "sweeper", "sweeper"))
     found.append(_again(config, "comparer", "comparer"))
-    found += [_again(config, f"worker-{pool}", "worker", "--pool", pool) for pool in sorted(settings.pools)]
+    here = sorted(name for name, pool in settings.pools.items() if not pool.is_ec2)
+    found += [_again(config, f"worker-{pool}", "worker", "--pool", pool) for pool in here]
     found.append(_again(config, "web", "web"))
     return found
 
@@ -117,8 +118,9 @@ def valkey_command(path: Path) -> list[str]:
 @click.option("--slots", type=click.IntRange(1, 256), help="Tasks at once (default: the pool's setting).")
 @click.option("--slot", type=int, hidden=True, help="Be one slot.")
 @click.option("--instance", type=int, default=0, hidden=True, help="Of this worker among those of the pool here.")
+@click.option("--warden", is_flag=True, hidden=True, help="Be the warden of this machine.")
 @pass_config
-def worker(config: Path | None, pool: str, slots: int | None, slot: int | None, instance: int) -> None:
+def worker(config: Path | None, pool: str, slots: int | None, slot: int | None, instance: int, *, warden: bool) -> None:
     """Do the work of a pool on this machine, some tasks at once.
 
     A dead slot is started again, and what it held is given back at once.
@@ -132,6 +134,13 @@ def worker(config: Path | None, pool: str, slots: int | None, slot: int | None, 
     configure_logging()
     if slot is not None:
         _be_slot(settings, pool, instance, slot)
+        return
+    if warden:
+        from jobs.warden_post import build_warden
+
+        watch = build_warden(settings, pool)
+        _stop_on_signals(watch.stop)
+        watch.work()
         return
     from jobs.adapters.sql_store import Store
     from jobs.compose import build_doorbell
@@ -183,6 +192,9 @@ def worker(config: Path | None, pool: str, slots: int | None, slot: int | None, 
         )
         for number in range(1, count + 1)
     ]
+    if settings.pools[pool].is_ec2:
+        name = f"{host_name(settings)}-{pool}-{ours.number}-warden"
+        children.append(_again(config, name, "worker", "--pool", pool, "--warden"))
     supervisor = Supervisor(children, host_environment(), patience=SLOT_SECONDS)
     supervisor.install_signals()
     supervisor.run()
@@ -191,6 +203,7 @@ def worker(config: Path | None, pool: str, slots: int | None, slot: int | None, 
 
 def _be_slot(settings: Settings, pool: str, instance: int, number: int) -> None:
     from jobs.adapters.sql_store import Store
+    from jobs.closing import Closing
     from jobs.compose import build_doorbell
     from jobs.floor import HostRoom
     from jobs.host import SlotEngine, build_runtime, host_name, installation, open_network
@@ -216,7 +229,14 @@ def _be_slot(settings: Settings, pool: str, instance: int, number: int) -> None:
     store = Store.open(settings.server.database_url)
     room, ready = HostRoom(settings, engine.info), SlotEngine(engine, network, reopen)
     runtime = build_runtime(settings, network=network)
-    one = Slot(place, store, build_doorbell(settings), runtime, lacking=lambda: ready.lacking() or room.lacking())
+    one = Slot(
+        place,
+        store,
+        build_doorbell(settings),
+        runtime,
+        lacking=lambda: ready.lacking() or room.lacking(),
+        closed=Closing(settings.server.home, pool).why if settings.pools[pool].is_ec2 else lambda: None,
+    )
 
     def drain(_number: int, _frame: object) -> None:
         if one.drain.is_set():
@@ -235,17 +255,19 @@ def _be_slot(settings: Settings, pool: str, instance: int, number: int) -> None:
 
 @click.command()
 @click.option("--dry-run", is_flag=True, help="Only tell which old runs, logs and outputs would go now.")
+@click.option("--no-capacity", is_flag=True, help="Start and stop no machines: for hosts whose role may not.")
 @pass_config
-def sweeper(config: Path | None, *, dry_run: bool) -> None:
+def sweeper(config: Path | None, *, dry_run: bool, no_capacity: bool) -> None:
     """Watch leases, ring for what waits, clean up what is over. Safe to run twice.
 
     With --dry-run it changes nothing: it tells which runs' outputs and which runs are past their time, and how much room
-    the objects take that nothing refers to.
+    the objects take that nothing refers to. With --no-capacity it leaves the machines of EC2 pools to another sweeper.
 
     Example: seatrial sweeper --dry-run
     """
     from jobs.adapters.sql_store import Store
     from jobs.compose import build_doorbell
+    from jobs.controlling import build_controllers
     from jobs.host import build_cleanup, build_runtime, host_name
     from jobs.housekeeping import build_housekeeping
     from jobs.pruning import build_pruning
@@ -272,7 +294,10 @@ def sweeper(config: Path | None, *, dry_run: bool) -> None:
         yield from pruning.tidy()
         yield from prune_all(settings, store)
 
-    one = Sweeper(store, build_doorbell(settings), cleanup, lease=settings.server.lease, housekeeping=tidy)
+    controllers = [] if no_capacity else build_controllers(settings, store)
+    beside = {f"controller-{one.pool.name}": one.work for one in controllers}
+    lease = settings.server.lease
+    one = Sweeper(store, build_doorbell(settings), cleanup, lease=lease, housekeeping=tidy, beside=beside)
     _stop_on_signals(one.stop)
     one.work()
 

@@ -17,6 +17,7 @@ from jobs.doctor import (
     DiskFacts,
     EngineFacts,
     Finding,
+    Level,
     ProjectFacts,
     judge_database,
     judge_disk,
@@ -77,6 +78,16 @@ def looks_at_installation(settings: Settings) -> list[Look]:
     looks += [(f"database {name}", partial(_look_at_database, settings, name)) for name in sorted(settings.databases)]
     looks += [(f"project {name}", partial(_look_at_project, settings, name)) for name in sorted(settings.projects)]
     return looks
+
+
+def looks_at_pools(settings: Settings) -> list[Look]:
+    """List the pools of EC2 instances."""
+    pools = [name for name, pool in sorted(settings.pools.items()) if pool.is_ec2]
+    if not pools:
+        remedy = "docs/aws.md tells how one is set up."
+        none = Finding("pools", Level.WARNING, 'there is no pool with provider = "ec2"', remedy)
+        return [("the pools", lambda: [none])]
+    return [(f"pool {name}", partial(_look_at_pool, settings, name)) for name in pools]
 
 
 def disk(directory: Path, *, write: bool) -> DiskFacts:
@@ -142,6 +153,21 @@ def _look_at_docker(settings: Settings) -> list[Finding]:
     if root.is_absolute() and root.exists():
         found += judge_disk("docker, disk", disk(root, write=False))
     return found
+
+
+def _look_at_pool(settings: Settings, name: str) -> list[Finding]:
+    from jobs.adapters.ec2 import Ec2
+    from jobs.cloud import CloudUnavailable, Expected
+    from jobs.doctor_aws import PoolFacts, judge_pool, look_at_pool
+
+    pool = settings.pools[name]
+    expected = Expected(name, str(pool.account), str(pool.region), pool.production_tags)
+    try:
+        cloud = Ec2(expected.region)
+        facts = look_at_pool(cloud, expected, instances=pool.instances, template=pool.launch_template)
+    except CloudUnavailable as error:
+        facts = PoolFacts(expected, error=error.text)
+    return judge_pool(facts, dead_man=pool.dead_man is not None)
 
 
 def _look_at_room(settings: Settings) -> list[Finding]:

@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 from functools import lru_cache
 
 from jobs.adapters.sql_store import Store
+from jobs.pools import WATCHED_SECONDS
 from jobs.run import Run, Task, TaskState, Worker
 from jobs.settings import Settings
 from jobs.submission import SubmissionRefused
-from jobs.waiting import PoolFacts, Waiting, why_not_running
+from jobs.waiting import Machines, PoolFacts, Waiting, why_not_running
 from runner.units import MAX_PATTERN, UnitFilterError, filter_units
 
 ALIVE_SECONDS = 15.0  # a slot shows itself every five
@@ -37,6 +38,7 @@ class PoolStatus:
     workers: tuple[Worker, ...]
     queued: int
     running: int
+    provider: str = "local"
 
 
 @dataclass(frozen=True)
@@ -98,12 +100,24 @@ class Outlook:
 
     def waiting(self, run: Run, tasks: Sequence[Task]) -> Waiting | None:
         """Answer "why is it not running?"; None when something of it runs or it has ended."""
-        return why_not_running(run, tasks, lambda: self._pool(run.pool), datetime.now(UTC))
+        return why_not_running(run, tasks, lambda: self._pool_facts(run.pool), datetime.now(UTC))
 
-    def _pool(self, name: str) -> PoolFacts:
+    def _pool_facts(self, name: str) -> PoolFacts:
         workers = tuple(one for one in self._store.workers.workers(silent_after=ALIVE_SECONDS) if one.pool == name)
         busy = self._store.inside.runs_of([one.task for one in workers if one.task is not None])
-        return PoolFacts(name, workers, busy, self._store.inside.queue().get(name, {}).get("queued", 0))
+        queued = self._store.inside.queue().get(name, {}).get("queued", 0)
+        return PoolFacts(name, workers, busy, queued, self._machines_of(name))
+
+    def _machines_of(self, pool: str) -> Machines | None:
+        """Give the machines of a pool that are started when there is work; None where they are there anyway."""
+        known = self._settings.pools.get(pool)
+        if known is None or not known.is_ec2:
+            return None
+        machines = self._store.machines
+        seen = machines.controller_seen_at(pool)
+        watched = seen is not None and (machines.time() - seen).total_seconds() < WATCHED_SECONDS
+        short = {name: until for name, (until, _) in machines.shortages(pool).items()}
+        return Machines(tuple(machines.machines(pool)), short, watched)
 
     def capacity(self) -> list[PoolStatus]:
         """List the pools with their workers and load."""
@@ -116,6 +130,7 @@ class Outlook:
                 workers=tuple(worker for worker in known if worker.pool == name),
                 queued=queue.get(name, {}).get("queued", 0) + queue.get(name, {}).get("interrupted", 0),
                 running=queue.get(name, {}).get("running", 0),
+                provider=pool.provider,
             )
             for name, pool in sorted(self._settings.pools.items())
         ]
@@ -123,6 +138,13 @@ class Outlook:
     def healthy(self) -> list[str]:
         """Tell what is wrong, in words; empty when all is well."""
         problems = self._store.problems()
-        if not problems and not self._store.workers.workers():
+        if problems:
+            return problems
+        local = any(not pool.is_ec2 for pool in self._settings.pools.values())
+        if local and not self._store.workers.workers():
             problems.append("No worker is running: nothing will be verified. Start one: seatrial worker")
+        for pool in self._settings.pools:
+            found = self._machines_of(pool)
+            if found is not None and not found.watched:
+                problems.append(f"No controller looks after pool {pool}, so no machine is started: seatrial sweeper")
         return problems

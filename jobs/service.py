@@ -13,6 +13,7 @@ from jobs.accepting import Acceptance
 from jobs.adapters.sql_runs import NewLeg, NewRun, SqlRuns
 from jobs.adapters.sql_store import Store
 from jobs.outlook import Outlook
+from jobs.pools import Pools
 from jobs.projects import Preview, Projects
 from jobs.run import Page, Run, RunFilter
 from jobs.settings import ProjectSettings, Settings
@@ -32,10 +33,11 @@ class Doorbell(Protocol):
     def ring(self, pool: str) -> bool: ...
 
 
-class Service(Projects, Views, Outlook, Acceptances):
+class Service(Projects, Views, Outlook, Acceptances, Pools):
     """The verbs of Seatrial, and its only writer for people; every error that a caller can mend is a RequestError.
 
-    What only looks is inherited: Projects, Views and Differences (the inside of a run) and Outlook (estimates and explanations).
+    What is inherited: Projects, Views and Differences (the inside of a run), Outlook (estimates and explanations),
+    Acceptances and Pools.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Service(Projects, Views, Outlook, Acceptances):
         Views.__init__(self, store, objects)
         Outlook.__init__(self, settings, store)
         Acceptances.__init__(self, store, objects)
+        Pools.__init__(self, settings, store)
         self._runs: SqlRuns = store.runs
         self._doorbell = doorbell
 

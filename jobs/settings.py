@@ -17,12 +17,12 @@ from typing import Any, ClassVar, get_origin
 
 from pydantic import ValidationError
 
+from jobs.pool_settings import PoolSettings, pool_conflicts
 from jobs.settings_model import (
     DEFAULT_POOL,
     CredentialSettings,
     DatabaseSettings,
     ObjectsSettings,
-    PoolSettings,
     ProjectSettings,
     ServerSettings,
     Settings,
@@ -256,6 +256,8 @@ def _conflicts(data: dict[str, Any]) -> Iterator[tuple[str, str]]:
     pools = list(_tables(data["pools"])) if "pools" in data else [DEFAULT_POOL]
     for name, database in databases.items():
         yield from _one_of(database, f"databases.{name}", _EXCLUSIVE["databases"])
+    for name, table in _tables(data.get("pools")).items():
+        yield from pool_conflicts(name, table)
     for name, project in projects.items():
         credentials = project.get("credentials")
         if isinstance(credentials, dict):

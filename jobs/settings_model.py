@@ -12,9 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
@@ -24,6 +22,8 @@ from pydantic import (
 from pydantic_core import CoreSchema, core_schema
 
 from jobs.dsn import check_certificates, check_dsn
+from jobs.pool_settings import PoolSettings
+from jobs.settings_table import Table
 from runner.room import Reserve
 from runner.spec_fields import DurationBetween, Name, Text, Variable
 
@@ -256,12 +256,6 @@ def _ref(text: str) -> str:
     return text
 
 
-def _provider(text: object) -> object:
-    if text == "ec2":
-        raise ValueError("EC2 is not available yet: use local")
-    return text
-
-
 _SOURCE = re.compile(r"[a-z][a-z0-9_]{0,24}")
 
 
@@ -356,11 +350,7 @@ SetVariable = Annotated[Variable, AfterValidator(_environment_name)]
 # ---- tables ------------------------------------------------------------------------------------------------
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
-
-
-class ServerSettings(_Table):
+class ServerSettings(Table):
     """This server and where it keeps its things."""
 
     listen: Annotated[str, AfterValidator(_listen)] = Field("127.0.0.1:8321", description="loopback address and port")
@@ -423,7 +413,7 @@ class ServerSettings(_Table):
         return self.home / "valkey" / "valkey.sock"
 
 
-class ObjectsSettings(_Table):
+class ObjectsSettings(Table):
     """Outputs and logs on S3, or on a store that speaks it; every host of an installation has the same."""
 
     url: Annotated[str, AfterValidator(_objects_url)] = Field(description="s3://bucket or s3://bucket/prefix")
@@ -445,7 +435,7 @@ class ObjectsSettings(_Table):
         return f"{prefix}/" if prefix else ""
 
 
-class CredentialSettings(_Table):
+class CredentialSettings(Table):
     """How to reach a private repository; exactly one key."""
 
     ssh_key_file: Annotated[FilePath, AfterValidator(_private_file)] | None = Field(
@@ -461,7 +451,7 @@ class CredentialSettings(_Table):
         return environ[self.token_env] if self.token_env is not None else None
 
 
-class ProjectSettings(_Table):
+class ProjectSettings(Table):
     """A repository and its defaults."""
 
     repository: Annotated[str, AfterValidator(_repository)] = Field(
@@ -479,7 +469,7 @@ class ProjectSettings(_Table):
     credentials: CredentialSettings | None = Field(None, description="ssh_key_file, token_file or token_env")
 
 
-class DatabaseSettings(_Table):
+class DatabaseSettings(Table):
     """A verification database; exactly one of dsn, dsn_env and dsn_file says where it is."""
 
     dsn: Annotated[str, AfterValidator(_dsn)] | None = Field(
@@ -509,16 +499,7 @@ class DatabaseSettings(_Table):
         return check_dsn(environ[self.dsn_env] if self.dsn_env is not None else self.dsn or "")
 
 
-class PoolSettings(_Table):
-    """The machines that may do a project's work."""
-
-    provider: Annotated[Literal["local"], BeforeValidator(_provider)] = Field(
-        "local", description="local: this machine"
-    )
-    slots: int = Field(2, ge=1, le=256, description="tasks at once, 1 to 256 (default 2)")
-
-
-class Settings(_Table):
+class Settings(Table):
     """All that the server is told."""
 
     server: ServerSettings = Field(description="this server")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -59,10 +59,15 @@ class Sweeper:
         *,
         lease: float,
         housekeeping: Callable[[], Iterator[Done]] = lambda: iter(()),
+        beside: Mapping[str, Callable[[Flag], None]] | None = None,
     ) -> None:
-        """Take the parts; `housekeeping` parts with what this host and the records need no more, and tells of it."""
+        """Take the parts; `housekeeping` parts with what this host and the records need no more, and tells of it.
+
+        `beside`: what goes on in threads of their own until the flag is raised, by their names.
+        """
         self._store, self._doorbell, self._cleanup, self._lease = store, doorbell, cleanup, lease
         self._housekeeping = housekeeping
+        self._beside = beside or {}
         self._seen: dict[int, Sighting] = {}
         self._postponed: dict[int, float] = {}
         self._next_look = 0.0
@@ -72,18 +77,21 @@ class Sweeper:
         """Pass after pass until stopped."""
         log.info("sweeper.ready")
         # A thread of its own: a Docker engine or a database that hangs must not hold up the leases.
-        cleaner = threading.Thread(target=self._clean_on, name="cleaner", daemon=True)
-        cleaner.start()
+        threads = [threading.Thread(target=self._clean_on, name="cleaner", daemon=True)]
         # And another one: an image takes its time to be removed, and a mirror to be packed anew.
-        housekeeper = threading.Thread(target=self._keep_house, name="housekeeper", daemon=True)
-        housekeeper.start()
+        threads.append(threading.Thread(target=self._keep_house, name="housekeeper", daemon=True))
+        # And one for each pool of machines: EC2 may take its time too.
+        for name, work in self._beside.items():
+            threads.append(threading.Thread(target=work, args=(self.stop,), name=name, daemon=True))
+        for thread in threads:
+            thread.start()
         while not self.stop.wait(PASS_SECONDS):
             try:
                 self.sweep()
             except StoreUnavailable as error:
                 self._seen = {}  # nobody could renew meanwhile: everyone gets a whole lease again
                 log.error("sweeper.store_away", error=error.text)
-            for thread in (cleaner, housekeeper):
+            for thread in threads:
                 if not thread.is_alive() and not self.stop.is_set():
                     # a bug: its trace is in the log, the supervisor starts anew
                     raise RuntimeError(f"the {thread.name} ended")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
+from jobs.idle_policy import seconds_words
+from jobs.machines import Machine, MachineState
 from jobs.run import NO_ENGINE, Run, RunState, Task, TaskState, Worker
 from runner.model import TaskKind
 
@@ -22,17 +24,31 @@ class Waiting:
 
 
 @dataclass(frozen=True)
+class Machines:
+    """The machines of a pool that are started when there is work.
+
+    `short`: what EC2 has no capacity for, and until when it is not asked for that again. `watched`: a controller looks
+    after them.
+    """
+
+    known: tuple[Machine, ...] = ()
+    short: Mapping[str, datetime] = field(default_factory=dict)
+    watched: bool = True
+
+
+@dataclass(frozen=True)
 class PoolFacts:
     """A pool as far as it matters to who waits for it.
 
     `workers`: its slots that were heard of in the last seconds. `busy`: the run of each task that one of them does.
-    `queued`: its tasks that wait, those of the run itself included.
+    `queued`: its tasks that wait, those of the run itself included. `machines`: None where they are there anyway.
     """
 
     name: str
     workers: tuple[Worker, ...]
     busy: Mapping[int, int]
     queued: int
+    machines: Machines | None = None
 
 
 def why_not_running(run: Run, tasks: Sequence[Task], pool: Callable[[], PoolFacts], now: datetime) -> Waiting | None:
@@ -51,7 +67,8 @@ def why_not_running(run: Run, tasks: Sequence[Task], pool: Callable[[], PoolFact
     if queued and min(task.due_at for task in queued) > now:
         text = "What is left of its attempts before is cleaned up first."
         return Waiting("cleaning_up", text, min(task.due_at for task in queued))
-    return _for_a_slot(queued, pool())
+    facts = pool()
+    return _for_a_machine(queued, facts, now) or _for_a_slot(queued, facts)
 
 
 def _backing_off(run: Run, first: Task, now: datetime) -> Waiting:
@@ -59,6 +76,49 @@ def _backing_off(run: Run, first: Task, now: datetime) -> Waiting:
     if first.due_at <= now:
         return Waiting("backing_off", f"{why} It is tried again any moment.", first.due_at)
     return Waiting("backing_off", f"{why} The next try is at {first.due_at:%H:%M:%S} UTC.", first.due_at)
+
+
+def _for_a_machine(queued: Sequence[Task], pool: PoolFacts, now: datetime) -> Waiting | None:
+    """Say how far the machine is that is needed; None when one that is on may take the work."""
+    if pool.machines is None or not queued:
+        return None
+    since = min(task.created_at for task in queued)
+    so_far = f"Waiting for {seconds_words(now - since)} so far."
+    ours = [one for one in pool.machines.known if one.refused is None]
+    going = {one.host for one in ours if one.state in (MachineState.STOPPING, MachineState.STOPPED)}
+    if any(not worker.draining and worker.host not in going for worker in pool.workers):
+        return None
+    if not pool.machines.watched:
+        text = f"No controller looks after pool {pool.name}, so no machine is started. Start it: seatrial sweeper"
+        return Waiting("no_controller", text)
+    coming = [one for one in ours if one.state.billed and not _has_worker(one)]
+    short = sorted(name for name, until in pool.machines.short.items() if until > now)
+    lacking = f"EC2 has no capacity for {_named(short)}." if short else ""
+    if coming:
+        begun = max(one.started_at or one.state_since for one in coming)
+        text = f"{lacking} A machine is starting, {seconds_words(now - begun)} so far.".strip()
+        return Waiting("machine_starting", text)
+    if any(one.state is MachineState.STOPPING for one in ours):
+        return Waiting("machine_stopping", f"The machine is stopping, and is started when it has stopped. {so_far}")
+    if short:
+        left = [one.instance for one in ours if one.state is MachineState.STOPPED and one.instance not in short]
+        again = min(until for until in pool.machines.short.values() if until > now)
+        then = f"Trying {left[0]}." if left else f"It is asked again at {again:%H:%M:%S} UTC."
+        return Waiting("no_capacity", f"{lacking} {then} {so_far}", None if left else again)
+    if any(one.state.billed for one in ours):
+        return None
+    return Waiting("machine_wanted", f"A machine of pool {pool.name} is about to be started. {so_far}")
+
+
+def _has_worker(machine: Machine) -> bool:
+    """Tell whether its worker was heard of since it was started."""
+    seen = machine.seen_at
+    return seen is not None and (machine.started_at is None or seen >= machine.started_at)
+
+
+def _named(names: Sequence[str]) -> str:
+    kinds = [f"type {name}" if "." in name else name for name in names]
+    return kinds[0] if len(kinds) == 1 else f"{', '.join(kinds[:-1])} and {kinds[-1]}"
 
 
 def _for_a_slot(queued: Sequence[Task], pool: PoolFacts) -> Waiting:

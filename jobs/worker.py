@@ -82,10 +82,14 @@ class Slot:
         runtime: Runtime,
         *,
         lacking: Callable[[], str | None] = lambda: None,
+        closed: Callable[[], str | None] = lambda: None,
     ) -> None:
-        """Take the parts; `lacking` tells what this host lacks to take new work, None when it lacks nothing."""
+        """Take the parts; `lacking` tells what this host lacks to take new work, None when it lacks nothing.
+
+        `closed` tells why this host takes no work at all, not even what stands on it.
+        """
         self._place, self._store, self._doorbell, self._runtime = place, store, doorbell, runtime
-        self._lacking = lacking
+        self._lacking, self._closed = lacking, closed
         self._shortage: str | None = None
         self.drain = Flag()  # a signal handler may raise it
 
@@ -100,7 +104,11 @@ class Slot:
         log.info("worker.ready", worker=place.name, pool=place.pool)
         while not self.drain.is_set():
             try:
-                self._look_for_room()
+                closed = self._closed()
+                self._look_for_room(closed)
+                if closed is not None:
+                    self.drain.wait(SHORT_SECONDS)
+                    continue
                 short = self._shortage is not None
                 claim = self._store.tasks.claim(
                     pool=place.pool, host=place.host, worker=place.name, lease=place.lease, adopt_only=short
@@ -122,9 +130,9 @@ class Slot:
             log.error("worker.store_away", error=error.text)  # it is not listed any more when it was silent for long
         log.info("worker.drained", worker=place.name)
 
-    def _look_for_room(self) -> None:
-        """Tell, once each, that this host is below its floor and that it is above it again."""
-        shortage = self._lacking()
+    def _look_for_room(self, closed: str | None) -> None:
+        """Tell, once each, that this host takes no new work, being below its floor or closed, and that it does again."""
+        shortage = closed or self._lacking()
         if (shortage is None) != (self._shortage is None):
             self._shortage = shortage
             if shortage is not None:

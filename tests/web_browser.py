@@ -59,6 +59,11 @@ class Served:
 def served(tmp_path: Path) -> Iterator[Served]:
     site = Site.make(tmp_path)
     site.worker()
+    yield from serve(site)
+
+
+def serve(site: Site) -> Iterator[Served]:
+    """Serve a site until the test has ended."""
     app = site.app(viewers=8)
     server = make_server("127.0.0.1", 0, app, threaded=True)
     server.daemon_threads = True

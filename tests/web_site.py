@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -81,7 +81,8 @@ class Site:
     bell: SilentBell = field(default_factory=SilentBell)
 
     @classmethod
-    def make(cls, root: Path) -> Site:
+    def make(cls, root: Path, more: str = "", environ: Mapping[str, str] | None = None) -> Site:
+        """Make a site; `more`: settings that are added to its own, as `environ` does."""
         config = root / "seatrial.toml"
         config.write_text(
             f"""
@@ -96,9 +97,9 @@ repository = "https://git.example.com/plain.git"
 dsn = "postgresql://nobody:canary@localhost/verification"
 [databases.old_server]
 dsn = "postgresql://nobody:canary@localhost/old"
-"""
+{more}"""
         )
-        settings = load_settings(config, {"HOME": str(root)})
+        settings = load_settings(config, {"HOME": str(root), **(environ or {})})
         file = Path(make_url(settings.server.database_url).database or "")
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(empty_store())

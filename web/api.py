@@ -1,4 +1,4 @@
-"""The JSON API: submissions, runs and what a run consists of, projects, capacity."""
+"""The JSON API: submissions, runs and what a run consists of, projects."""
 
 from __future__ import annotations
 
@@ -220,10 +220,3 @@ def preview(name: str) -> Response:
     """Show what a ref stands for now and how it would be verified."""
     asked = asking.query(q.PreviewQuery)
     return answer(shapes.preview(asking.service().preview(name, asked.ref)))
-
-
-@blueprint.get("/capacity")
-def capacity() -> Response:
-    """List pools and their workers."""
-    asking.query(q.NoQuery)
-    return answer(s.CapacityOut(pools=[shapes.pool(one) for one in asking.service().capacity()]))

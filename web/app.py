@@ -17,6 +17,9 @@ from web import (
     acceptpage,
     api,
     asking,
+    capacityapi,
+    capacitypage,
+    capacitywords,
     datawords,
     diffapi,
     diffpage,
@@ -92,12 +95,13 @@ def create_app(
     }
     health.register(app, service, hub)
     problems.register(app)
-    for blueprint in (api.blueprint, acceptapi.blueprint, diffapi.blueprint, files.blueprint, stream.blueprint):
+    programs = (api.blueprint, acceptapi.blueprint, capacityapi.blueprint, diffapi.blueprint)
+    for blueprint in (*programs, files.blueprint, stream.blueprint):
         csrf.exempt(blueprint)  # guarded by content type and origin instead: programs hold no form token
         app.register_blueprint(blueprint, url_prefix=links.API)
     app.register_blueprint(report.blueprint)
     app.register_blueprint(report.blueprint, url_prefix=links.API, name="api_report")
-    shown = (pages.blueprint, diffpage.blueprint, acceptpage.blueprint, submit.blueprint)
+    shown = (pages.blueprint, diffpage.blueprint, acceptpage.blueprint, capacitypage.blueprint, submit.blueprint)
     for blueprint in (openapi.blueprint, health.blueprint, *shown):
         app.register_blueprint(blueprint)
     _banner(app, service)
@@ -108,7 +112,7 @@ def _templates(app: Flask) -> None:
     """Give templates the words and addresses that they use."""
     env = app.jinja_env
     env.globals |= {"links": links, "present": present, "diffwords": diffwords, "datawords": datawords}
-    env.globals |= {"legwords": legwords}
+    env.globals |= {"legwords": legwords, "capacitywords": capacitywords}
     env.filters |= {
         "number": words.number,
         "plural": words.plural,
@@ -148,7 +152,7 @@ def _banner(app: Flask, service: Service) -> None:
         def troubles() -> list[str]:
             at, found = held[0]
             if time.monotonic() - at > HEALTH_SECONDS:
-                found = service.healthy()
+                found = service.healthy() or service.pool_alarms()
                 held[0] = (time.monotonic(), found)
             return found
 

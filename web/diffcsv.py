@@ -37,9 +37,9 @@ def neutral(text: str | None) -> str:
 
 def lines(differences: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
     """Write stored differences, one a line."""
-    yield _line(HEAD)
+    yield line(HEAD)
     for one in differences:
-        yield _line(
+        yield line(
             (
                 neutral(one.get("file", "")),
                 one["change"],
@@ -56,17 +56,18 @@ def lines(differences: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
 def unit_line(unit: str, kind: str, rows: Mapping[str, int], largest: float | None, rule: str, seconds: float) -> bytes:
     """Write one unit of a list."""
     counts = [str(rows.get(what, "")) for what in ("changed", "added", "removed", "same")]
-    return _line(
+    return line(
         (neutral(unit), kind, *counts, "" if largest is None else repr(largest), neutral(rule), f"{seconds:.3f}")
     )
 
 
 def units_head() -> bytes:
     """Write the names of a unit's columns."""
-    return _line(UNITS_HEAD)
+    return line(UNITS_HEAD)
 
 
-def _line(cells: Iterable[str]) -> bytes:
+def line(cells: Iterable[str]) -> bytes:
+    """Write one line of cells."""
     file = io.StringIO()
     csv.writer(file, lineterminator="\r\n").writerow(cells)
     return file.getvalue().encode("utf-8", "replace")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter as Counted
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from jobs.machines import MachineState
 from web import asking
 from web import queries as q
 from web import schemas as s
@@ -43,13 +45,21 @@ class PoolCollector(Collector):
         running = GaugeMetricFamily("seatrial_tasks_running", "Tasks that run", labels=["pool"])
         slots = GaugeMetricFamily("seatrial_slots", "Slots that the settings give a pool", labels=["pool"])
         workers = GaugeMetricFamily("seatrial_workers", "Workers that were seen lately", labels=["pool"])
+        machines = GaugeMetricFamily("seatrial_machines", "Machines of a pool by state", labels=["pool", "state"])
+        alarms = GaugeMetricFamily("seatrial_machine_alarms", "What is wrong with a pool's machines", labels=["pool"])
         for pool in self._service.capacity():
+            its = self._service.pool_machines(pool.name)
+            if its is not None:
+                states = Counted(one.now.machine.state.value for one in its.machines)
+                for state in MachineState:
+                    machines.add_metric([pool.name, state.value], states[state.value])
+                alarms.add_metric([pool.name], sum(len(one.alarms) for one in its.machines))
             queued.add_metric([pool.name], pool.queued)
             running.add_metric([pool.name], pool.running)
             slots.add_metric([pool.name], pool.slots)
             workers.add_metric([pool.name], len(pool.workers))
         viewers = GaugeMetricFamily("seatrial_viewers", "Connections that follow a run", value=self._hub.viewers)
-        yield from (queued, running, slots, workers, viewers)
+        yield from (queued, running, slots, workers, machines, alarms, viewers)
 
 
 def register(app: Flask, service: Service, hub: Hub) -> None:

@@ -65,3 +65,11 @@ def api_output(run_id: int, leg: str, name: str, path: str | None = None) -> str
 
 def api_archive(run_id: int, kind: str) -> str:
     return api_run(run_id, f"/outputs.{kind}")
+
+
+def api_capacity(pool: str, rest: str, **values: object) -> str:
+    return f"{API}/capacity/{part(pool)}/{rest}{query(**values)}"
+
+
+def capacity(pool: str, rest: str = "", **values: object) -> str:
+    return f"/capacity/{part(pool)}{rest}{query(**values)}"

@@ -13,6 +13,7 @@ from pydantic.json_schema import models_json_schema
 from werkzeug.routing import Rule
 
 from web import asking, links
+from web import capacity_schemas as k
 from web import compare_schemas as c
 from web import queries as q
 from web import schemas as s
@@ -67,7 +68,16 @@ OPERATIONS: Mapping[str, Operation] = {
     "api.refs": Operation(s.RefsOut, query=q.RefsQuery, problems=(404,)),
     "api.known_units": Operation(s.KnownUnitsOut, query=q.KnownUnitsQuery, problems=(404,)),
     "api.preview": Operation(s.PreviewOut, query=q.PreviewQuery, problems=(404, 503)),
-    "api.capacity": Operation(s.CapacityOut),
+    "capacityapi.capacity": Operation(k.CapacityOut),
+    "capacityapi.start": Operation(k.WishAnswer, 202, body=k.StartBody, problems=(404, 409, 415)),
+    "capacityapi.stop": Operation(k.WishAnswer, 202, body=k.StopBody, problems=(404, 409, 415)),
+    "capacityapi.hold": Operation(k.HoldAnswer, 201, body=k.HoldBody, problems=(404, 409, 415)),
+    "capacityapi.release": Operation(k.HoldAnswer, body=q.NoQuery, problems=(404, 415)),
+    "capacityapi.decisions": Operation(k.DecisionsOut, query=k.DecisionsQuery, problems=(404,)),
+    "capacityapi.arrivals": Operation(k.ArrivalsOut, query=k.ArrivalsQuery, problems=(404,)),
+    "capacityapi.money": Operation(k.MonthOut, query=k.MonthQuery, problems=(404, 409)),
+    "capacityapi.run_cost": Operation(k.RunCostOut, problems=(404,)),
+    "capacityapi.ledger": Operation(media=("text/csv",), query=k.MonthQuery, problems=(404, 409)),
     "files.run_log": Operation(media=(BYTES,), problems=(404,)),
     "files.task_log": Operation(media=(BYTES,), query=q.OffsetQuery, problems=(404,)),
     "files.task_lines": Operation(s.LinesOut, query=q.LinesQuery, problems=(404,)),

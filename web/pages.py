@@ -1,4 +1,4 @@
-"""The pages: runs, one run, projects, capacity."""
+"""The pages: runs, one run, projects."""
 
 from __future__ import annotations
 
@@ -157,6 +157,7 @@ def run(run: int) -> Response:
         return cast("Response", redirect(links.run(run)))
     if asked.tab == "summary":
         values["failure"] = run_pages().failure(found, tasks)
+        values["cost"] = service.run_cost(found)
         values["worst"] = diffpage.worst(found, WORST) if found.baseline is not None else []
     elif asked.tab == "differences":
         wanted = asking.query(diffpage.DifferencesQuery)
@@ -278,13 +279,3 @@ def projects() -> str:
         last = service.runs(RunFilter(project=project.name), limit=1).runs
         listed.append((project, present.row(last[0]) if last else None))
     return render_template("projects.html", listed=listed)
-
-
-@blueprint.get("/capacity")
-def capacity() -> str:
-    """List the pools and what their workers do."""
-    service = asking.service()
-    pools = service.capacity()
-    busy = {worker.task for pool in pools for worker in pool.workers if worker.task is not None}
-    tasks = {task: service.task(task) for task in busy}
-    return render_template("capacity.html", pools=pools, tasks=tasks)

@@ -354,18 +354,6 @@ class WorkerOut(Shape):
     shortage: str | None
 
 
-class PoolOut(Shape):
-    name: str
-    slots: int
-    queued: int
-    running: int
-    workers: list[WorkerOut]
-
-
-class CapacityOut(Shape):
-    pools: list[PoolOut]
-
-
 class HealthOut(Shape):
     healthy: bool
     problems: list[str]

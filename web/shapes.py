@@ -12,7 +12,7 @@ from web import schemas as s
 
 if TYPE_CHECKING:
     from jobs.attempts import Work
-    from jobs.outlook import Estimate, KnownUnits, PoolStatus
+    from jobs.outlook import Estimate, KnownUnits
     from jobs.projects import Preview, ProjectInfo
     from jobs.waiting import Waiting
 
@@ -210,16 +210,4 @@ def preview(found: Preview) -> s.PreviewOut:
         commit=s.CommitOut(sha=commit.sha, subject=commit.subject, author=commit.author, at=commit.at),
         spec_source=found.spec_source,
         spec=found.spec.model_dump(mode="json"),
-    )
-
-
-def pool(found: PoolStatus) -> s.PoolOut:
-    return s.PoolOut(
-        name=found.name,
-        slots=found.slots,
-        queued=found.queued,
-        running=found.running,
-        workers=[
-            s.WorkerOut(**{name: getattr(one, name) for name in s.WorkerOut.model_fields}) for one in found.workers
-        ],
     )

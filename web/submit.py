@@ -103,7 +103,7 @@ def form() -> Response:
     chosen = kept | given
     if "against" not in chosen:
         chosen["against"] = "other" if chosen.get("baseline") else "default"
-    return _show(NewRunForm(**chosen))
+    return _show(NewRunForm(**chosen), opened=True)
 
 
 @blueprint.post("/new")
@@ -121,11 +121,13 @@ def create() -> AnyResponse:
     return redirect(links.run(run.id), 303)
 
 
-def _show(shown: NewRunForm, problem: s.ProblemOut | None = None) -> Response:
+def _show(shown: NewRunForm, problem: s.ProblemOut | None = None, *, opened: bool = False) -> Response:
     service = asking.service()
     projects = service.projects()
     if projects and shown.project not in {project.name for project in projects} and problem is None:
         shown = shown.model_copy(update={"project": projects[0].name})
+    if opened:
+        service.form_opened(shown.project, user=asking.user())  # a machine boots while it is filled in
     errors = {item.key.removeprefix("options."): item for item in problem.errors} if problem else {}
     default = _default_baseline(shown.project, projects)
     if shown.against not in AGAINST or (shown.against == "default" and default is None and problem is None):

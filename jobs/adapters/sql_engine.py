@@ -160,7 +160,8 @@ class Database:
     def write(self) -> Iterator[Connection]:
         """Give a write transaction: committed at the end, rolled back on any error; raises StoreUnavailable.
 
-        With PostgreSQL rows are locked in one order: tasks first, then their run, then events are appended.
+        With PostgreSQL rows are locked in one order: tasks first, then their host's machine, then their run, then events are
+        appended.
         """
         with self._turn, self._queued(), _translated(), self.engine.connect() as connection:
             connection = connection.execution_options(seatrial_write=True)

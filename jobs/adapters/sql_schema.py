@@ -164,6 +164,7 @@ attempts = Table(
     Column("reason_text", Text),
     Column("log_offset", BigInteger, nullable=False),
     Index("ix_attempts_run", "run"),
+    Index("ix_attempts_host_ended_at", "host", "ended_at"),  # since when a machine is idle
 )
 
 executions = Table(
@@ -397,4 +398,117 @@ installation = Table(
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=False),  # one row: 1
     Column("mark", String(16), nullable=False),
+)
+
+machines = Table(  # those of pools that are started and stopped, see jobs.machines
+    "machines",
+    metadata,
+    Column("instance", String(32), primary_key=True),
+    Column("pool", String(64), nullable=False),
+    Column("region", String(32), nullable=False, default="", server_default=""),
+    Column("account", String(16), nullable=False, default="", server_default=""),
+    Column("kind", String(64), nullable=False, default="", server_default=""),
+    Column("state", String(16), nullable=False),
+    Column("state_since", Float, nullable=False),
+    Column("host", Text),
+    Column("registered_at", Float),
+    Column("seen_at", Float),
+    Column("started_at", Float),
+    Column("why_on", Text, nullable=False, default="", server_default=""),
+    Column("busy", JSON, nullable=False, default=list, server_default="[]"),  # what it said of itself last
+    Column("drain_token", String(32)),
+    Column("drain_since", Float),
+    Column("drain_reason", Text),
+    Column("drain_by", String(255)),
+    Column("answer", JSON(none_as_null=True)),
+    Column("kept_at", Float),  # when it was busy, or silent, and therefore a drain of it was given up
+    Column("disk", JSON(none_as_null=True)),
+    Column("notice", JSON(none_as_null=True)),
+    Column("refused", Text),
+    Column("price", String(32)),  # a decimal number
+    Column("notes", JSON, nullable=False, default=dict, server_default="{}"),  # how far the controller is with it
+    Index("ix_machines_pool", "pool"),
+    Index("ix_machines_host", "host"),
+)
+
+holds = Table(
+    "holds",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("pool", String(64), nullable=False),
+    Column("instance", String(32)),
+    Column("until", Float, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("made_by", String(255), nullable=False),
+    Column("made_at", Float, nullable=False),
+    Column("released_at", Float),
+    Column("released_by", String(255)),
+    Index("ix_holds_pool_until", "pool", "until"),
+    sqlite_autoincrement=True,
+)
+
+wishes = Table(  # what people ask the controller to do
+    "wishes",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("pool", String(64), nullable=False),
+    Column("instance", String(32)),
+    Column("kind", String(16), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("made_by", String(255), nullable=False),
+    Column("made_at", Float, nullable=False),
+    Column("done_at", Float),
+    Column("outcome", Text),
+    Index("ix_wishes_pool_kind_made_at", "pool", "kind", "made_at"),
+    sqlite_autoincrement=True,
+)
+
+decisions = Table(
+    "decisions",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("at", Float, nullable=False),
+    Column("pool", String(64), nullable=False),
+    Column("instance", String(32)),
+    Column("action", String(16), nullable=False),
+    Column("code", String(64), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("made_by", String(255), nullable=False),
+    Column("data", JSON, nullable=False),
+    Index("ix_decisions_pool_instance_id", "pool", "instance", "id"),
+    Index("ix_decisions_pool_id", "pool", "id"),
+    sqlite_autoincrement=True,
+)
+
+intervals = Table(  # the times for which machines are billed
+    "intervals",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("instance", String(32), nullable=False),
+    Column("pool", String(64), nullable=False),
+    Column("started_at", Float, nullable=False),
+    Column("ended_at", Float),
+    Column("price", String(32)),
+    Column("cause", Text, nullable=False, default="", server_default=""),
+    Index("ix_intervals_instance_started_at", "instance", "started_at"),
+    Index("ix_intervals_pool_started_at", "pool", "started_at"),
+    sqlite_autoincrement=True,
+)
+
+shortages = Table(  # instances and types for which EC2 had no capacity
+    "shortages",
+    metadata,
+    Column("pool", String(64), primary_key=True),
+    Column("name", String(64), primary_key=True),
+    Column("until", Float, nullable=False),
+    Column("text", Text, nullable=False),
+)
+
+controllers = Table(  # one row a pool: when it was last looked after
+    "controllers",
+    metadata,
+    Column("pool", String(64), primary_key=True),
+    Column("seen_at", Float, nullable=False),
+    Column("asked_at", Float),
+    Column("problem", Text),
 )

@@ -16,6 +16,7 @@ from jobs.adapters.sql_inside import SqlInside
 from jobs.adapters.sql_keeping import SqlKeeping
 from jobs.adapters.sql_latency import SqlLatency
 from jobs.adapters.sql_ledger import SqlLedger
+from jobs.adapters.sql_machines import SqlMachines
 from jobs.adapters.sql_noise import SqlNoise
 from jobs.adapters.sql_plan import SqlPlan
 from jobs.adapters.sql_retention import SqlRetention
@@ -49,6 +50,7 @@ class Store:
         self.latency = SqlLatency(database)
         self.snapshots = SqlSnapshots(database)
         self.workers = SqlWorkers(database)
+        self.machines = SqlMachines(database)
         self.keeping = SqlKeeping(database)
         self.retention = SqlRetention(database, key_seconds=IDEMPOTENCY_SECONDS)
 

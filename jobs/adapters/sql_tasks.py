@@ -9,12 +9,13 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, delete, func, insert, or_, select, update
 
+from jobs.adapters.sql_drains import gate
 from jobs.adapters.sql_engine import Database
 from jobs.adapters.sql_ledger import has_new_token
 from jobs.adapters.sql_moves import ending, fence, move, stop
 from jobs.adapters.sql_plan import settled_data
 from jobs.adapters.sql_rows import append_event, lock_run, refresh_run, task_of
-from jobs.adapters.sql_schema import attempts, executions, legs, runs, tasks, units, workers
+from jobs.adapters.sql_schema import attempts, executions, legs, machines, runs, tasks, units, workers
 from jobs.run import LEG_FAILED, OUTAGES, WORKER_LOST, Task, TaskState, interruption
 from jobs.snapshots import wanted_snapshot
 from runner.errors import Drained, Fenced, Incomplete, StoreUnavailable, UnitsFailed
@@ -73,11 +74,13 @@ class SqlTasks:
         One that another host is about to adopt is left to it for a while.
 
         A batch is queued only while its leg is prepared, so nothing needs to be asked about the leg. `adopt_only`: take
-        nothing but what stands on this host already.
+        nothing but what stands on this host already. A host that is a machine about to be stopped takes nothing.
         """
         with self._db.write() as connection:
             now = self._db.now(connection)
             while (row := self._best(connection, pool, host, now, adopt_only)) is not None:
+                if row.machine is not None and not gate(connection, host, row.id, now):
+                    return None
                 lock_run(connection, row.run)
                 # It became claimable while somebody cancelled the run.
                 if (why := ending(connection, row.run)) is not None:
@@ -112,7 +115,10 @@ class SqlTasks:
             locked = query.limit(1).with_for_update(of=tasks, skip_locked=True)
             best = connection.execute(locked).scalar_one_or_none()
             if best is not None:
-                return connection.execute(select(tasks).where(tasks.c.id == best)).one()
+                # Of a host that is no machine, which most are, nothing more is asked.
+                here = select(machines.c.instance).where(machines.c.host == host).limit(1).scalar_subquery()
+                query = select(tasks, here.label("machine")).where(tasks.c.id == best)
+                return connection.execute(query).one()
         return None
 
     def _take(self, connection: Connection, row: Row[Any], now: float, *, host: str, worker: str, lease: float) -> None:

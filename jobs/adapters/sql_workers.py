@@ -8,8 +8,8 @@ from sqlalchemy import delete, insert, select, update
 
 from jobs.adapters.sql_engine import Database
 from jobs.adapters.sql_rows import worker_of
-from jobs.adapters.sql_schema import executions, workers
-from jobs.run import Worker
+from jobs.adapters.sql_schema import executions, tasks, workers
+from jobs.run import TaskState, Worker
 
 
 class SqlWorkers:
@@ -46,6 +46,12 @@ class SqlWorkers:
             now = self._db.now(connection)
             query = select(workers).where(workers.c.seen_at >= now - silent_after).order_by(workers.c.name)
             return [worker_of(row) for row in connection.execute(query)]
+
+    def doing(self, *, host: str) -> list[int]:
+        """List the tasks that run on a host, by their numbers."""
+        with self._db.read() as connection:
+            query = select(tasks.c.id).where(tasks.c.state == TaskState.RUNNING.value, tasks.c.host == host)
+            return list(connection.scalars(query.order_by(tasks.c.id)))
 
     def abandoned(self, *, host: str) -> list[tuple[int, int, str]]:
         """List (task, execution, container) of what stands on a host and was given up: its task went on in another."""

@@ -7,8 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from jobs.machines import Machine, MachineState
 from jobs.run import NO_ENGINE, Leg, Run, RunState, Task, TaskState, UnitCounts, Worker
-from jobs.waiting import PoolFacts, Waiting, why_not_running
+from jobs.waiting import Machines, PoolFacts, Waiting, why_not_running
 from runner.model import Reason, TaskKind
 
 NOW = datetime(2026, 11, 22, 14, 2, tzinfo=UTC)
@@ -175,3 +176,81 @@ def test_a_resumed_run_waits_for_the_end_of_its_clean_up() -> None:
     due = NOW + timedelta(seconds=40)
     found = ask(pool(slot(1)), replace(TASK, due_at=due))
     assert found == Waiting("cleaning_up", "What is left of its attempts before is cleaned up first.", due)
+
+
+# ---- a pool whose machines are started and stopped ----
+
+
+def machine(state: MachineState, seconds: float = 38, **more: object) -> Machine:
+    then = NOW - timedelta(seconds=seconds)
+    values: dict[str, object] = {"instance": "i-1", "pool": "local", "state": state, "state_since": then} | more
+    return Machine(**{"started_at": then if state.billed else None} | values)  # type: ignore[arg-type]
+
+
+STOPPED, STOPPING = machine(MachineState.STOPPED), machine(MachineState.STOPPING)
+FULL = {"i-1": NOW + timedelta(seconds=90)}
+WAITED = replace(TASK, created_at=NOW - timedelta(seconds=95))
+
+
+@pytest.mark.parametrize(
+    ("machines", "code", "text"),
+    [
+        (
+            Machines(),
+            "machine_wanted",
+            "A machine of pool local is about to be started. Waiting for 1 min 35 s so far.",
+        ),
+        (Machines((STOPPED,)), "machine_wanted", "about to be started"),
+        (Machines((machine(MachineState.PENDING),)), "machine_starting", "A machine is starting, 38 s so far."),
+        (
+            Machines((machine(MachineState.RUNNING, seen_at=NOW - timedelta(days=1)),)),
+            "machine_starting",
+            "A machine is starting, 38 s so far.",
+        ),
+        (
+            Machines((STOPPING,)),
+            "machine_stopping",
+            "The machine is stopping, and is started when it has stopped. Waiting for 1 min 35 s so far.",
+        ),
+        (
+            Machines((STOPPED,), FULL),
+            "no_capacity",
+            "EC2 has no capacity for i-1. It is asked again at 14:03:30 UTC. Waiting for 1 min 35 s so far.",
+        ),
+        (
+            Machines((STOPPED, replace(STOPPED, instance="i-2")), FULL),
+            "no_capacity",
+            "EC2 has no capacity for i-1. Trying i-2. Waiting for 1 min 35 s so far.",
+        ),
+        (
+            Machines(
+                (machine(MachineState.PENDING, instance="i-2"), STOPPED), {"m7i.large": NOW + timedelta(minutes=1)}
+            ),
+            "machine_starting",
+            "EC2 has no capacity for type m7i.large. A machine is starting, 38 s so far.",
+        ),
+        (Machines((STOPPED,), {"i-1": NOW}), "machine_wanted", "about to be started"),
+        (
+            Machines((STOPPED,), watched=False),
+            "no_controller",
+            "No controller looks after pool local, so no machine is started. Start it: seatrial sweeper",
+        ),
+        (Machines((replace(machine(MachineState.PENDING), refused="It has the tag env=prod."),)), "machine_wanted", ""),
+    ],
+)
+def test_how_far_the_machine_is_is_told(machines: Machines, code: str, text: str) -> None:
+    found = why_not_running(RUN, [WAITED], lambda: PoolFacts("local", (), {}, 1, machines), NOW)
+    assert found is not None
+    assert (found.code, text in found.text) == (code, True), found.text
+
+
+def test_a_machine_that_is_on_has_slots_like_any_other() -> None:
+    ready = machine(MachineState.RUNNING, host="h1", seen_at=NOW)
+    slot = Worker("w1", "h1", "local", 1, NOW, NOW, None, False)
+    told = why_not_running(RUN, [WAITED], lambda: PoolFacts("local", (slot,), {}, 1, Machines((ready,))), NOW)
+    assert told is not None
+    assert told.code == "about_to_start"
+    stopping = replace(ready, state=MachineState.STOPPING)
+    told = why_not_running(RUN, [WAITED], lambda: PoolFacts("local", (slot,), {}, 1, Machines((stopping,))), NOW)
+    assert told is not None
+    assert told.code == "machine_stopping"
