@@ -19,7 +19,7 @@ PYTEST := $(BIN)/python -m pytest
 
 .PHONY: help
 help: ## Print this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 ##
 
@@ -68,6 +68,10 @@ chaos: venv engine images testdeps ## Kill anything, with the times that people 
 .PHONY: defences
 defences: venv engine images testdeps ## Take out what guards each row of docs/reliability.md, and see its test fail (ROWS="A1 B7")
 	$(BIN)/python tests/chaos/defences.py $(ROWS)
+
+.PHONY: systemd-trial
+systemd-trial: images ## Install and run the units of docs/systemd under a real systemd, in a container (10 minutes)
+	tests/systemd/trial.sh
 
 .PHONY: audit
 audit: venv ## Look the pinned requirements up in the advisory database

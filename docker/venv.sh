@@ -37,5 +37,7 @@ trap 'rm -f "$pin"' EXIT
 awk '/^uv==/ { on = 1 } on { print } on && !/\\$/ { exit }' requirements-dev.txt >"$pin"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r "$pin"
 export VIRTUAL_ENV=$PWD/$venv
-"$venv/bin/uv" pip install --quiet --require-hashes -r requirements-dev.txt
+# Compiled now: a service that runs as another user could not write what it compiles, and would do it again at each start.
+"$venv/bin/uv" pip install --quiet --compile-bytecode --require-hashes -r requirements-dev.txt
 "$venv/bin/uv" pip install --quiet --no-deps --no-build-isolation --editable .
+"$venv/bin/python" -m compileall -q runner jobs web

@@ -139,7 +139,7 @@ class ApiClient:
 
 
 _IDENTITY = {"Accept-Encoding": "identity"}
-_REMEDY = "Start it with `seatrial up`, or name another one with --server."
+_REMEDY = "Start it with `seatrial up` (which takes a few seconds), or name another one with --server."
 
 
 def check_url(url: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from jobs.api_client import ApiClient, Document
-from jobs.cli_common import EXIT_FAILED, EXIT_INFRASTRUCTURE, EXIT_PASSED, Failure, current_settings, pass_config
+from jobs.cli_common import EXIT_FAILED, EXIT_INFRASTRUCTURE, EXIT_PASSED, Failure, current_server, pass_config
 from jobs.cli_group import EXIT_STOPPED
 from jobs.cli_show import FINAL, counted, duration, headline, plain, say_json, standing
 from runner.errors import InfraError
@@ -32,7 +32,7 @@ def with_client(function: Callable[..., Any]) -> Callable[..., Any]:
     @pass_config
     def wrapped(config: Path | None, *args: Any, **kwargs: Any) -> Any:
         server = kwargs.pop("server")
-        with ApiClient(server or current_settings(config).server.url) as client:
+        with ApiClient(server or current_server(config)) as client:
             return function(client, *args, **kwargs)
 
     option = click.option("--server", metavar="URL", help="The server (default: server.listen of the settings).")

@@ -50,6 +50,16 @@ def current_settings(config: Path | None) -> Settings:
         raise Failure(error.text, EXIT_USAGE) from None
 
 
+def current_server(config: Path | None) -> str:
+    """Give the address of the server that the settings name; a problem of that part ends the command with exit code 2."""
+    from jobs.settings import SettingsError, server_from_process
+
+    try:
+        return server_from_process(config).url
+    except SettingsError as error:
+        raise Failure(error.text, EXIT_USAGE) from None
+
+
 def problem_line(file: str, problem: Problem) -> str:
     """Write a problem as compilers do, so that editors find the place."""
     place = file if problem.line is None else f"{file}:{problem.line}"

@@ -14,7 +14,7 @@ from jobs.cli_common import (
     EXIT_PASSED,
     EXIT_USAGE,
     Failure,
-    current_settings,
+    current_server,
     pass_config,
     problem_line,
 )
@@ -128,7 +128,7 @@ def _of_run(
     from jobs.api_client import ApiClient
 
     shown = (SHOWN if form == "text" else KEPT) if limit is None else limit
-    with ApiClient(server or current_settings(config).server.url) as client:
+    with ApiClient(server or current_server(config)) as client:
         code = EXIT_PASSED
         if unit is not None and download is not None:
             cli_diff_run.fetch(client, run, unit, download, target)

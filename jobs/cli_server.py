@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -73,10 +74,35 @@ def up(config: Path | None) -> None:
     settings = current_settings(config)
     configure_logging()
     _import_parts()
-    supervisor = Supervisor(programs(settings, config), host_environment(), patience=WORKER_SECONDS)
+    supervisor = Supervisor(
+        programs(settings, config),
+        host_environment(),
+        patience=WORKER_SECONDS,
+        each_turn=Announcement(
+            (settings.server.host, settings.server.port), f"Seatrial is at {settings.server.url} (Ctrl-C ends it)"
+        ),
+    )
     supervisor.install_signals()
-    click.echo(f"Seatrial is at {settings.server.url} (Ctrl-C ends it)")
+    click.echo(f"Starting; the pages will be at {settings.server.url} in a few seconds.")
     supervisor.run()
+
+
+class Announcement:
+    """Say words once, as soon as somebody listens at a host and port of this machine; call it until then."""
+
+    def __init__(self, place: tuple[str, int], words: str) -> None:
+        self._place = place
+        self._words: str | None = words
+
+    def __call__(self) -> None:
+        if self._words is None:
+            return
+        try:
+            socket.create_connection(self._place, timeout=0.1).close()
+        except OSError:
+            return
+        click.echo(self._words)
+        self._words = None
 
 
 def programs(settings: Settings, config: Path | None) -> list[Program]:

@@ -126,6 +126,14 @@ def judge_disk(what: str, facts: DiskFacts) -> list[Finding]:
     return found
 
 
+def judge_carrier(path: str, kind: str) -> Finding:
+    """Tell whether a file system can carry the upper layers of workspaces: another overlay, or NFS, cannot."""
+    if kind in ("overlay", "aufs", "nfs", "nfs4", "cifs", "smb3", "9p", "vfat") or kind.startswith("fuse"):
+        remedy = "Put server.home on ext4, XFS or Btrfs; in a container, mount a volume there."
+        return _problem("home, file system", f"{path} is {kind}: no workspace can start there", remedy)
+    return _ok("home, file system", kind)
+
+
 def judge_disk_limit(kind: str | None, why_not: str = "") -> Finding:
     """Tell how limits.disk will be kept: by a project quota of that kind of file system, or by asking."""
     if kind is not None:

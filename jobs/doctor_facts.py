@@ -19,6 +19,7 @@ from jobs.doctor import (
     Finding,
     Level,
     ProjectFacts,
+    judge_carrier,
     judge_database,
     judge_disk,
     judge_disk_limit,
@@ -31,7 +32,7 @@ from jobs.doctor import (
 )
 from jobs.doctor_objects import judge_directory, judge_objects
 from runner.errors import InfraError, NotFound, SeatrialError, SpecError
-from runner.quota import NoQuota, try_out
+from runner.quota import NoQuota, mount_of, try_out
 
 if TYPE_CHECKING:
     from jobs.settings import Settings
@@ -67,6 +68,7 @@ def looks_at_installation(settings: Settings) -> list[Look]:
     server = settings.server
     looks: list[Look] = [
         ("home", lambda: judge_disk("home", disk(server.home, write=True))),
+        ("the file system of home", lambda: _look_at_carrier(server.home)),
         ("the object store", lambda: _look_at_objects(settings)),
         ("limits.disk", lambda: [_look_at_disk_limit(server.home)]),
         ("the store", lambda: _look_at_store(settings)),
@@ -107,8 +109,20 @@ def disk(directory: Path, *, write: bool) -> DiskFacts:
     return DiskFacts(str(directory), usage.free, usage.total, files.f_favail if files.f_files else None)
 
 
+def _nearest(home: Path) -> Path:
+    """Give the directory, or the one in which it will be made."""
+    return next((one for one in (home, *home.parents) if one.is_dir()), Path("/"))
+
+
+def _look_at_carrier(home: Path) -> list[Finding]:
+    try:
+        return [judge_carrier(str(home), mount_of(_nearest(home)).kind)]
+    except (NoQuota, OSError):
+        return []  # the kernel does not say, or nobody may look: the finding on home tells
+
+
 def _look_at_disk_limit(home: Path) -> Finding:
-    place = next((one for one in (home, *home.parents) if one.is_dir()), Path("/"))
+    place = _nearest(home)
     try:
         return judge_disk_limit(try_out(place).kind)
     except NoQuota as no:

@@ -46,7 +46,9 @@ __all__ = [
     "Settings",
     "SettingsError",
     "find_settings_file",
+    "load_server",
     "load_settings",
+    "server_from_process",
     "settings_from_process",
     "settings_json_schema",
 ]
@@ -90,6 +92,11 @@ def settings_from_process(path: Path | None = None) -> Settings:
     return load_settings(path, os.environ)
 
 
+def server_from_process(path: Path | None = None) -> ServerSettings:
+    """Load the section [server] for this process; raises SettingsError."""
+    return load_server(path, os.environ)
+
+
 def host_environment() -> Mapping[str, str]:
     """Give this process' environment, for secrets that the settings name and for a build's proxies."""
     return os.environ
@@ -108,6 +115,15 @@ def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
     """Read the settings; raises SettingsError with all problems at once."""
     file = find_settings_file(path, environ)
     return _Reading(file, environ).settings()
+
+
+def load_server(path: Path | None, environ: Mapping[str, str]) -> ServerSettings:
+    """Read the section [server] alone; raises SettingsError with all problems of it at once.
+
+    For what only talks to a server: the secrets of the databases, and all else, are that server's business.
+    """
+    file = find_settings_file(path, environ)
+    return _Reading(file, environ).server()
 
 
 def settings_json_schema() -> dict[str, Any]:
@@ -139,6 +155,17 @@ class _Reading:
         self.data = self._read()
         self._override()
         self._fill()
+        return self._checked()
+
+    def server(self) -> ServerSettings:
+        self.data = self._read()
+        self._override()
+        self._fill()
+        self.data = {"server": self.data["server"]}
+        self.problems = [one for one in self.problems if one.key.startswith(("server", "SEATRIAL_SERVER__"))]
+        return self._checked().server
+
+    def _checked(self) -> Settings:
         settings = None
         try:
             settings = Settings.model_validate(self.data, context=self.around)

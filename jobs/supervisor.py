@@ -124,7 +124,10 @@ class _Child:
 
 
 class Supervisor:
-    """Run programs until told to stop; what has not ended `patience` seconds later (DRAIN_SECONDS) is killed."""
+    """Run programs until told to stop; what has not ended `patience` seconds later (DRAIN_SECONDS) is killed.
+
+    `each_turn` is called after each look at the programs, ten times a second: it must not block.
+    """
 
     def __init__(
         self,
@@ -133,7 +136,9 @@ class Supervisor:
         *,
         output: IO[bytes] | None = None,
         patience: float | None = None,
+        each_turn: Callable[[], None] | None = None,
     ) -> None:
+        self._each_turn = each_turn
         self._patience = DRAIN_SECONDS if patience is None else patience
         self._children = [_Child(program, surroundings, output) for program in programs]
         self._stop = Flag()  # a signal handler raises it
@@ -168,6 +173,8 @@ class Supervisor:
             while not self._stop.is_set():
                 for child in self._children:
                     child.look()
+                if self._each_turn is not None:
+                    self._each_turn()
                 self._stop.wait(POLL_SECONDS)
         finally:
             self._end()

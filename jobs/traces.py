@@ -27,7 +27,7 @@ def read_trace(path: Path) -> tuple[Week, ...]:
     forms: dict[int, list[float]] = {}
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.reader(file)
+            rows = csv.reader(file, strict=True)
             if tuple(next(rows, ())) != HEAD:
                 raise TraceError(f"{path}:1: the first line must be {','.join(HEAD)}")
             for row in rows:

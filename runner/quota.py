@@ -136,13 +136,23 @@ def mount_of(path: Path) -> Mounted:
     """Tell what file system a path is on; raises NoQuota when the kernel does not say."""
     device = path.stat().st_dev
     number = f"{os.major(device)}:{os.minor(device)}"
-    for line in Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape").splitlines():
+    table = Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape")
+    mounts = list(mounts_of_device(table, number))
+    if not mounts:
+        raise NoQuota(f"nothing is known of the file system of {path}")
+    # One file system may be mounted at many places, as in containers: the one that the path is below says most.
+    holding = [mount for mount in mounts if path.resolve().is_relative_to(mount.point)]
+    return max(holding, key=lambda mount: len(mount.point), default=mounts[0])
+
+
+def mounts_of_device(table: str, number: str) -> Iterator[Mounted]:
+    """Read from the text of /proc/self/mountinfo where a device, as MAJOR:MINOR, is mounted."""
+    for line in table.splitlines():
         before, _, after = line.partition(" - ")
         fields, more = before.split(), after.split()
         if fields[2] == number:
             point = fields[4].encode("utf-8", "surrogateescape").decode("unicode_escape")
-            return Mounted(point, more[0], tuple(more[2].split(",")))
-    raise NoQuota(f"nothing is known of the file system of {path}")
+            yield Mounted(point, more[0], tuple(more[2].split(",")))
 
 
 @contextlib.contextmanager

@@ -28,9 +28,11 @@ def environment(home: Path) -> Path:
     complete = venv / "complete"
     if not complete.exists():
         uv = [sys.executable, "-m", "uv"]
+        # Trust what the host trusts, as docker/venv.sh does: a proxy may sign anew.
+        trusting = {"UV_SYSTEM_CERTS": "1"} | os.environ
         subprocess.run([*uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(venv)], check=True)
         install = ["pip", "install", "--quiet", "--require-hashes", "--python", str(venv / "bin" / "python")]
-        subprocess.run([*uv, *install, "--requirement", str(REQUIREMENTS)], check=True)
+        subprocess.run([*uv, *install, "--requirement", str(REQUIREMENTS)], env=trusting, check=True)
         complete.touch()
     return venv / "bin" / "python"
 

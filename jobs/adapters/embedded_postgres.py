@@ -88,6 +88,9 @@ class EmbeddedPostgres:
 
     def stop(self, *, immediate: bool = False) -> None:
         """Stop the server, ending its sessions; `immediate` is a crash that it recovers from at its next start."""
+        if not (self.data / "postmaster.pid").exists():
+            return  # nothing runs there, and perhaps nothing was ever made
+        self._reach()
         if self.running():
             mode = "immediate" if immediate else "fast"
             stopped = self._run("pg_ctl", "stop", "-w", "-m", mode, "-D", str(self.data))

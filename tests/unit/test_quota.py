@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -44,6 +45,20 @@ def test_a_mount_is_found_by_its_device(tmp_path: Path) -> None:
     found = mount_of(tmp_path)
     assert str(tmp_path).startswith(found.point)
     assert mount_of(Path("/proc")).kind == "proc"
+
+
+def test_of_many_mounts_of_one_file_system_the_path_s_own_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "a home"
+    home.mkdir()
+    device = tmp_path.stat().st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    points = ["/etc/resolv.conf", str(home.parent), str(home).replace(" ", "\\040"), f"{home}-other", "/"]
+    table = tmp_path / "mountinfo"
+    table.write_text("".join(f"20 1 {number} / {point} rw - ext4 /dev/vda rw,prjquota\n" for point in points))
+    monkeypatch.setattr(module, "Path", lambda name: table if name == "/proc/self/mountinfo" else Path(name))
+    assert mount_of(home) == Mounted(str(home), "ext4", ("rw", "prjquota"))
 
 
 class Kernel:

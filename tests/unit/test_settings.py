@@ -25,6 +25,7 @@ from jobs.settings import (
     Settings,
     SettingsError,
     find_settings_file,
+    load_server,
     load_settings,
     settings_from_process,
     settings_json_schema,
@@ -192,6 +193,34 @@ def test_what_a_workspace_is_told_is_no_setting(here: Path) -> None:
     assert {"SEATRIAL_RUN", "SEATRIAL_UNITS", "SEATRIAL_RESUME_FROM"} <= CONTRACT_VARIABLES
     assert len(CONTRACT_VARIABLES) == 8
     load_settings(None, {**HOME, **dict.fromkeys(CONTRACT_VARIABLES, "x")})
+
+
+def test_who_only_talks_to_the_server_needs_no_secret_of_it(here: Path) -> None:
+    text = '[server]\nlisten = "127.0.0.1:8400"\n[databases.main]\ndsn_env = "NOT_SET"\n[projects.a]\nrepository = 3\n'
+    (here / "seatrial.toml").write_text(text)
+    with pytest.raises(SettingsError):
+        load_settings(None, HOME)
+    assert load_server(None, HOME).url == "http://127.0.0.1:8400"
+    assert load_server(None, HOME | {"SEATRIAL_SERVER__LISTEN": "[::1]:8401"}).url == "http://[::1]:8401"
+
+
+@pytest.mark.parametrize(
+    ("text", "environ", "key"),
+    [
+        ('[server]\nlisten = "0.0.0.0:80"\n', {}, "server.listen"),
+        ('[server]\nlisen = "127.0.0.1:80"\n', {}, "server.lisen"),
+        ("server = 3\n", {}, "server"),
+        ("", {"SEATRIAL_SERVER__LISEN": "127.0.0.1:80"}, "SEATRIAL_SERVER__LISEN"),
+        ("[server\n", {}, "(file)"),
+    ],
+)
+def test_what_is_wrong_with_the_server_s_part_is_told_to_all(
+    here: Path, text: str, environ: dict[str, str], key: str
+) -> None:
+    (here / "seatrial.toml").write_text(text)
+    with pytest.raises(SettingsError) as caught:
+        load_server(None, HOME | environ)
+    assert [problem.key for problem in caught.value.problems] == [key]
 
 
 def test_secrets_may_stand_in_a_variable_or_a_file(here: Path) -> None:

@@ -1,0 +1,21 @@
+"""What `seatrial up` says, and when."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from jobs.cli_server import Announcement
+
+
+def test_the_address_is_told_once_and_not_before_somebody_listens(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        look = Announcement(server.getsockname(), "Here.")
+        look()
+        assert capsys.readouterr().out == ""
+        server.listen()
+        look()
+        look()
+        assert capsys.readouterr().out == "Here.\n"
