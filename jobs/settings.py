@@ -162,7 +162,7 @@ class _Reading:
         self._override()
         self._fill()
         self.data = {"server": self.data["server"]}
-        self.problems = [one for one in self.problems if one.key.startswith(("server", "SEATRIAL_SERVER__"))]
+        self.problems = [one for one in self.problems if one.key.startswith(("server", "SEATRIAL_SERVER"))]
         return self._checked().server
 
     def _checked(self) -> Settings:

@@ -148,7 +148,16 @@ class GatewayDoor:
     def _identity(self, name: str) -> str | None:
         """Tell by what a container is known to be the same, started once; None when it does not run."""
         state = self._engine.inspect(name)
-        return f"{name} {state.id} {state.started_at}" if state is not None and state.running else None
+        if state is None or not state.running:
+            return None
+        # The engine says so for a while after the kernel has ended it, and a script can be quicker than that.
+        if (watch := self._engine.watch(state)) is not None:
+            try:
+                if watch.gone(0):
+                    return None
+            finally:
+                watch.close()
+        return f"{name} {state.id} {state.started_at}"
 
     def _relay(self, execution: str, login: Login, network: str) -> str:
         """Have 127.0.0.1:5432 in the network namespace of another container lead to the socket; give the relay's name."""

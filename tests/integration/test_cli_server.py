@@ -12,6 +12,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -272,7 +273,12 @@ def test_logs_of_a_task_that_there_is_not(server: Server, passed: int) -> None:
 
 def test_cancel_resume_rerun_and_leaving_a_wait(server: Server, failed: int) -> None:
     waiting = subprocess.Popen(
-        server.command("submit", "long", "--wait"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        server.command("submit", "long", "--wait"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Whoever started the tests in the background may have let them ignore it.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     assert waiting.stderr is not None
     run = int(waiting.stderr.readline().split()[1].rstrip(":"))
