@@ -301,6 +301,7 @@ class Base:
     """A snapshot: a blessed, frozen copy of a source.
 
     `data_id` names the data of every result made from it; `name` is what people call it, the data id by default.
+    `size` is what it takes on disk now, in bytes: the server may tidy it up at any time, so it tells no base from another.
     """
 
     source: str
@@ -308,7 +309,7 @@ class Base:
     data_id: str
     owner: str
     blessed_at: datetime
-    size: int
+    size: int = field(compare=False)
     name: str = ""
 
     def __post_init__(self) -> None:

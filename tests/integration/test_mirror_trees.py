@@ -243,7 +243,7 @@ def test_a_full_disk_is_the_worlds_fault(mirror: GitMirror, remote: Repository, 
         with pytest.raises(DiskFull):
             GitMirror(small / "m.git", str(remote.path)).resolve("main")
     finally:
-        subprocess.run(["umount", str(small)], check=True)
+        subprocess.run(["umount", "--lazy", str(small)], check=True)
 
 
 def test_a_tree_beside_another_shares_what_is_the_same(mirror: GitMirror, remote: Repository, tmp_path: Path) -> None:
