@@ -180,7 +180,7 @@ def test_the_page_says_what_each_machine_does_and_what_a_button_will_do(pools: S
     assert "Stop: nothing runs, saves USD 0.384/h" in row[IDLE]
     assert "It is stopped 10 min after its last work." in row[IDLE]
     assert "Keep awake for 2 h" in row[IDLE]
-    assert "Start: USD 0.384/h" in row[STOPPED]
+    assert "Start for 2 h: USD 0.384/h" in row[STOPPED]
     assert re.search(r"USD 1\.5\d for 4\.0 h", page)
     assert "It has been running for 25 h." in page
     assert "No controller" not in page
