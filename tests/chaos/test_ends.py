@@ -83,7 +83,8 @@ def test_b23_cancel(server: Server, lab: Repository, moment: str, around: Callab
 
 def test_b24_run_that_kills_its_worker(server: Server, lab: Repository) -> None:
     """It ends after three attempts that led to nothing, and others are served meanwhile."""
-    lab.branch("poison", branch_files("work() { gate; }\neach\n", units=["u1"]))
+    # It prints once and is silent then: a container that goes on printing in other hands is progress.
+    lab.branch("poison", branch_files("work() { sleep 600; }\neach\n", units=["u1"]))
     lab.branch("other", branch_files("work() { :; }\neach\n", units=["u1"]))
     run = server.submit("lab", "poison")["id"]
     killed: set[int] = set()
@@ -100,6 +101,7 @@ def test_b24_run_that_kills_its_worker(server: Server, lab: Repository) -> None:
         return found["state"] in FINAL
 
     other = server.submit("lab", "other")["id"]
+    server.wait_log(run, "begin u1")
     until(poisoned, "it is given up")
     found = server.wait(run, "errored")
     assert found["reason"]["code"] == "needs_attention"
