@@ -32,7 +32,11 @@ _MARK = update(units).where(
 )
 
 
-_STEPS = select(steps).where(steps.c.task == bindparam("task_"), steps.c.attempt == bindparam("attempt_"))
+_STEPS = (
+    select(steps)
+    .where(steps.c.task == bindparam("task_"), steps.c.attempt == bindparam("attempt_"))
+    .order_by(steps.c.id)
+)
 
 
 @dataclass(frozen=True)
@@ -279,10 +283,9 @@ class SqlLedger:
 
 def _change_steps(connection: Connection, row: Row[Any], changes: Sequence[StepChange], now: float) -> None:
     """Write changes of an attempt's steps; those that stand already, because the answer was lost, are left alone."""
-    query = _STEPS.order_by(steps.c.id)
     known = [
         (found.id, found.name, (found.state, found.seconds, found.detail))
-        for found in connection.execute(query, {"task_": row.id, "attempt_": row.attempt})
+        for found in connection.execute(_STEPS, {"task_": row.id, "attempt_": row.attempt})
     ]
     for change in changes:
         asked = (change.state, change.seconds, change.detail)

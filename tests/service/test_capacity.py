@@ -5,19 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import re
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from command_line import Seatrial, command_line
 from flask.testing import FlaskClient
 from sqlalchemy import text
 from web_machines import BUSY, IDLE, STOPPED, make_machines, three_machines
 from web_site import Site
-from werkzeug.serving import make_server
 
-from jobs.cli import main
 from jobs.machines import MachineState, WishKind
 
 JSON = {"Content-Type": "application/json"}
@@ -280,27 +277,14 @@ def test_a_run_says_how_far_its_machine_is(pools: Site) -> None:
 
 # ---- the command line ----
 
-Seatrial = Callable[..., Result]
-
 
 @pytest.fixture
 def seatrial(pools: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Seatrial]:
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)
-    server = make_server("127.0.0.1", 0, pools.app(), threaded=True)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-
-    def run(*words: str, code: int = 0) -> Result:
-        found = CliRunner().invoke(main, [*words, "--server", f"http://127.0.0.1:{server.port}"])
-        assert found.exit_code == code, found.output
-        return found
-
-    yield run
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with command_line(pools.app()) as run:
+        yield run
 
 
 def test_the_command_line_does_what_the_buttons_do(pools: Site, seatrial: Seatrial) -> None:

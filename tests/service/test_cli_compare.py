@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
 import pytest
-from click.testing import CliRunner, Result
+from command_line import Seatrial, command_line
 from web_compare import begin, compared, every_class, ledger, outputs, run_twice, with_rules
 from web_site import Site
-from werkzeug.serving import make_server
-
-from jobs.cli import main
-
-Seatrial = Callable[..., Result]
 
 
 @pytest.fixture
@@ -27,19 +21,8 @@ def seatrial(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)
-    server = make_server("127.0.0.1", 0, site.app(), threaded=True)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-
-    def run(*words: str, code: int = 0) -> Result:
-        found = CliRunner().invoke(main, [*words, "--server", f"http://127.0.0.1:{server.port}"])
-        assert found.exit_code == code, found.output
-        return found
-
-    yield run
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with command_line(site.app()) as run:
+        yield run
 
 
 def test_a_run_is_told_classes_then_groups_then_units(site: Site, seatrial: Seatrial) -> None:
