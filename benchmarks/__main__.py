@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import re
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -68,4 +68,9 @@ def render(found: list[Row]) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure against the floors.")
+    parser.add_argument("groups", nargs="*", metavar="GROUP", help=f"all, or some of: {', '.join(GROUPS)}")
+    asked = parser.parse_args().groups
+    if unknown := [name for name in asked if name not in GROUPS]:
+        parser.error(f"no group {unknown[0]!r}; the groups are {', '.join(GROUPS)}")
+    main(asked)

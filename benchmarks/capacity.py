@@ -6,7 +6,10 @@ SEATRIAL_BENCH_TRACES: more trace files to simulate, divided as in PATH.
 from __future__ import annotations
 
 import os
+import re
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -25,11 +28,13 @@ from jobs.simulate import OWN, Score, Week, compare, usual
 from jobs.traces import read_trace
 from runner.model import Prepared
 
-TRACES = Path(__file__).parent.parent / "examples" / "traces"
+HERE = Path(__file__).parent.parent
+TRACES = HERE / "examples" / "traces"
 COST, WAIT = 1.05, 15.0
 RATES, SEEDS = (0.3, 1.0, 3.0), range(1_001, 1_021)
 MACHINES, QUEUED = 1_000, 10_000
 PASS_MS = 100
+ROUNDS = 5
 POOL = "ec2"
 POLICY = policy_of(PoolSettings(provider="ec2", region="eu-central-1", account="123456789012"), lease=5.0)
 
@@ -42,6 +47,7 @@ def rows(root: Path) -> Iterator[Row]:
     for rate in RATES:
         yield _unseen(rate)
     yield from _passes(root)
+    yield from _calls()
 
 
 def _simulated(work: str, trace: Sequence[Week]) -> Row:
@@ -98,6 +104,26 @@ def _passes(root: Path) -> Iterator[Row]:
             middle < PASS_MS,
             f"p95 {worst:.1f} ms; {processor:.1f} ms of a processor's time",
         )
+
+
+def _calls() -> Iterator[Row]:
+    """Have the pool's whole life told by its own test: a moto server over HTTP, and a process as the machine."""
+    started: list[float] = []
+    stopped: list[float] = []
+    for _ in range(ROUNDS):
+        command = [sys.executable, "-m", "pytest", "-q", "-s", "-k", "the_figures", "tests/chaos/test_capacity.py"]
+        told = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=True).stdout
+        found = re.search(r"StartInstances ([\d.]+) s, end to StopInstances ([\d.]+) s \(policy ([\d.]+) s\)", told)
+        assert found is not None, told
+        started.append(float(found[1]))
+        stopped.append(float(found[2]) - float(found[3]))
+    for work, times, aim in (
+        ("from submit to StartInstances", started, 2.0),
+        ("from the queue is empty to StopInstances, over the policy's time", stopped, 15.0),
+    ):
+        middle, worst = statistics.median(times), max(times)
+        detail = f"median of {ROUNDS}; the longest {worst:.2f} s"
+        yield Row(work, "", f"{middle:.2f} s", f"≤ {aim:g} s", worst <= aim, detail)
 
 
 def _fill(store: Store) -> None:
