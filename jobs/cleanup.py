@@ -86,6 +86,7 @@ class Cleanup:
             self._remove(name)
             self._store.workers.removed(task, execution)
             yield name
+        yield from self._engine.remove_volumes(installation=self._installation)
         for name, source in self._sources().items():
             try:
                 yield from source.sweep(self._wanted)

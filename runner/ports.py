@@ -122,6 +122,10 @@ class Engine(Protocol):
         """List containers, ended ones too, that carry all these labels (`seatrial.` is put before each name)."""
         ...
 
+    def remove_volumes(self, **labels: str) -> list[str]:
+        """Remove the anonymous volumes of containers with these labels that went without them; give their names."""
+        ...
+
     def image(self, name: str) -> Image | None:
         """Find an image on this host."""
         ...

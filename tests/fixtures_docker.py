@@ -46,6 +46,7 @@ def bench(docker_engine: DockerEngine, tmp_path: Path) -> Iterator[Bench]:
     yield made
     for state in engine.find(installation=made.installation):
         engine.remove(state.name)
+    engine.remove_volumes(installation=made.installation)
     if engine.built:
         subprocess.run(["docker", "rmi", "-f", *engine.built], check=False, capture_output=True)
     engine.close()

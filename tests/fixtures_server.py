@@ -385,7 +385,7 @@ class Server:
         for directory in ("executions", "doors"):
             if (self.home / directory).is_dir():
                 found += [str(path) for path in (self.home / directory).iterdir()]
-        volumes = self.engine.api.volumes(filters={"dangling": False})["Volumes"] or []
+        volumes = self.engine.api.volumes()["Volumes"] or []
         found += [volume["Name"] for volume in volumes if str(self.root) in str(volume.get("Options"))]
         return found
 

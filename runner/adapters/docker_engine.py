@@ -94,7 +94,7 @@ class DockerEngine:
             options = f"lowerdir={lower},upperdir={overlay.upper},workdir={overlay.work}"
             driver = DriverConfig("local", {"type": "overlay", "device": "overlay", "o": options})
             mounts.append(
-                DockerMount(overlay.target, None, type="volume", driver_config=driver, no_copy=True, read_only=False)
+                DockerMount(overlay.target, None, type="volume", labels=labels, driver_config=driver, no_copy=True)
             )
         host = self._api.create_host_config(
             network_mode=container.network,
@@ -218,6 +218,24 @@ class DockerEngine:
             for item in found
             if item["Names"]  # one that is just being removed has none
         ]
+
+    def remove_volumes(self, **labels: str) -> list[str]:
+        """Remove the anonymous volumes of containers with these labels that went without them, as `docker rm -f` does."""
+        wanted = [f"{LABEL}{key}={value}" for key, value in labels.items()]
+        with translated("list volumes"):
+            found = self._api.volumes(filters={"label": wanted, "dangling": ["true"]})["Volumes"] or []
+        removed = []
+        for volume in found:
+            try:
+                with translated(f"remove the volume {volume['Name']}"):
+                    self._api.remove_volume(volume["Name"])
+                removed.append(volume["Name"])
+            except EngineUnavailable as error:
+                cause = error.__cause__
+                # 404: somebody else removed it; 409: it is in use after all.
+                if not isinstance(cause, APIError) or cause.status_code not in (404, 409):
+                    raise
+        return removed
 
     def output(self, name: str, *, limit: int = 65_536) -> bytes:
         """Give the last bytes that a container of ours (a gateway) wrote to its standard output."""

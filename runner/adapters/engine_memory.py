@@ -132,6 +132,10 @@ class MemoryEngine:
         with self._answering():
             self._containers.pop(name, None)
 
+    def remove_volumes(self, **labels: str) -> list[str]:
+        """There are none."""
+        return []
+
     def find(self, **labels: str) -> list[ContainerState]:
         """List containers, ended ones too, that carry all these labels."""
         with self._answering():

@@ -232,6 +232,20 @@ def test_removed_from_outside_is_an_interruption(bench: Bench) -> None:
     assert "removed from outside" in why
 
 
+def test_the_volume_of_a_container_that_was_removed_from_outside_is_removed(bench: Bench) -> None:
+    """`docker rm -f` leaves it; nothing else takes it away."""
+    order = bench.order(SLOW, UNITS)
+    recorder = bench.recorder(order)
+    running = bench.begin(order, recorder)
+    running.wait_for("line 5\n")
+    assert bench.engine.remove_volumes(installation=bench.installation) == [], "it is in use"
+    subprocess.run(["docker", "rm", "-f", bench.container()], check=True, capture_output=True)
+    assert running.end().code == "container_lost"
+    [volume] = bench.engine.remove_volumes(installation=bench.installation)
+    assert len(volume) == 64
+    assert bench.engine.remove_volumes(installation=bench.installation) == []
+
+
 def test_what_a_container_that_vanished_had_finished_is_not_run_again(bench: Bench) -> None:
     order = bench.order(SLOW, UNITS)
     recorder = bench.recorder(order)
