@@ -189,7 +189,8 @@ def test_c6_two_sweepers_at_once(start: Start, road: Road) -> None:
     stops = trial.history(Action.STOP)
     assert len({one.data["token"] for one in stops}) == len(stops) == len(road.stops), "one drain token a stop"
     assert len({one.data["token"] for one in drains}) == len(drains)
-    assert len(trial.history(Action.START)) == len(road.starts)
+    # A start that was recorded and, on a busy machine, came too late to be sent is given to whoever decides it next.
+    assert len(road.done("StartInstances")) == len(road.starts) <= len(trial.history(Action.START)), "each sent once"
 
 
 def test_c7_a_hold_and_a_start_by_hand_are_respected_until_released(start: Start, road: Road, yard: Yard) -> None:
