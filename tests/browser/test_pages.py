@@ -133,12 +133,16 @@ def test_a_row_changes_where_it_stands(many: Served, eyes: Eyes) -> None:
 
 def test_a_run_is_submitted_with_completion_and_preview(served: Served, eyes: Eyes) -> None:
     page = eyes.open("/new")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
     page.locator("#ref").press_sequentially("feature/", delay=20)
     expect(page.locator("#refs option")).to_have_count(1)
     expect(page.locator("#refs option")).to_have_attribute("value", "feature/rounding")
     page.locator("#ref").press_sequentially("rounding", delay=20)
     expect(page.locator("#preview")).to_contain_text("Round half to even in the ledger")
     page.get_by_label("What could this change affect?").fill("Every amount <b>with</b> a tie")
+    assert any("/new/preview?" in url for url in asked)
+    assert not [url for url in asked if "csrf_token" in url], "addresses are kept in logs"
     page.get_by_role("button", name="Start the run").dblclick()
     expect(page).to_have_url(re.compile("/runs/1$"))
     expect(page.locator("#details-title")).to_be_visible()
