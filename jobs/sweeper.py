@@ -137,6 +137,7 @@ class Sweeper:
         if now >= self._next_look:
             self._next_look = now + CLEANUP_SECONDS
             self._store.runs.forget_keys()
+            self._store.machines.forget_old()
             self._orphans()
 
     def _clean(self, run: int) -> None:

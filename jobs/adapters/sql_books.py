@@ -12,13 +12,25 @@ from sqlalchemy import Connection, delete, func, insert, or_, select, update
 from jobs.adapters.sql_engine import Database
 from jobs.adapters.sql_machine_rows import interval_of, recorded_of, seconds
 from jobs.adapters.sql_rows import at, moment
-from jobs.adapters.sql_schema import attempts, controllers, decisions, intervals, machines, runs, shortages
+from jobs.adapters.sql_schema import (
+    attempts,
+    controllers,
+    decisions,
+    intervals,
+    machines,
+    runs,
+    shortages,
+    wishes,
+)
 from jobs.machines import Action, Decision, Interval, Recorded, Watch
 from jobs.money import Use
 
 # What is decided at every pass is told once; an alarm that goes on is told again after so long.
 PASSING = frozenset({Action.NOTHING, Action.HOLD, Action.REFUSED})
 ALARM_SECONDS = 3_600.0
+# A year with some weeks beside it, so that a month can be held against that of the year before.
+KEPT_SECONDS = 400 * 86_400.0
+AT_ONCE = 1_000  # rows of a table that are looked at in one transaction
 
 
 class SqlBooks:
@@ -64,6 +76,16 @@ class SqlBooks:
         else:
             query = query.where(decisions.c.action != Action.ALARM.value)
         return connection.execute(query.order_by(decisions.c.id.desc()).limit(1)).one_or_none()
+
+    def forget_old(self) -> int:
+        """Forget decisions and wishes of more than 400 days ago, some at a time; gives how many."""
+        gone = 0
+        with self._db.write() as connection:
+            oldest = self._db.now(connection) - KEPT_SECONDS
+            for table, when in ((decisions, decisions.c.at), (wishes, wishes.c.made_at)):
+                first = select(table.c.id).order_by(table.c.id).limit(AT_ONCE)
+                gone += connection.execute(delete(table).where(table.c.id.in_(first), when < oldest)).rowcount
+        return gone
 
     def decisions(
         self, pool: str | None = None, *, instance: str | None = None, before: int | None = None, limit: int = 50

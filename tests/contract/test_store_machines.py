@@ -442,6 +442,22 @@ def test_what_is_decided_again_is_told_once(hands: Hands) -> None:
     assert found.decisions("other") == []
 
 
+def test_what_was_decided_long_ago_is_forgotten(hands: Hands) -> None:
+    found = hands.store.machines
+    for number in range(3):
+        found.record("local", Decision(Action.START, f"c{number}", "It is wanted.", ID))
+    found.form_opened("local", made_by="mio")
+    found.form_opened("local", made_by="rin")
+    assert found.forget_old() == 0
+    with hands.store.database.write() as connection:
+        connection.execute(text("UPDATE decisions SET at = at - 401 * 86400 WHERE code <> 'c2'"))
+        connection.execute(text("UPDATE wishes SET made_at = made_at - 401 * 86400 WHERE made_by = 'mio'"))
+    assert found.forget_old() == 3
+    assert found.forget_old() == 0
+    assert [one.code for one in found.decisions("local", limit=9)] == ["c2"]
+    assert len(hands.store.machines.arrived("local", 9).forms) == 1
+
+
 def test_a_shortage_passes(hands: Hands) -> None:
     found = hands.store.machines
     found.short("local", ID, for_seconds=60, text="None left.")
