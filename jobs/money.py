@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from itertools import pairwise
 from typing import TypeVar
@@ -107,9 +107,20 @@ def shares(intervals: Iterable[Interval], uses: Iterable[Use], now: datetime) ->
 
 def months(intervals: Iterable[Interval], now: datetime, zone: str = "UTC") -> Iterator[Interval]:
     """Cut intervals where a month ends by the clock of a time zone; a start's least minute stays where it began."""
+    return _pieces(intervals, now, zone, _next_month)
+
+
+def days(intervals: Iterable[Interval], now: datetime, zone: str = "UTC") -> Iterator[Interval]:
+    """Cut intervals at midnight by the clock of a time zone, as `months` does where a month ends."""
+    return _pieces(intervals, now, zone, _next_day)
+
+
+def _pieces(
+    intervals: Iterable[Interval], now: datetime, zone: str, next_edge: Callable[[datetime, str], datetime]
+) -> Iterator[Interval]:
     for interval in intervals:
         start, end = interval.started_at, max(interval.ended_at or now, interval.started_at + LEAST)
-        while (edge := _next_month(start, zone)) < end and end - edge >= LEAST and edge - start >= LEAST:
+        while (edge := next_edge(start, zone)) < end and end - edge >= LEAST and edge - start >= LEAST:
             yield _cut(interval, start, edge)
             start = edge
         yield interval if start == interval.started_at else _cut(interval, start, interval.ended_at)
@@ -121,6 +132,17 @@ def totals(found: Iterable[Share], key: Callable[[Share], _Key]) -> dict[_Key, T
     for share in found:
         sums[key(share)] = sums[key(share)].plus(share)
     return dict(sorted(sums.items(), key=lambda item: (-item[1].cost, -item[1].seconds)))
+
+
+def by_day(
+    intervals: Iterable[Interval], since: datetime, until: datetime, zone: str = "UTC"
+) -> tuple[tuple[date, Total], ...]:
+    """Sum up what was billed on each day from `since` to `until`, also where it was nothing, by a time zone's clock."""
+    place = ZoneInfo(zone)
+    found = totals(shares(days(intervals, until, zone), (), until), lambda share: share.at.astimezone(place).date())
+    first, last = since.astimezone(place).date(), (until - _MICRO).astimezone(place).date()
+    every = [first + timedelta(days=number) for number in range((last - first).days + 1)]
+    return tuple((day, found.get(day, Total())) for day in every)
 
 
 def month_of(at: datetime, zone: str = "UTC") -> str:
@@ -208,6 +230,11 @@ def _next_month(at: datetime, zone: str) -> datetime:
     local = at.astimezone(ZoneInfo(zone))
     year, month = (local.year + 1, 1) if local.month == 12 else (local.year, local.month + 1)
     return datetime(year, month, 1, tzinfo=ZoneInfo(zone)).astimezone(UTC)
+
+
+def _next_day(at: datetime, zone: str) -> datetime:
+    tomorrow = at.astimezone(ZoneInfo(zone)).date() + timedelta(days=1)
+    return datetime(tomorrow.year, tomorrow.month, tomorrow.day, tzinfo=ZoneInfo(zone)).astimezone(UTC)
 
 
 def _seconds(span: timedelta) -> Decimal:

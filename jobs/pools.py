@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from jobs.adapters.sql_machines import SqlMachines
@@ -28,7 +28,7 @@ from jobs.machines import (
     Wish,
     WishKind,
 )
-from jobs.money import Saved, Share, Total, Use, months, saved, shares, totals
+from jobs.money import Saved, Share, Total, Use, by_day, months, saved, shares, totals
 from jobs.pool_policy import policy_of
 from jobs.pool_settings import PoolSettings
 from jobs.run import Run
@@ -90,6 +90,7 @@ class Month:
     by_project: tuple[tuple[str | None, Total], ...]
     by_user: tuple[tuple[str | None, Total], ...]
     by_run: tuple[tuple[int | None, Total], ...]
+    by_day: tuple[tuple[date, Total], ...]  # every day so far, by the clock of the pool's time zone
 
 
 @dataclass(frozen=True)
@@ -194,6 +195,7 @@ class Pools:
             by_project=tuple(totals(found, lambda share: share.project).items()),
             by_user=tuple(totals(found, lambda share: share.user).items()),
             by_run=tuple(totals(found, lambda share: share.run).items()),
+            by_day=by_day(intervals, since, end, known.time_zone),
         )
         if month is None:
             self._months[pool] = told

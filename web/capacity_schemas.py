@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from decimal import Decimal
 from typing import Annotated, Literal
 
@@ -194,6 +195,14 @@ class SavedOut(Shape):
     half_an_hour: Amount
 
 
+class DayOut(Shape):
+    """What a pool cost on a day of its time zone."""
+
+    day: date
+    seconds: Amount
+    cost: Amount
+
+
 class MonthOut(Shape):
     """What a pool cost in a month. A run's part of an interval is borne by it; `null` is time in which none ran."""
 
@@ -206,6 +215,7 @@ class MonthOut(Shape):
     projects: list[TotalOut]
     users: list[TotalOut]
     runs: list[TotalOut]
+    days: list[DayOut]
 
 
 class _Body(BaseModel):

@@ -102,6 +102,7 @@ def month(pool: str, found: Month) -> k.MonthOut:
         projects=_totals(found.by_project),
         users=_totals(found.by_user),
         runs=_totals(found.by_run),
+        days=[k.DayOut(day=day, seconds=total.seconds, cost=total.cost) for day, total in found.by_day],
     )
 
 

@@ -143,6 +143,48 @@ def _area(values: Sequence[float], most: int) -> str:
     return "".join([*path, f"H{WIDTH}V{HEIGHT}Z"])
 
 
+@dataclass(frozen=True)
+class Bar:
+    """A day's cost as a rectangle in a box of WIDTH by HEIGHT, and in words."""
+
+    x: float
+    width: float
+    height: float
+    words: str
+
+
+@dataclass(frozen=True)
+class Days:
+    """What a month cost day by day; `most`: its dearest day. `first`, `last`: how they are called."""
+
+    bars: tuple[Bar, ...]
+    most: str
+    first: str
+    last: str
+    words: str
+
+
+def days(month: Month) -> Days | None:
+    """Draw what each day of a month cost; None where nothing has a price."""
+    most, dearest = max((total.cost, day) for day, total in month.by_day)
+    if most <= 0:
+        return None
+    step = WIDTH / len(month.by_day)
+    bars = tuple(
+        Bar(
+            x=round(number * step + step * 0.08, 1),
+            width=round(step * 0.84, 1),
+            height=round(float(total.cost / most) * HEIGHT, 1),
+            words=f"{day:%-d %B}: {amount(total.cost, month.currency)}",
+        )
+        for number, (day, total) in enumerate(month.by_day)
+    )
+    top = amount(most, month.currency)
+    words = f"Cost of each day of {month.by_day[0][0]:%B}; the dearest was the {dearest:%-d}. with {top}."
+    first, last = (f"{day:%-d %b}" for day in (month.by_day[0][0], month.by_day[-1][0]))
+    return Days(bars, top, first, last, words)
+
+
 ACTIONS = {
     Action.START: "Start",
     Action.DRAIN: "Drain",

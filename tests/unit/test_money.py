@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.machines import Interval
-from jobs.money import Share, Total, Use, billed, money, month_of, months, saved, shares, totals
+from jobs.money import Share, Total, Use, billed, by_day, money, month_of, months, saved, shares, totals
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 PRICE = Decimal("0.36")  # a ten-thousandth a second
@@ -79,6 +79,20 @@ def test_months_are_cut_by_the_clock_of_the_place() -> None:
         ("2026-12", 3 * 3600),
     ]
     assert len(list(months([on(0, 10)], NOW))) == 1
+
+
+def test_each_day_bears_what_was_billed_on_it() -> None:
+    since, now = datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 11, 4, 12, tzinfo=UTC)
+    over_midnight = Interval(
+        "i-1", "p", datetime(2026, 11, 1, 22, tzinfo=UTC), datetime(2026, 11, 2, 3, tzinfo=UTC), PRICE
+    )
+    still_on = Interval("i-2", "p", datetime(2026, 11, 4, 11, tzinfo=UTC), None, PRICE)
+    found = by_day([over_midnight, still_on], since, now)
+    assert [(day.day, int(total.seconds) / 3600) for day, total in found] == [(1, 2), (2, 3), (3, 0), (4, 1)]
+    assert sum(total.cost for _, total in found) == 6 * PRICE
+    assert by_day([], since, datetime(2026, 12, 1, tzinfo=UTC))[-1][0].day == 30
+    tokyo = by_day([over_midnight], datetime(2026, 10, 31, 15, tzinfo=UTC), now, "Asia/Tokyo")
+    assert [(day.day, int(total.seconds) / 3600) for day, total in tokyo if total.seconds] == [(2, 5)]
 
 
 def test_saved_against_always_on_and_against_half_an_hour() -> None:
