@@ -65,6 +65,7 @@ def one_life(step: str, seed: int) -> None:
 
 def live(world: World, look: Callable[[], bool]) -> None:
     for _ in range(900):
+        assert world.killed == [], "a busy machine was stopped"
         if look():
             return
         try:

@@ -152,6 +152,8 @@ class Trial:
         """Let passes follow each other until something is so."""
 
         def turn() -> object:
+            assert self.killed == [], "a busy machine was stopped"
+            assert self.road.forbidden() == []
             if look():
                 return True
             self.look_after()

@@ -1,6 +1,6 @@
 """Take the defence of each row out of a copy of the work tree, and see that the row's test fails without it.
 
-python tests/chaos/defences.py [ROW ...]      (rows: A1 … B24; all of them put the table into docs/reliability.md)
+python tests/chaos/defences.py [ROW ...]      (rows: A1 … C8; all of them put the table into docs/reliability.md)
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ import psycopg
 import pytest
 from capacity_machine import Nursery
 from capacity_steps import STEPS, one_life
-from capacity_trial import LEASE, POINTS, POLICY, Trial, arrive_at
+from capacity_trial import LEASE, POINTS, POLICY, TIMES, Trial, arrive_at
 from fixtures_ec2 import Call, Road, Yard
 from fixtures_server import until
 
@@ -68,9 +68,10 @@ def test_c1_work_arrives_at_every_step_of_the_stop(start: Start, road: Road, poi
     trial.ends_well()
 
 
-@pytest.mark.parametrize("way", ["down", "empty", "slow", "throttled"])
+@pytest.mark.parametrize("way", ["down", "empty", "slow", "throttled", "down at the last moment"])
 def test_c2_ec2_is_down_empty_slow_or_throttled(start: Start, road: Road, way: str) -> None:
-    trial = start()
+    last = way == "down at the last moment"  # what it said before is fresh, and it is not asked until the stop
+    trial = start(times=replace(TIMES, look=60.0, stale=60.0) if last else TIMES)
     machine = trial.machine()
     trial.until(lambda: trial.is_at(machine, MachineState.RUNNING), "it is known")
     if way == "empty":
@@ -78,14 +79,19 @@ def test_c2_ec2_is_down_empty_slow_or_throttled(start: Start, road: Road, way: s
     elif way == "slow":
         road.slow = lambda call: 0.5
     else:
-        road.rule = lambda call: (0, "") if way == "down" else (503, "RequestLimitExceeded")
+        road.rule = lambda call: (503, "RequestLimitExceeded") if way == "throttled" else (0, "")
+    asked = len(road.calls)
     ends = time.monotonic() + 4.0
     run = trial.submit()
+    if last:
+        trial.until(lambda: len(road.calls) > asked, "it is about to be stopped")
     while time.monotonic() < ends:
         trial.look_after()
     assert trial.hands.run(run).state.final, "its worker goes on whatever EC2 says"
     if way != "slow":
-        assert road.stops == []
+        assert {call.action for call in road.calls[asked:]} == {"DescribeInstances"}, "nothing else is even asked for"
+    if way == "empty":
+        assert trial.is_at(machine, MachineState.UNKNOWN)
     road.rule, road.empty, road.slow = (lambda call: None), False, (lambda call: 0.0)
     trial.submit()
     trial.ends_well()
@@ -94,7 +100,7 @@ def test_c2_ec2_is_down_empty_slow_or_throttled(start: Start, road: Road, way: s
 @pytest.mark.parametrize("way", ["500", "throttled", "answer lost", "cut"])
 def test_c3_stop_instances_fails(start: Start, road: Road, way: str) -> None:
     trial = start()
-    trial.machine()
+    machine = trial.machine()
 
     def failing(call: Call) -> bool:
         return call.action == "StopInstances" and not call.dry and len(road.done("StopInstances")) <= 3
@@ -105,6 +111,7 @@ def test_c3_stop_instances_fails(start: Start, road: Road, way: str) -> None:
         answer = {"500": (500, "InternalError"), "throttled": (503, "RequestLimitExceeded"), "cut": (0, "")}[way]
         road.rule = lambda call: answer if failing(call) else None
     trial.ends_well()
+    trial.until(lambda: trial.is_at(machine, MachineState.STOPPED), "EC2 has said that it is stopped")
     assert len(road.stops) == 1
     assert len(trial.history(Action.STOP)) == 1
     assert len(trial.history(Action.DRAIN)) == 1
@@ -138,7 +145,8 @@ def test_c5_a_machine_that_is_none_of_ours(start: Start, road: Road, yard: Yard,
     stopped = yard.machine(words.get("pool", trial.pool), **tags)
     trial.more = {"instances": (running, stopped)}
     trial.controller = trial.new_controller()
-    run = trial.submit()
+    trial.submit()
+    trial.submit()  # more than the running one would be thought to take: the stopped one would be started
     ends = time.monotonic() + 3.0
     while time.monotonic() < ends:
         trial.look_after()
@@ -149,7 +157,7 @@ def test_c5_a_machine_that_is_none_of_ours(start: Start, road: Road, yard: Yard,
     if fault == "other account":
         return
     ours = trial.machine(running=False)
-    trial.until(lambda: trial.hands.run(run).state.final and yard.state(ours) == "stopped", "done by one of ours")
+    trial.until(lambda: trial.all_over() and yard.state(ours) == "stopped", "done by one of ours")
     trial.ends_well()
 
 
@@ -188,7 +196,7 @@ def test_c6_two_sweepers_at_once(start: Start, road: Road) -> None:
     drains = trial.history(Action.DRAIN)
     stops = trial.history(Action.STOP)
     assert len({one.data["token"] for one in stops}) == len(stops) == len(road.stops), "one drain token a stop"
-    assert len({one.data["token"] for one in drains}) == len(drains)
+    assert len(drains) <= len(stops) + len(trial.history(Action.CANCEL_DRAIN)), "each drain comes to its end"
     # A start that was recorded and, on a busy machine, came too late to be sent is given to whoever decides it next.
     assert len(road.done("StartInstances")) == len(road.starts) <= len(trial.history(Action.START)), "each sent once"
 

@@ -218,7 +218,7 @@ def test_credentials_that_are_not_there_are_told_when_they_are_needed(
 
 
 @pytest.mark.parametrize("call", ["terminate_instances", "modify_instance_attribute", "delete_volume"])
-def test_a_call_that_is_not_on_the_list_never_leaves(ec2: Ec2, road: Road, call: str) -> None:
+def test_c8_a_call_that_is_not_on_the_list_never_leaves(ec2: Ec2, road: Road, call: str) -> None:
     words = {
         "terminate_instances": {"InstanceIds": [NOWHERE]},
         "modify_instance_attribute": {"InstanceId": NOWHERE, "EbsOptimized": {"Value": True}},

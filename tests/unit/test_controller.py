@@ -66,7 +66,7 @@ def test_work_that_arrives_while_it_stops_is_done_after_a_new_start(world: World
     assert world.killed == []
 
 
-def test_a_machine_that_does_not_answer_or_is_busy_stays_on(world: World) -> None:
+def test_c1_a_machine_that_does_not_answer_or_is_busy_stays_on(world: World) -> None:
     worker = world.add(state=M.RUNNING)
     worker.deaf = True
     world.until(lambda: bool(world.history(Action.CANCEL_DRAIN)))
