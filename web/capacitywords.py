@@ -180,7 +180,7 @@ def days(month: Month) -> Days | None:
         for number, (day, total) in enumerate(month.by_day)
     )
     top = amount(most, month.currency)
-    words = f"Cost of each day of {month.by_day[0][0]:%B}; the dearest was the {dearest:%-d}. with {top}."
+    words = f"Cost of each day of {month.by_day[0][0]:%B}; the dearest was {dearest:%-d %B} with {top}."
     first, last = (f"{day:%-d %b}" for day in (month.by_day[0][0], month.by_day[-1][0]))
     return Days(bars, top, first, last, words)
 

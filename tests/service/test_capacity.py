@@ -127,6 +127,10 @@ def test_money_is_told_by_run_and_as_csv(pools: Site, browser: FlaskClient) -> N
     assert [one["name"] for one in found["projects"]] in (["plain", None], [None, "plain"])
     assert {one["name"] for one in found["runs"]} == {1, None}
     assert float(found["saved"]["always_on"]) >= float(found["saved"]["paid"])
+    assert sum(float(one["cost"]) for one in found["days"]) == pytest.approx(float(found["total"]["cost"]), abs=0.01)
+    page = browser.get("/capacity").text
+    assert "Cost of each day of" in page
+    assert "nobody: it ran without work" in page
     answer = browser.get("/api/v1/capacity/builders/ledger.csv")
     assert answer.mimetype == "text/csv"
     rows = list(csv.DictReader(io.StringIO(answer.text)))
