@@ -30,6 +30,7 @@ from jobs.machines import Action, MachineState
 
 LONG = bool(os.environ.get("SEATRIAL_CHAOS_LONG"))
 SEEDS = range(100 if LONG else 2)  # a hundred of each of the nine points, whatever other trials are asked for
+LIVES = range(25 if LONG else 2)  # a second of computing each
 PATIENCE = 3.0  # a loaded machine may be so much slower than an idle one
 Start = Callable[..., Trial]
 
@@ -301,6 +302,6 @@ def test_b22_the_clock_of_the_sweeper_is_an_hour_off(
 @pytest.mark.parametrize("point", range(len(STEPS)))
 def test_c1_every_step_with_many_seeds_in_memory(point: int) -> None:
     """The same nine points in a world whose time is counted."""
-    for seed in SEEDS:
+    for seed in LIVES:
         print(f"point {STEPS[point]} seed {seed}")  # noqa: T201 - shown when it fails
         one_life(STEPS[point], seed)
