@@ -12,10 +12,10 @@ from sqlalchemy import delete, insert, update
 from benchmarks.ledger import new_run
 from benchmarks.measure import Row, percentile
 from benchmarks.server import serving
-from jobs.adapters.sql_runs import NewLeg
 from jobs.adapters.sql_schema import comparisons, runs, tasks, units
 from jobs.adapters.sql_store import Store
 from jobs.comparing import UnitClass
+from jobs.new_run import NewLeg
 from jobs.settings import load_settings
 
 UNITS = 200_000

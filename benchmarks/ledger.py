@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.measure import Row, pairs, ratio_row
-from jobs.adapters.sql_runs import NewLeg, NewRun
 from jobs.adapters.sql_store import Store
+from jobs.new_run import NewLeg, NewRun
 from jobs.run import TaskState
 from runner.model import Output, Prepared, UnitResult, UnitState
 

@@ -10,8 +10,9 @@ from typing import Literal, Protocol
 from jobs import two_databases
 from jobs.acceptances import Acceptances
 from jobs.accepting import Acceptance
-from jobs.adapters.sql_runs import NewLeg, NewRun, SqlRuns
+from jobs.adapters.sql_runs import SqlRuns
 from jobs.adapters.sql_store import Store
+from jobs.new_run import NewLeg, NewRun
 from jobs.outlook import Outlook
 from jobs.pools import Pools
 from jobs.projects import Preview, Projects

@@ -7,10 +7,10 @@ from typing import Any
 
 from sqlalchemy import text
 
-from jobs.adapters.sql_runs import NewLeg, NewRun
 from jobs.adapters.sql_store import Store
 from jobs.adapters.sql_tasks import Claim
 from jobs.comparing import Compared
+from jobs.new_run import NewLeg, NewRun
 from jobs.overview import EVERY_UNIT
 from jobs.run import Event, Run, Task, TaskState, Unit
 from runner.model import Output, Prepared, Reason, TaskKind, Template, UnitResult, UnitState

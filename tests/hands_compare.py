@@ -8,9 +8,9 @@ from typing import Any
 from hands import SPEC, Hands
 
 from jobs.accepting import Asked
-from jobs.adapters.sql_runs import NewLeg
 from jobs.causes import Cause, Share
 from jobs.comparing import HARMLESS, Compared, UnitClass, classify
+from jobs.new_run import NewLeg
 from jobs.run import Run, RunState
 from runner.model import Output, UnitResult, UnitState
 

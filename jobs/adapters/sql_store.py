@@ -21,9 +21,10 @@ from jobs.adapters.sql_noise import SqlNoise
 from jobs.adapters.sql_plan import SqlPlan
 from jobs.adapters.sql_retention import SqlRetention
 from jobs.adapters.sql_reuse import SqlReuse
-from jobs.adapters.sql_runs import IDEMPOTENCY_SECONDS, SqlRuns
+from jobs.adapters.sql_runs import SqlRuns
 from jobs.adapters.sql_schema import installation, metadata
 from jobs.adapters.sql_snapshots import SqlSnapshots
+from jobs.adapters.sql_submissions import IDEMPOTENCY_SECONDS
 from jobs.adapters.sql_tasks import SqlTasks
 from jobs.adapters.sql_workers import SqlWorkers
 from runner.errors import StoreUnavailable

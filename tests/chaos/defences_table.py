@@ -71,7 +71,7 @@ DEFENCES: tuple[Defence, ...] = (
         "A2",
         "the key is looked up again in the transaction that writes the run",
         "tests/contract/test_store_runs.py::test_a02_fifty_submissions_with_one_key_at_once_are_one_run[sqlite]",
-        "jobs/adapters/sql_runs.py",
+        "jobs/adapters/sql_submissions.py",
         "        if row is not None and row.created_at >= now - IDEMPOTENCY_SECONDS:\n",
         "        if False:\n",
     ),
@@ -79,7 +79,7 @@ DEFENCES: tuple[Defence, ...] = (
         "A3",
         "a page is read by its key, and no further than its end",
         "tests/contract/test_store_lists.py::test_a03_ten_thousand_runs",
-        "jobs/adapters/sql_runs.py",
+        "jobs/adapters/sql_run_reads.py",
         "                query = query.where(runs.c.id < before)\n"
         "            rows = list(connection.execute(query.order_by(runs.c.id.desc()).limit(limit + 1)))\n",
         "                query = query.offset(10_001 - before)\n"

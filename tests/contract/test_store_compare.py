@@ -10,11 +10,11 @@ import pytest
 from hands import SPEC, Hands
 from sqlalchemy import insert, update
 
-from jobs.adapters.sql_runs import NewLeg
 from jobs.adapters.sql_schema import legs, runs, tasks, units
 from jobs.adapters.sql_tasks import Claim
 from jobs.causes import Cause, Share
 from jobs.comparing import Compared, Pair, UnitClass, classify
+from jobs.new_run import NewLeg
 from jobs.overview import EVERY_UNIT
 from jobs.run import Run, RunState, TaskState, Verdict
 from runner.errors import BaseReplaced, Conflict, OutputsGone

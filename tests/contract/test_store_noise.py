@@ -14,11 +14,11 @@ from sqlalchemy import text
 from jobs.accepting import Asked
 from jobs.adapters.sql_compare import forget
 from jobs.adapters.sql_noise import NoiseTally
-from jobs.adapters.sql_runs import NewLeg
 from jobs.adapters.sql_store import Store
 from jobs.adapters.sql_tasks import Claim
 from jobs.causes import Cause, Share
 from jobs.comparing import Compared, Pair, UnitClass, classify, second_run
+from jobs.new_run import NewLeg
 from jobs.noise import Moves, Noise, judged
 from jobs.overview import DIFFERING, Wanted
 from jobs.run import RunState, TaskState, Verdict

@@ -9,7 +9,8 @@ import pytest
 from hands import OUTPUT, Hands
 from sqlalchemy import text
 
-from jobs.adapters.sql_runs import IdempotencyMismatch, NewLeg
+from jobs.adapters.sql_submissions import IdempotencyMismatch
+from jobs.new_run import NewLeg
 from jobs.run import Page, RunFilter, RunState, TaskState, Verdict
 from runner.errors import Conflict, Fenced, NotFound
 from runner.model import Prepared, Reason, TaskKind, UnitState

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from hands import SPEC, Hands
 
-from jobs.adapters.sql_runs import NewLeg
+from jobs.new_run import NewLeg
 from jobs.run import TaskState
 
 OPTIONS = {"snapshot": "month-end"}

@@ -7,10 +7,10 @@ from hands import SPEC, Hands
 from sqlalchemy import MetaData, inspect, select, text
 
 from jobs.adapters.sql_engine import Database, open_engine
-from jobs.adapters.sql_runs import NewLeg
 from jobs.adapters.sql_schema import comparisons, legs, runs, tasks, units
 from jobs.adapters.sql_store import Store
 from jobs.comparing import HARMFUL, Compared, UnitClass
+from jobs.new_run import NewLeg
 from jobs.overview import EVERY_UNIT, Wanted
 from runner.model import Output, UnitResult, UnitState
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from hands import SPEC, Hands
 
-from jobs.adapters.sql_runs import NewLeg
 from jobs.comparing import HARMFUL, Compared, Pair, Side, UnitClass
 from jobs.latency import is_slower
+from jobs.new_run import NewLeg
 from jobs.overview import EVERY_UNIT, HeatMap, Wanted
 from runner.model import Output, UnitResult, UnitState
 

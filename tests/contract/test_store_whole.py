@@ -9,9 +9,9 @@ import pytest
 from hands import SPEC, Hands
 from sqlalchemy import update
 
-from jobs.adapters.sql_runs import NewLeg
 from jobs.adapters.sql_schema import legs, runs
 from jobs.adapters.sql_tasks import Claim
+from jobs.new_run import NewLeg
 from jobs.run import TaskState
 from runner.model import Known, Prepared, Template
 

@@ -12,11 +12,11 @@ import pytest
 from hands import Hands
 
 from jobs.adapters.file_objects import FileObjects
-from jobs.adapters.sql_runs import NewLeg
 from jobs.adapters.sql_store import Store
 from jobs.compare_child import Child
 from jobs.comparer import Comparer
 from jobs.comparing import Compared, UnitClass
+from jobs.new_run import NewLeg
 from jobs.overview import EVERY_UNIT
 from jobs.run import Verdict
 from runner.model import Output, UnitResult, UnitState
