@@ -33,7 +33,7 @@ up: venv engine images ## Start Seatrial on your seatrial.toml
 
 .PHONY: test
 test: venv engine images browser testdeps lint ## Set up, lint and run every test
-	$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder --hypothesis-profile=thorough tests
+	$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder --hypothesis-profile=thorough --durations=40 --durations-min=5 tests
 
 .PHONY: check
 check: ## Exactly what CI does

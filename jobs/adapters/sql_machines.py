@@ -1,4 +1,4 @@
-"""Machines in SQL: what EC2 says of them, what they say of themselves, and all that is known of a pool at a time."""
+"""Machines in SQL: what EC2 says of them, and what they say of themselves."""
 
 from __future__ import annotations
 
@@ -8,23 +8,19 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Connection, and_, case, func, insert, or_, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from jobs.adapters.sql_arrivals import SqlArrivals
 from jobs.adapters.sql_books import SqlBooks, bill, price_text
 from jobs.adapters.sql_drains import SqlDrains
 from jobs.adapters.sql_engine import Database
-from jobs.adapters.sql_machine_rows import hold_of, lock_machine, machine_of, seconds
-from jobs.adapters.sql_rows import at, moment
-from jobs.adapters.sql_schema import attempts, holds, machines, runs, shortages, tasks, wishes, workers
+from jobs.adapters.sql_machine_rows import lock_machine, machine_of, seconds
+from jobs.adapters.sql_pool_now import SqlPoolNow
+from jobs.adapters.sql_rows import at
+from jobs.adapters.sql_schema import machines
 from jobs.adapters.sql_wishes import SqlWishes
-from jobs.gaps import gaps_of
-from jobs.machines import Disk, Machine, MachineNow, MachineState, Notice, PoolNow, WishKind
-from jobs.run import TaskState
+from jobs.machines import Disk, Machine, MachineState, Notice
 
-ALIVE_SECONDS = 60.0  # a slot shows its presence every few seconds
-FORMS_SECONDS = 3_600.0
-REMEMBERED = 400  # runs and forms of the past
 AFTER_A_STOP = (MachineState.STOPPING, MachineState.STOPPED, MachineState.GONE)
 _OVER: dict[str, Any] = {
     "drain_token": None,
@@ -38,7 +34,7 @@ _OVER: dict[str, Any] = {
 }
 
 
-class SqlMachines(SqlDrains, SqlWishes, SqlArrivals, SqlBooks):
+class SqlMachines(SqlDrains, SqlWishes, SqlArrivals, SqlBooks, SqlPoolNow):
     """Machines with their drains, holds, wishes, decisions and intervals. Times are the store's."""
 
     def __init__(self, database: Database) -> None:
@@ -46,6 +42,7 @@ class SqlMachines(SqlDrains, SqlWishes, SqlArrivals, SqlBooks):
         SqlWishes.__init__(self, database)
         SqlArrivals.__init__(self, database)
         SqlBooks.__init__(self, database)
+        SqlPoolNow.__init__(self, database)
 
     def time(self) -> datetime:
         """Give the store's time."""
@@ -178,42 +175,6 @@ class SqlMachines(SqlDrains, SqlWishes, SqlArrivals, SqlBooks):
             query = select(machines.c.notes).where(machines.c.instance == instance)
             return connection.execute(query).scalar() or {}
 
-    # ---- all of a pool --------------------------------------------------------------------------------------
-
-    def now(self, pool: str, *, slots: int = 1) -> PoolNow:
-        """Give all that is known of a pool, in one consistent view; `slots`: of a machine whose worker is not there."""
-        with self._db.read() as connection:
-            now = self._db.now(connection)
-            here = (tasks.c.state == TaskState.QUEUED.value, tasks.c.pool == pool)
-            ready = select(func.count(), func.min(tasks.c.created_at)).where(*here, tasks.c.due_at <= now)
-            queued, oldest = connection.execute(ready).one()
-            later = select(tasks.c.due_at).where(
-                tasks.c.state.in_([TaskState.QUEUED.value, TaskState.INTERRUPTED.value]),
-                tasks.c.pool == pool,
-                tasks.c.due_at > now,
-            )
-            # An interrupted one whose time has come is queued by the sweeper any moment.
-            overdue = select(tasks.c.due_at).where(
-                tasks.c.state == TaskState.INTERRUPTED.value, tasks.c.pool == pool, tasks.c.due_at <= now
-            )
-            due = sorted([*connection.scalars(later), *connection.scalars(overdue)])
-            held = select(holds).where(holds.c.pool == pool, holds.c.until > now, holds.c.released_at.is_(None))
-            short = select(shortages.c.name, shortages.c.until).where(shortages.c.pool == pool)
-            short = short.where(shortages.c.until > now)
-            arrivals, forms, gaps = _past(connection, pool)
-            return PoolNow(
-                pool=pool,
-                machines=tuple(_machines_now(connection, pool, now, slots)),
-                queued=queued,
-                oldest_queued=moment(oldest),
-                due=tuple(map(at, due)),
-                holds=tuple(hold_of(row) for row in connection.execute(held.order_by(holds.c.id))),
-                forms=tuple(at(form) for form in forms if form > now - FORMS_SECONDS),
-                arrivals=tuple(map(at, arrivals)),
-                short={row.name: at(row.until) for row in connection.execute(short)},
-                gaps=gaps,
-            )
-
 
 def _confirmed(row: Any, started: float | None) -> bool:
     """Tell whether a stop was confirmed, and the machine was not started since."""
@@ -234,47 +195,3 @@ def _state(row: Any, state: MachineState, now: float, started: float | None) -> 
         if row.started_at is None or (started is not None and started > row.started_at):
             changed["started_at"] = now if started is None else min(started, now)
     return changed
-
-
-def _machines_now(connection: Connection, pool: str, now: float, slots: int) -> list[MachineNow]:
-    rows = connection.execute(select(machines).where(machines.c.pool == pool).order_by(machines.c.instance)).all()
-    hosts = [row.host for row in rows if row.host is not None]
-    if not hosts:
-        return [MachineNow(machine_of(row), slots=slots, busy=tuple(row.busy)) for row in rows]
-    running = select(tasks.c.host, func.count().label("n")).where(tasks.c.state == TaskState.RUNNING.value)
-    leases = {row.host: row.n for row in connection.execute(running.group_by(tasks.c.host))}
-    # Slots that take no new work count as long as they have a task: no other one will be done by them.
-    takes = or_(workers.c.task.is_not(None), and_(workers.c.shortage.is_(None), workers.c.draining.is_(False)))
-    count = func.sum(case((takes, 1), else_=0)).label("n")
-    alive = select(workers.c.host, count).where(workers.c.seen_at >= now - ALIVE_SECONDS)
-    alive = alive.where(workers.c.pool == pool).group_by(workers.c.host)
-    found = {row.host: row.n for row in connection.execute(alive)}
-    last = select(attempts.c.host, func.max(attempts.c.ended_at).label("at")).where(attempts.c.host.in_(hosts))
-    ended = {row.host: row.at for row in connection.execute(last.group_by(attempts.c.host))}
-    return [
-        MachineNow(
-            machine=machine_of(row),
-            leases=leases.get(row.host, 0),
-            slots=found.get(row.host, slots),
-            busy=tuple(row.busy),
-            idle_since=_idle_since(row, leases.get(row.host, 0), ended.get(row.host)),
-            kept_at=moment(row.kept_at),
-        )
-        for row in rows
-    ]
-
-
-def _idle_since(row: Any, leases: int, ended: float | None) -> datetime | None:
-    if leases or row.host is None:
-        return None
-    return moment(max((one for one in (ended, row.registered_at) if one is not None), default=None))
-
-
-def _past(connection: Connection, pool: str) -> tuple[list[float], list[float], tuple[float, ...]]:
-    """Give when the last runs came in and the last forms were opened, newest last, and the idle times between."""
-    query = select(runs.c.created_at, runs.c.finished_at).where(runs.c.pool == pool)
-    newest = connection.execute(query.order_by(runs.c.id.desc()).limit(REMEMBERED)).all()[::-1]
-    opened = select(wishes.c.made_at).where(wishes.c.pool == pool, wishes.c.kind == WishKind.FORM.value)
-    forms = list(connection.scalars(opened.order_by(wishes.c.made_at.desc()).limit(REMEMBERED)))[::-1]
-    works = [(row.created_at, row.finished_at) for row in newest]
-    return [row.created_at for row in newest], forms, gaps_of(works, forms)

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, func, insert, or_, select, update
 
+from jobs.adapters.sql_best import best_task
 from jobs.adapters.sql_drains import gate
 from jobs.adapters.sql_engine import Database
 from jobs.adapters.sql_ledger import has_new_token
 from jobs.adapters.sql_moves import ending, fence, move, stop
 from jobs.adapters.sql_plan import settled_data
 from jobs.adapters.sql_rows import append_event, lock_run, refresh_run, task_of
-from jobs.adapters.sql_schema import attempts, executions, legs, machines, runs, tasks, units, workers
+from jobs.adapters.sql_schema import attempts, executions, legs, runs, tasks, units, workers
 from jobs.run import LEG_FAILED, OUTAGES, WORKER_LOST, Task, TaskState, interruption
 from jobs.snapshots import wanted_snapshot
 from runner.errors import Drained, Fenced, Incomplete, StoreUnavailable, UnitsFailed
@@ -23,6 +24,12 @@ from runner.model import Output, Reason, TaskKind, Template, UnitState
 
 S = TaskState
 
+_DUE = (  # asked every second
+    select(tasks)
+    .where(tasks.c.state == S.INTERRUPTED.value, tasks.c.due_at <= bindparam("now_"))
+    .order_by(tasks.c.run, tasks.c.id)
+    .with_for_update(skip_locked=True)
+)
 LONG_WAIT = 0.5
 # A worker is started again within some seconds, a whole server too; then its host goes on with what stands there. Another
 # one would have to begin anew, and waits so long.
@@ -78,7 +85,7 @@ class SqlTasks:
         """
         with self._db.write() as connection:
             now = self._db.now(connection)
-            while (row := self._best(connection, pool, host, now, adopt_only)) is not None:
+            while (row := best_task(connection, pool, host, now, adopt_only=adopt_only)) is not None:
                 if row.machine is not None and not gate(connection, host, row.id, now):
                     return None
                 lock_run(connection, row.run)
@@ -89,36 +96,6 @@ class SqlTasks:
                     continue
                 self._take(connection, row, now, host=host, worker=worker, lease=lease)
                 return self._read_claim(connection, row.id, lease)
-        return None
-
-    def _best(self, connection: Connection, pool: str, host: str, now: float, adopt_only: bool) -> Row[Any] | None:
-        claimable = (tasks.c.state == S.QUEUED.value, tasks.c.pool == pool, tasks.c.due_at <= now)
-        adoptable = (
-            select(tasks.c.id)
-            .join(executions, executions.c.task == tasks.c.id)
-            .where(*claimable, executions.c.host == host, executions.c.state == "running")
-            .order_by(tasks.c.priority.desc(), tasks.c.run, tasks.c.batch, tasks.c.id)
-        )
-        busy = (
-            select(tasks.c.user, func.count().label("n"))
-            .where(tasks.c.state == S.RUNNING.value)
-            .group_by(tasks.c.user)
-            .subquery()
-        )
-        fair = (
-            select(tasks.c.id)
-            .outerjoin(busy, busy.c.user == tasks.c.user)
-            .where(*claimable, ~_kept_for_another(host, now))
-            .order_by(tasks.c.priority.desc(), func.coalesce(busy.c.n, 0), tasks.c.run, tasks.c.batch, tasks.c.id)
-        )
-        for query in (adoptable,) if adopt_only else (adoptable, fair):
-            locked = query.limit(1).with_for_update(of=tasks, skip_locked=True)
-            best = connection.execute(locked).scalar_one_or_none()
-            if best is not None:
-                # Of a host that is no machine, which most are, nothing more is asked.
-                here = select(machines.c.instance).where(machines.c.host == host).limit(1).scalar_subquery()
-                query = select(tasks, here.label("machine")).where(tasks.c.id == best)
-                return connection.execute(query).one()
         return None
 
     def _take(self, connection: Connection, row: Row[Any], now: float, *, host: str, worker: str, lease: float) -> None:
@@ -329,12 +306,7 @@ class SqlTasks:
         """Queue the interrupted tasks whose time has come."""
         with self._db.write() as connection:
             now = self._db.now(connection)
-            rows = connection.execute(
-                select(tasks)
-                .where(tasks.c.state == S.INTERRUPTED.value, tasks.c.due_at <= now)
-                .order_by(tasks.c.run, tasks.c.id)
-                .with_for_update(skip_locked=True)
-            ).all()
+            rows = connection.execute(_DUE, {"now_": now}).all()
             for row in rows:
                 move(connection, row, S.QUEUED, now)
             for run in sorted({row.run for row in rows}):
@@ -394,17 +366,3 @@ def _stop_the_other_leg(connection: Connection, row: Row[Any], now: float) -> No
     if compares is not None and ending(connection, row.run) is None:
         reason = Reason(LEG_FAILED, f"The {row.leg} could not be prepared, so there is nothing to compare with.")
         stop(connection, row.run, reason, now)
-
-
-def _kept_for_another(host: str, now: float) -> ColumnElement[bool]:
-    """Tell whether a container of the task stands on another host that is expected to go on with it."""
-    return (
-        select(executions.c.task)
-        .where(
-            executions.c.task == tasks.c.id,
-            executions.c.state == "running",
-            executions.c.host != host,
-            executions.c.kept_until > now,
-        )
-        .exists()
-    )

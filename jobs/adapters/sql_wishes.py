@@ -13,6 +13,9 @@ from runner.errors import NotFound
 SAME_FORM_SECONDS = 10.0  # a form that is loaded again, or changed, is no other one
 
 
+_OPEN = select(wishes).where(wishes.c.done_at.is_(None)).order_by(wishes.c.id)
+
+
 class SqlWishes:
     """Write and read holds and wishes. Nothing of them is ever deleted."""
 
@@ -74,10 +77,8 @@ class SqlWishes:
     def open_wishes(self, pool: str | None = None) -> list[Wish]:
         """List what was asked for and not done yet, oldest first."""
         with self._db.read() as connection:
-            query = select(wishes).where(wishes.c.done_at.is_(None)).order_by(wishes.c.id)
-            if pool is not None:
-                query = query.where(wishes.c.pool == pool)
-            return [wish_of(row) for row in connection.execute(query)]
+            found = map(wish_of, connection.execute(_OPEN))
+            return [one for one in found if pool in (None, one.pool)]
 
     def wish_done(self, wish: int, outcome: str) -> bool:
         """Say what came of a wish; False when that was said before."""

@@ -146,9 +146,9 @@ DEFENCES: tuple[Defence, ...] = (
         "A8",
         "the higher priority is claimed first",
         f"{LOAD}::test_a01_a08_many_runs_from_many_clients",
-        TASKS,
-        ".order_by(tasks.c.priority.desc(), func.coalesce(busy.c.n, 0), ",
-        ".order_by(func.coalesce(busy.c.n, 0), ",
+        "jobs/adapters/sql_best.py",
+        ".order_by(tasks.c.priority.desc(), func.coalesce(_BUSY.c.n, 0), ",
+        ".order_by(func.coalesce(_BUSY.c.n, 0), ",
     ),
     guard(
         "B1",
