@@ -16,7 +16,7 @@ from benchmarks.measure import Row, pairs, ratio_row
 from runner.compare import Output
 from runner.compare_rules import RuleBook
 from runner.compare_tree import compare_outputs, compare_trees
-from runner.spec import Rule, Tolerance
+from runner.spec_rule import Rule, Tolerance
 
 PAIRS, SMALL_ROWS = 20_000, 50
 ROWS, LARGE_ROWS = 1_000_000, 11_500_000
@@ -31,7 +31,7 @@ OURS = f"""
 import sys
 from pathlib import Path
 from runner.compare import Output, compare
-from runner.spec import Rule, Tolerance
+from runner.spec_rule import Rule, Tolerance
 rule = Rule(match="*", key=("id",), tolerance=Tolerance(absolute=0.005))
 found = compare(Output.of(Path(sys.argv[1])), Output.of(Path(sys.argv[2])), rule)
 print(found.rows.changed, found.rows.added, found.rows.removed)

@@ -22,7 +22,7 @@ from runner.compare_table import Sink, Tally
 from runner.compare_tables import CsvTable, JsonTable, Table
 from runner.compare_text import HEAD, Dialect, Malformed, TooLong, canonical_csv, first_record, format_of, look
 from runner.comparison import OF_A_PART, SAME, Columns, Comparison, Leniency, Note, Outcome
-from runner.spec import Rule
+from runner.spec_rule import Rule
 
 __all__ = ["Budget", "Output", "OutputUnreadable", "compare"]
 
