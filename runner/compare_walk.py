@@ -13,7 +13,7 @@ from typing import BinaryIO, NamedTuple
 from runner.compare_text import LONGEST_RECORD, Dialect, records_of, sealed
 
 # What is compared at once: more than the largest step does not fit into a processor's cache.
-_STEP, _LARGEST_STEP = 1 << 12, 1 << 18
+_STEP, _LARGEST_STEP = 1 << 12, 1 << 16
 # How far a record that both have is looked for.
 _AHEAD = 1 << 15
 # Records that differ closer to each other than this are better left to the hashes, with all between them.
