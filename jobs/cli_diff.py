@@ -25,7 +25,7 @@ from runner.compare_rules import RuleBook, parse_rules
 from runner.compare_tree import compare_trees, is_directory
 from runner.comparison import Comparison, Outcome, OutputsComparison, Rows
 from runner.errors import SpecError
-from runner.spec import Rule
+from runner.spec_rule import Rule
 
 # How many differences are kept of one file, and how many of all the text shows.
 KEPT, SHOWN = 1_000, 20

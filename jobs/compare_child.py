@@ -117,7 +117,7 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
     from runner.compare import Budget, Output, compare
     from runner.compare_rules import RuleBook
     from runner.compare_tree import compare_outputs
-    from runner.spec import Rule
+    from runner.spec_rule import Rule
 
     book = RuleBook(Rule.model_validate_json(rule) for rule in request["rules"])
     budget, spool = Budget(request["seconds"], request["differences"]), Path(request["spool"])

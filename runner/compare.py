@@ -14,15 +14,16 @@ from pathlib import Path
 
 from runner.compare_budget import Budget, BudgetSpent, Clock
 from runner.compare_files import File, Output, OutputUnreadable, ended, mismatch, open_output
+from runner.compare_hashes import anti_join_large
 from runner.compare_layout import Layout, Row, find_key, lay_out, text_columns
 from runner.compare_match import match_records
 from runner.compare_parquet import ParquetReader, ParquetUnreadable
-from runner.compare_records import SMALL, Left, Listed, Source, Whole, anti_join_large, anti_join_small
+from runner.compare_records import SMALL, Left, Listed, Source, Whole, anti_join_small
 from runner.compare_table import Sink, Tally
 from runner.compare_tables import CsvTable, JsonTable, Table
 from runner.compare_text import HEAD, Dialect, Malformed, TooLong, canonical_csv, first_record, format_of, look
 from runner.comparison import OF_A_PART, SAME, Columns, Comparison, Leniency, Note, Outcome
-from runner.spec import Rule
+from runner.spec_rule import Rule
 
 __all__ = ["Budget", "Output", "OutputUnreadable", "compare"]
 

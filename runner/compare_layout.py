@@ -9,7 +9,7 @@ from itertools import combinations
 
 from runner.compare_values import Limits, read_number
 from runner.comparison import Columns
-from runner.spec import Rule
+from runner.spec_rule import Rule
 
 Row = Sequence[str | None]
 Key = tuple[str | None, ...]

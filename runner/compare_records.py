@@ -1,32 +1,21 @@
 """Records before cells: what both sides have, record for record, is never parsed.
 
 Equal raw records cancel each other out, whatever their order; only those are left that one side has more often than
-the other. Small files are compared in memory. Of large ones a 64-bit hash of each record is kept on disk, and those
-records whose hashes do not stand equally often on both sides are read a second time.
+the other. What is small is compared here in memory; `compare_hashes` has what is large.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import BinaryIO, NamedTuple, Protocol
 
 from runner.compare_text import Dialect, Pieces
-from runner.compare_walk import Range, Walk
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Hashes = NDArray[np.int64]
+from runner.compare_walk import Range
 
 # Files that are smaller than this together are compared in memory.
 SMALL = 32 << 20
-# Hashes of both sides that are looked at together: 8 bytes each, and five arrays of that size.
-AT_ONCE = 1 << 23
 
 Batch = tuple[list[bytes], Sequence[int]]
 
@@ -202,146 +191,3 @@ def _surplus(records: list[bytes], places: list[int], others: Counter[bytes]) ->
         else:
             rest.append(at)
     return rest
-
-
-class Hashed:
-    """The hashes of a source's records, in a file."""
-
-    def __init__(self, source: Source, path: Path, check: Callable[[], None]) -> None:
-        import numpy as np
-
-        self.source = source
-        self.table: list[tuple[int, int, int, int]] = []
-        self.count = 0
-        self._path = path
-        with path.open("wb") as file:
-            for offset, length, rank, records in source.pieces():
-                check()
-                # Python's own hash of bytes: SipHash, keyed anew in each process.
-                hashes = np.fromiter(map(hash, records), np.int64, len(records))
-                file.write(hashes.tobytes())
-                self.table.append((offset, length, rank, len(records)))
-                self.count += len(records)
-
-    def each(self) -> Iterator[Hashes]:
-        """Give the hashes piece by piece."""
-        import numpy as np
-
-        with self._path.open("rb") as file:
-            for _, _, _, count in self.table:
-                yield np.frombuffer(file.read(8 * count), np.int64)
-
-    def part(self, number: int, parts: int) -> Hashes:
-        """Give one of `parts` shares of the hashes."""
-        import numpy as np
-
-        if parts == 1:
-            return np.fromfile(self._path, np.int64)
-        return np.concatenate([hashes[(hashes >> 8) % parts == number] for hashes in self.each()])
-
-
-class Chosen:
-    """Those records of a source whose hashes are among given ones."""
-
-    def __init__(self, hashed: Hashed, wanted: Hashes, check: Callable[[], None]) -> None:
-        import numpy as np
-
-        self._hashed = hashed
-        self._chosen: list[Hashes] = []
-        self._before: list[int] = []
-        self.count = self.size = 0
-        kept = 0
-        digest = hashlib.blake2b()
-        for hashes, (_, length, rank, count) in zip(hashed.each(), hashed.table, strict=True):
-            check()
-            mask = _among(hashes, wanted)
-            chosen = np.flatnonzero(mask)
-            # The order of what cancels, among itself and among what both sides had before.
-            digest.update(((hashes[~mask] if len(chosen) else hashes) ^ (rank << 20)).tobytes())
-            self._chosen.append(chosen)
-            self._before.append(rank + kept)
-            kept += count - len(chosen)
-            self.count += len(chosen)
-            self.size += length * len(chosen) // max(count, 1)
-        self.kept = kept
-        self.order = digest.digest()
-
-    def batches(self) -> Iterator[Batch]:
-        """Read them once more."""
-        import numpy as np
-
-        for number, (offset, length, _, count) in enumerate(self._hashed.table):
-            chosen = self._chosen[number]
-            if not len(chosen):
-                continue
-            records = self._hashed.source.again(offset, length)
-            ranks = (self._before[number] + chosen - np.arange(len(chosen))).tolist()
-            if len(chosen) < count:
-                records = [records[at] for at in chosen.tolist()]
-            yield records, ranks
-
-
-def anti_join_large(a: Source, b: Source, spool: Callable[[], Path], check: Callable[[], None]) -> Left:
-    """Cancel equal records of two files of any size; keeps two files in the directory `spool`."""
-    passed = 0
-    if a.dialect.newline == b.dialect.newline != b"\r":
-        walk = Walk((a.file, a.start, a.end), (b.file, b.start, b.end), a.dialect, check, keep_blank=a.keep_blank)
-        a.narrow(walk.left_a)
-        b.narrow(walk.left_b)
-        passed = walk.kept
-    if a.size + b.size <= SMALL:
-        (all_a, ranks_a), (all_b, ranks_b) = _all(a), _all(b)
-        left = anti_join_small(all_a, all_b, (ranks_a, ranks_b))
-        return replace(left, kept=left.kept + passed)
-    return _by_hashes(a, b, spool(), check, passed)
-
-
-def _by_hashes(a: Source, b: Source, spool: Path, check: Callable[[], None], passed: int) -> Left:
-    import numpy as np
-
-    first, second = Hashed(a, spool / "a.hashes", check), Hashed(b, spool / "b.hashes", check)
-    parts = 1 + (first.count + second.count) // AT_ONCE
-    found = []
-    for number in range(parts):
-        check()
-        found.append(_unequal(first.part(number, parts), second.part(number, parts)))
-    wanted = np.sort(np.concatenate(found))
-    rest_a, rest_b = Chosen(first, wanted, check), Chosen(second, wanted, check)
-    return Left(rest_a, rest_b, rest_a.kept + passed, rest_a.order != rest_b.order)
-
-
-def _all(source: Source) -> tuple[list[bytes], list[int]]:
-    records: list[bytes] = []
-    ranks: list[int] = []
-    for piece in source.pieces():
-        records += piece.records
-        ranks += [piece.rank] * len(piece.records)
-    return records, ranks
-
-
-def _unequal(a: Hashes, b: Hashes) -> Hashes:
-    """Give the hashes, without their last bit, that do not stand equally often in both."""
-    import numpy as np
-
-    both = np.concatenate([a & -2, b | 1])
-    both.sort()
-    if not len(both):
-        return both
-    values = both >> 1
-    starts = np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]]))
-    balance = np.add.reduceat(1 - 2 * (both & 1), starts)
-    unequal: Hashes = values[starts[balance != 0]]
-    return unequal
-
-
-def _among(hashes: Hashes, wanted: Hashes) -> NDArray[np.bool_]:
-    """Tell which hashes are, without their last bit, among sorted ones."""
-    import numpy as np
-
-    if not len(wanted):
-        return np.zeros(len(hashes), np.bool_)
-    values = hashes >> 1
-    places = np.searchsorted(wanted, values)
-    places[places == len(wanted)] = 0
-    found: NDArray[np.bool_] = wanted[places] == values
-    return found

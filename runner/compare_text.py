@@ -18,8 +18,8 @@ from typing import BinaryIO
 
 from runner.compare_values import EMPTY
 
-# Read at once: as much as its records fit into a processor's cache, which is nearly twice as fast as 4 MiB.
-PIECE = 1 << 18
+# Read at once: as much as its records fit into a processor's cache even where others use it too.
+PIECE = 1 << 16
 HEAD = 1 << 16
 # A record beyond this is taken for an unclosed quote; one cell of 100 MB is allowed.
 LONGEST_RECORD = 1 << 28
@@ -65,7 +65,8 @@ class Dialect:
         if self.newline == b"\r":
             return block.rfind(b"\r") + 1
         end = block.rfind(b"\n") + 1
-        if self.format == "jsonl":
+        # A byte is found much faster than it is counted.
+        if self.format == "jsonl" or block.find(b'"', 0, end) < 0:
             return end
         # Outside of quotes there is an even number of them before.
         while end and block.count(b'"', 0, end) % 2:

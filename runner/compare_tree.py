@@ -13,7 +13,7 @@ from runner.compare_files import unit_of
 from runner.compare_parquet import ParquetReader
 from runner.compare_rules import RuleBook
 from runner.comparison import Comparison, Note, Outcome, OutputsComparison
-from runner.spec import Rule
+from runner.spec_rule import Rule
 
 # Differences of all files together that are kept.
 MOST_DIFFERENCES = 100_000

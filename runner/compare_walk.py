@@ -12,7 +12,8 @@ from typing import BinaryIO, NamedTuple
 
 from runner.compare_text import LONGEST_RECORD, Dialect, records_of, sealed
 
-_STEP, _LARGEST_STEP = 1 << 12, 1 << 20
+# What is compared at once: more than the largest step does not fit into a processor's cache.
+_STEP, _LARGEST_STEP = 1 << 12, 1 << 16
 # How far a record that both have is looked for.
 _AHEAD = 1 << 15
 # Records that differ closer to each other than this are better left to the hashes, with all between them.
@@ -47,8 +48,10 @@ class _Window:
     def peek(self, count: int) -> bytes:
         """Give the next bytes, as many as there are."""
         if self._at + count > len(self._data):
+            # No more than is asked for, which is then given as it is; what is left of the last time costs less to read
+            # again than to copy.
             self._file.seek(self.place)
-            self._data = self._file.read(min(max(count, 2 * _LARGEST_STEP), self.left))
+            self._data = self._file.read(min(count, self.left))
             self._at = 0
         return self._data[self._at : self._at + count]
 
@@ -112,13 +115,8 @@ class Walk:
 
     def _count(self, block: bytes) -> int:
         """Count the records of a block."""
-        if b'"' in block and self._dialect.format != "jsonl":
-            records = records_of(block, self._dialect)
-            return len(records) if self._keep_blank else sum(1 for record in records if record)
-        count = block.count(b"\n") + (not block.endswith(b"\n"))
-        if self._keep_blank or (b"\n\n" not in block and b"\n\r\n" not in block and block[:1] not in b"\r\n"):
-            return count
-        return sum(1 for record in records_of(block, self._dialect) if record)
+        records = records_of(block, self._dialect)
+        return len(records) if self._keep_blank or b"" not in records else len(records) - records.count(b"")
 
     def _rejoin(self) -> bool:
         """Leave the records up to the next that both have; False when it is not worth while to go on."""

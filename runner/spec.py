@@ -9,9 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
     Tag,
@@ -29,25 +27,38 @@ from runner.spec_fields import (
     Name,
     RelativePath,
     SizeBetween,
-    Text,
-    Texts,
+    Table,
     Variable,
     VariableValue,
     tidy_schema,
 )
 from runner.spec_problems import empty_values, problems_of, shown
+from runner.spec_rule import Rule, Tolerance
 from runner.spec_yaml import Document, YamlRefused, dotted
 from runner.units import unit_problem
+
+__all__ = [
+    "Build",
+    "Compare",
+    "Database",
+    "Latency",
+    "Limits",
+    "Rule",
+    "Spec",
+    "Timeouts",
+    "Tolerance",
+    "Workspace",
+    "emptied",
+    "parse_spec",
+    "refusal",
+    "spec_json_schema",
+]
 
 _TIMEOUT = DurationBetween("1s", "30d")
 _GIB = 1 << 30
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class Build(_Table):
+class Build(Table):
     """Build the workspace's image from the commit's own files."""
 
     dockerfile: RelativePath = Field(description="path of the Dockerfile in the repository")
@@ -55,7 +66,7 @@ class Build(_Table):
     args: dict[Variable, VariableValue] = Field({}, description="build arguments: names and texts")
 
 
-class Limits(_Table):
+class Limits(Table):
     """What one workspace may use; what passes a limit fails and says so."""
 
     cpus: float = Field(2.0, ge=0.1, le=64, description="processors, 0.1 to 64 (default 2)")
@@ -67,7 +78,7 @@ class Limits(_Table):
     units: int = Field(250_000, ge=1, le=10_000_000, description="units a leg (default 250,000)")
 
 
-class Workspace(_Table):
+class Workspace(Table):
     """Where the commands run."""
 
     image: ImageName | None = Field(None, description="an image that exists: ruby:3.3; either this or build")
@@ -76,7 +87,7 @@ class Workspace(_Table):
     env: dict[FreeVariable, VariableValue] = Field({}, description="environment variables: names and texts")
 
 
-class Database(_Table):
+class Database(Table):
     """The verification database of which every execution gets its own clone."""
 
     source: Name = Field(description="name of a database that the server's settings define")
@@ -84,7 +95,7 @@ class Database(_Table):
     clone_per: Literal["execution", "leg"] = Field("execution", description="who shares one clone")
 
 
-class Timeouts(_Table):
+class Timeouts(Table):
     """How long things may take, each 1s to 30d."""
 
     setup: Annotated[float, _TIMEOUT] = Field(3_600.0, description="each set-up command (default 1h)")
@@ -93,48 +104,7 @@ class Timeouts(_Table):
     stall: Annotated[float, _TIMEOUT] = Field(1_200.0, description="no output and no finished unit (default 20m)")
 
 
-class ColumnTolerance(_Table):
-    """How far the numbers of one column may be apart; it holds in place of the general one."""
-
-    absolute: float = Field(0.0, ge=0, description="largest difference, 0 or more")
-    relative: float = Field(0.0, ge=0, description="largest difference as a part of the larger number, 0 or more")
-
-
-class Tolerance(_Table):
-    """How far two numbers may be apart and still be called equal: it is enough when one of both limits is kept."""
-
-    absolute: float = Field(0.0, ge=0, description="largest difference, 0 or more")
-    relative: float = Field(0.0, ge=0, description="largest difference as a part of the larger number, 0 or more")
-    columns: dict[Text, ColumnTolerance] = Field({}, description="columns with limits of their own")
-
-
-def _delimiter(text: str) -> str:
-    if len(text) != 1 or not text.isascii() or text in '"\r\n\0':
-        raise ValueError("must be one ASCII character, and neither a quote nor a line end")
-    return text
-
-
-class Rule(_Table):
-    """How the outputs of some units are compared."""
-
-    match: Text = Field(description='a glob over unit names: "*/pl"')
-    key: Texts = Field((), description="columns that tell which rows belong together")
-    tolerance: Tolerance = Field(Tolerance(), description="how far numbers may be apart")
-    ignore: Texts = Field((), description="columns that are left out")
-    order: bool = Field(False, description="whether the order of rows matters")
-    lenient: tuple[Literal["numbers", "dates", "nulls", "text"], ...] = Field(
-        (), description="what may be written otherwise (1.0 and 1.00): numbers, dates, nulls, text"
-    )
-    header: bool = Field(True, description="whether the first record names the columns (default true)")
-    delimiter: Annotated[str, AfterValidator(_delimiter)] | None = Field(
-        None, description="one character between cells (default: a tab in .tsv, else found)"
-    )
-    encoding: Literal["utf-8", "cp932"] | None = Field(
-        None, description="utf-8 or cp932 (default: UTF-8, and CP932 where that cannot be)"
-    )
-
-
-class Latency(_Table):
+class Latency(Table):
     """When the candidate counts as slower."""
 
     ratio: float = Field(1.5, ge=1, le=1_000, description="candidate / baseline, 1 to 1,000 (default 1.5)")
@@ -143,7 +113,7 @@ class Latency(_Table):
     )
 
 
-class Compare(_Table):
+class Compare(Table):
     """How the outputs of two branches are compared."""
 
     rules: tuple[Rule, ...] = Field((), description="the first one that matches a unit holds")
@@ -191,7 +161,7 @@ def _whole(value: object) -> object:
     return value
 
 
-class Spec(_Table):
+class Spec(Table):
     """seatrial.yml, version 1. Sizes are in bytes, durations in seconds; commands are texts for `sh -c`."""
 
     version: Annotated[Literal[1], BeforeValidator(_whole)] = Field(description="1, the version of this format")

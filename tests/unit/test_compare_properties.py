@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import runner.compare
+import runner.compare_hashes
 import runner.compare_match
-import runner.compare_records
 from runner.compare import Output, compare
 from runner.compare_records import anti_join_small
 from runner.comparison import Comparison, Outcome, Rows
@@ -194,8 +194,8 @@ def test_the_roads_of_large_files_lead_to_the_same(
             patch.setattr(runner.compare, "SMALL", 0)
             patch.setattr(runner.compare_match, "AT_ONCE", 64)
             if hashed:
-                patch.setattr(runner.compare_records, "SMALL", 0)
-                patch.setattr(runner.compare_records, "AT_ONCE", 4)
+                patch.setattr(runner.compare_hashes, "SMALL", 0)
+                patch.setattr(runner.compare_hashes, "AT_ONCE", 4)
             other = compared(first, second, **rule)
         assert {**other.as_json(), "differences": None} == told
         assert set(other.differences) == set(found.differences)
