@@ -396,7 +396,7 @@ DEFENCES: tuple[Defence, ...] = (
     guard(
         "C1",
         "the machine itself is asked, and silence is taken for busy",
-        "tests/unit/test_controller.py::test_c1_a_machine_that_does_not_answer_or_is_busy_stays_on",
+        "tests/service/test_controller.py::test_c1_a_machine_that_does_not_answer_or_is_busy_stays_on",
         "jobs/capacity.py",
         "        if answer is None or answer.at < settled:\n",
         "        if False:\n",
