@@ -107,11 +107,13 @@ class Reconciler:
             log.info("machine.found", pool=self._pool.name, instance=seen.instance, state=seen.state.value)
         elif self._is_said(seen, machine, why) or self._is_old(seen, machine, now):
             return
-        self._upsert(seen, refused=why)
+        self._upsert(seen, refused=why, before=machine)
         if machine is not None and machine.state is MachineState.STOPPED and seen.state.billed:
             self._started_by_hand(seen)
 
-    def _upsert(self, seen: Seen, *, refused: str | None, why_on: str | None = None) -> None:
+    def _upsert(
+        self, seen: Seen, *, refused: str | None, why_on: str | None = None, before: Machine | None = None
+    ) -> None:
         self._store.machines.upsert(
             seen.instance,
             pool=self._pool.name,
@@ -124,6 +126,7 @@ class Reconciler:
             price=self._pool.price,
             refused=refused,
             why_on=why_on,
+            before=before,
         )
 
     def _is_said(self, seen: Seen, machine: Machine, why: str | None) -> bool:
@@ -150,7 +153,12 @@ class Reconciler:
         if machine.state is not state:
             log.warning("machine.not_shown", pool=self._pool.name, instance=machine.instance, state=state.value)
             self._store.machines.upsert(
-                machine.instance, pool=machine.pool, state=state, refused=machine.refused, price=machine.price
+                machine.instance,
+                pool=machine.pool,
+                state=state,
+                refused=machine.refused,
+                price=machine.price,
+                before=machine,
             )
         text = "EC2 does not show it any more: it is taken for busy."
         self._store.machines.record(self._pool.name, Decision(Action.ALARM, "not_shown", text, machine.instance))

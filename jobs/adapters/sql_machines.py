@@ -65,12 +65,14 @@ class SqlMachines(SqlDrains, SqlWishes, SqlArrivals, SqlBooks, SqlPoolNow):
         price: Decimal | None = None,
         refused: str | None = None,
         why_on: str | None = None,
+        before: Machine | None = None,
     ) -> Machine:
         """Record what EC2 says of a machine, and open or close the interval for which it is billed.
 
         `started_at`, `stopped_at`: when EC2 says that it was started, or stopped, last. A confirmed stop (`stopping`)
         stays until EC2 says that it has stopped or was started since, or stop_failed does. A machine that has stopped
-        drains no more.
+        drains no more. `before`: how it was known when EC2 was asked; whose state changed since keeps it, as the answer
+        may be older than that.
         """
         with self._db.write() as connection:
             now = self._db.now(connection)
@@ -80,6 +82,8 @@ class SqlMachines(SqlDrains, SqlWishes, SqlArrivals, SqlBooks, SqlPoolNow):
                 values = {"instance": instance, "pool": pool, "state": MachineState.UNKNOWN.value, "state_since": now}
                 connection.execute(insert(machines).values(**values, region=region, account=account, kind=kind))
                 row = lock_machine(connection, instance)
+            elif before is not None and machine_of(row).state_since != before.state_since:
+                return machine_of(row)
             told = {"region": region, "account": account, "kind": kind, "price": price_text(price), "why_on": why_on}
             changed: dict[str, Any] = {key: value for key, value in told.items() if value}
             changed |= {"pool": pool, "refused": refused}

@@ -12,6 +12,7 @@ from hands import Hands
 from sqlalchemy import text
 
 from jobs.adapters.sql_machines import SqlMachines
+from jobs.adapters.sql_starts import SqlStarts
 from jobs.machines import Action, Decision, Disk, Drain, Machine, MachineState, Notice, WishKind
 from jobs.run import TaskState
 from runner.errors import NotFound
@@ -83,6 +84,16 @@ def test_what_is_not_known_says_so(hands: Hands) -> None:
     assert found.keeps_on(ID) == ("unknown", "No such machine is known.")
     assert found.notes(ID) == {}
     found.note(ID, step="none")
+
+
+def test_an_answer_that_is_older_than_a_start_does_not_undo_it(hands: Hands) -> None:
+    """Two controllers: one asks EC2 while it stops, the other one has seen that it stopped, and starts it meanwhile."""
+    found = hands.store.machines
+    known = found.upsert(ID, pool="local", state=S.STOPPING)
+    found.upsert(ID, pool="local", state=S.STOPPED, before=known)
+    assert SqlStarts(hands.store.database).begin_start(ID, why="queued")
+    assert found.upsert(ID, pool="local", state=S.STOPPED, before=known).state is S.PENDING
+    assert found.upsert(ID, pool="local", state=S.RUNNING, before=machine(found)).state is S.RUNNING
 
 
 def test_a_worker_may_register_before_ec2_was_asked(hands: Hands) -> None:
