@@ -68,7 +68,7 @@ def looks_at_installation(settings: Settings) -> list[Look]:
     server = settings.server
     looks: list[Look] = [
         ("home", lambda: judge_disk("home", disk(server.home, write=True))),
-        ("the file system of home", lambda: _look_at_carrier(server.home)),
+        ("the file system of home", lambda: look_at_carrier(server.home)),
         ("the object store", lambda: _look_at_objects(settings)),
         ("limits.disk", lambda: [_look_at_disk_limit(server.home)]),
         ("the store", lambda: _look_at_store(settings)),
@@ -114,11 +114,12 @@ def _nearest(home: Path) -> Path:
     return next((one for one in (home, *home.parents) if one.is_dir()), Path("/"))
 
 
-def _look_at_carrier(home: Path) -> list[Finding]:
+def look_at_carrier(home: Path) -> list[Finding]:
+    """Look whether workspaces can start where home is, or will be made; nothing is found where the kernel does not say."""
     try:
         return [judge_carrier(str(home), mount_of(_nearest(home)).kind)]
     except (NoQuota, OSError):
-        return []  # the kernel does not say, or nobody may look: the finding on home tells
+        return []  # where nobody may look, the finding on home tells
 
 
 def _look_at_disk_limit(home: Path) -> Finding:
