@@ -152,18 +152,17 @@ def _look_at_objects(settings: Settings) -> list[Finding]:
 
 def _look_at_docker(settings: Settings) -> list[Finding]:
     from jobs.host import GATEWAY_IMAGE
-    from runner.adapters.docker_engine import API_VERSION, DockerEngine
+    from runner.adapters.docker_engine import DockerEngine
 
+    spoken = ""
     try:
         engine = DockerEngine(settings.server.docker_url, timeout=10.0)
         info = engine.info()
         images = {name: engine.image(name) is not None for name in (GATEWAY_IMAGE, BASE_IMAGE)}
-        facts = EngineFacts(info, images)
+        facts, spoken = EngineFacts(info, images), engine.api_version
     except InfraError as error:
         facts = EngineFacts(error=error.text)
-    found = judge_engine(
-        facts, api=API_VERSION, gateway=GATEWAY_IMAGE, base=BASE_IMAGE, databases=bool(settings.databases)
-    )
+    found = judge_engine(facts, api=spoken, gateway=GATEWAY_IMAGE, base=BASE_IMAGE, databases=bool(settings.databases))
     root = Path(str(facts.info.get("DockerRootDir", "")))
     if root.is_absolute() and root.exists():
         found += judge_disk("docker, disk", disk(root, write=False))
