@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from rich.table import Table
 
 from jobs.api_client import ApiClient
 from jobs.cli_common import EXIT_FAILED, EXIT_INFRASTRUCTURE, Failure, current_settings
+from jobs.cli_doctor import PIPE_WIDTH
 from jobs.cli_server import WORKER_SECONDS
 from jobs.demo import Expected, default_home, expected, postgres, prepare, settings_file, submit, wait_until_ready
 from jobs.host import Sources
@@ -39,6 +41,8 @@ def demo(home: Path | None, port: int, slots: int, once: bool) -> None:
     """
     home = (home or default_home()).absolute()
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=PIPE_WIDTH)
     try:
         wanted = expected()
         for line in prepare(home, port=port, slots=slots):
@@ -93,14 +97,40 @@ def _serve(settings: Settings, home: Path, wanted: list[Expected], console: Cons
 
 
 def _watch(client: ApiClient, runs: list[tuple[int, Expected]], supervisor: Supervisor, console: Console) -> bool:
-    """Show the runs until all have ended; tell whether each ended as its example says."""
-    with Live(console=console, refresh_per_second=4, transient=False) as live:
+    """Show the runs until all have ended; tell whether each ended as its example says.
+
+    A terminal shows a table that lives; a log gets a line as each run ends, and the table at the end.
+    """
+    wanted = [expected for _, expected in runs]
+    told: set[int] = set()
+    with Live(console=console, refresh_per_second=4) if console.is_terminal else nullcontext() as live:
         while True:
             found = [client.run(run) for run, _ in runs]
-            live.update(_table(found, [expected for _, expected in runs], client.url))
+            if live is not None:
+                live.update(_table(found, wanted, client.url))
+            else:
+                tell_ended(found, wanted, told, console)
             if all(run["state"] in FINAL for run in found) or supervisor.stopping():
-                return all(expected.matches(run) for run, (_, expected) in zip(found, runs, strict=True))
+                break
             time.sleep(0.5)
+    if live is None:
+        console.print(_table(found, wanted, client.url))
+    return all(expected.matches(run) for run, expected in zip(found, wanted, strict=True))
+
+
+def tell_ended(found: list[dict[str, Any]], wanted: list[Expected], told: set[int], console: Console) -> None:
+    """Print a line for each run that has ended and is not in `told`, and put it there."""
+    for run, example in zip(found, wanted, strict=True):
+        if run["state"] in FINAL and run["id"] not in told:
+            told.add(run["id"])
+            ended = "as expected" if example.matches(run) else "not as expected"
+            console.print(f"· Run {run['id']}, {run['project']} {run['ref']}: {_state(run)}, {ended}")
+
+
+def _state(run: dict[str, Any]) -> str:
+    """Say in what state a run is, and why."""
+    reason = f" ({run['reason']['code']})" if run["reason"] else ""
+    return f"{run['verdict'] or run['state']}{reason}"
 
 
 def _table(found: list[dict[str, Any]], expected: list[Expected], url: str) -> Table:
@@ -110,14 +140,12 @@ def _table(found: list[dict[str, Any]], expected: list[Expected], url: str) -> T
     for run, wanted in zip(found, expected, strict=True):
         units = run["units"]
         total = "?" if units["total"] is None else units["total"]
-        state = run["verdict"] or run["state"]
-        reason = f" ({run['reason']['code']})" if run["reason"] else ""
         ended = run["state"] in FINAL
         table.add_row(
             f"{url}/runs/{run['id']}",
             run["project"],
             f"{run['ref']} → {run['commit'][:10]}" + (f" against {wanted.baseline}" if wanted.baseline else ""),
-            f"{state}{reason}",
+            _state(run),
             f"{units['done']} / {total}"
             + (f", {units['failed']} failed" if units["failed"] else "")
             + (f", {run['different']} differ" if run["different"] else ""),

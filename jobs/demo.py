@@ -15,6 +15,8 @@ from typing import Any
 from jobs.adapters.demo_postgres import DemoFailed, ensure_database, ensure_role, fill_by_script, fill_by_sql
 from jobs.adapters.embedded_postgres import EmbeddedPostgres
 from jobs.api_client import ApiClient, ServerUnreachable
+from jobs.doctor import Level
+from jobs.doctor_facts import look_at_carrier
 from jobs.settings import host_environment
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -90,7 +92,14 @@ def expected() -> list[Expected]:
 
 
 def prepare(home: Path, *, port: int, slots: int) -> Iterator[str]:
-    """Make all that the demo needs, and say each step; quick when it is there already."""
+    """Make all that the demo needs, and say each step; quick when it is there already.
+
+    Raises DemoFailed, before anything is made, where no workspace could start.
+    """
+    for finding in look_at_carrier(home):
+        if finding.level is Level.PROBLEM:
+            remedy = "Name a directory on ext4, XFS or Btrfs: .venv/bin/seatrial demo --home DIRECTORY"
+            raise DemoFailed(f"{finding.text}. {remedy}")
     home.mkdir(parents=True, exist_ok=True)
     repositories = home / "repositories"
     repositories.mkdir(exist_ok=True)

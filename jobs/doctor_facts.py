@@ -68,7 +68,7 @@ def looks_at_installation(settings: Settings) -> list[Look]:
     server = settings.server
     looks: list[Look] = [
         ("home", lambda: judge_disk("home", disk(server.home, write=True))),
-        ("the file system of home", lambda: _look_at_carrier(server.home)),
+        ("the file system of home", lambda: look_at_carrier(server.home)),
         ("the object store", lambda: _look_at_objects(settings)),
         ("limits.disk", lambda: [_look_at_disk_limit(server.home)]),
         ("the store", lambda: _look_at_store(settings)),
@@ -114,11 +114,12 @@ def _nearest(home: Path) -> Path:
     return next((one for one in (home, *home.parents) if one.is_dir()), Path("/"))
 
 
-def _look_at_carrier(home: Path) -> list[Finding]:
+def look_at_carrier(home: Path) -> list[Finding]:
+    """Look whether workspaces can start where home is, or will be made; nothing is found where the kernel does not say."""
     try:
         return [judge_carrier(str(home), mount_of(_nearest(home)).kind)]
     except (NoQuota, OSError):
-        return []  # the kernel does not say, or nobody may look: the finding on home tells
+        return []  # where nobody may look, the finding on home tells
 
 
 def _look_at_disk_limit(home: Path) -> Finding:
@@ -151,18 +152,17 @@ def _look_at_objects(settings: Settings) -> list[Finding]:
 
 def _look_at_docker(settings: Settings) -> list[Finding]:
     from jobs.host import GATEWAY_IMAGE
-    from runner.adapters.docker_engine import API_VERSION, DockerEngine
+    from runner.adapters.docker_engine import DockerEngine
 
+    spoken = ""
     try:
         engine = DockerEngine(settings.server.docker_url, timeout=10.0)
         info = engine.info()
         images = {name: engine.image(name) is not None for name in (GATEWAY_IMAGE, BASE_IMAGE)}
-        facts = EngineFacts(info, images)
+        facts, spoken = EngineFacts(info, images), engine.api_version
     except InfraError as error:
         facts = EngineFacts(error=error.text)
-    found = judge_engine(
-        facts, api=API_VERSION, gateway=GATEWAY_IMAGE, base=BASE_IMAGE, databases=bool(settings.databases)
-    )
+    found = judge_engine(facts, api=spoken, gateway=GATEWAY_IMAGE, base=BASE_IMAGE, databases=bool(settings.databases))
     root = Path(str(facts.info.get("DockerRootDir", "")))
     if root.is_absolute() and root.exists():
         found += judge_disk("docker, disk", disk(root, write=False))

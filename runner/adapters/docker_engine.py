@@ -13,6 +13,7 @@ from docker.types import DriverConfig, LogConfig, Ulimit
 from docker.types import Mount as DockerMount
 
 from runner.adapters.docker_calls import long_call, pack_context, translated
+from runner.adapters.docker_client import EngineClient
 from runner.adapters.process_watch import Gone, ProcessWatch
 from runner.errors import (
     ContainerForeign,
@@ -27,9 +28,6 @@ from runner.model import Container, ContainerState, Image
 
 LABEL = "seatrial."
 
-# Engine 20.10 spoke 1.41; naming it saves a round trip a connection and keeps the oldest supported engine honest.
-API_VERSION = "1.41"
-
 # As runc says it of the command; a mount that is missing sounds alike, and is not the image's fault.
 _NOT_EXECUTABLE = re.compile(
     r'exec: ".*(?:not found|no such file|permission denied)|exec format error|exec user process'
@@ -42,14 +40,17 @@ class DockerEngine:
     def __init__(self, base_url: str | None = None, *, timeout: float = 60.0) -> None:
         self._base_url = base_url
         self._sees_processes = False
-        self._api = self._connect(timeout=timeout)
-
-    def _connect(self, *, timeout: float | None) -> docker.APIClient:
-        kwargs: dict[str, Any] = {"version": API_VERSION, "timeout": timeout}
-        if self._base_url:
-            kwargs["base_url"] = self._base_url
         with translated("be reached"):
-            return docker.APIClient(**kwargs)
+            self._api = EngineClient(base_url, timeout=timeout)
+
+    def _connect(self, *, timeout: float | None) -> EngineClient:
+        with translated("be reached"):
+            return EngineClient(self._base_url, timeout=timeout, version=self.api_version)
+
+    @property
+    def api_version(self) -> str:
+        """The version of the API that is spoken with this engine; the oldest that we know until it was called."""
+        return self._api.api_version
 
     def close(self) -> None:
         """Let go of the connections; safe to call twice."""

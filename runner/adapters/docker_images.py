@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import docker
 from docker.errors import APIError
 
 from runner.adapters.docker_calls import translated
-from runner.adapters.docker_engine import API_VERSION, LABEL
+from runner.adapters.docker_client import EngineClient
+from runner.adapters.docker_engine import LABEL
 from runner.errors import EngineUnavailable
 
 BUILT = "seatrial/build"
@@ -29,7 +29,7 @@ class BuiltImages:
     def _api(self) -> Any:
         if self._client is None:
             with translated("be reached"):
-                self._client = docker.APIClient(self._base_url, version=API_VERSION, timeout=int(self._timeout))
+                self._client = EngineClient(self._base_url, timeout=self._timeout)
         return self._client
 
     def built(self) -> dict[str, int]:
