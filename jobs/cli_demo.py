@@ -91,6 +91,7 @@ def _serve(settings: Settings, home: Path, wanted: list[Expected], console: Cons
                 while not supervisor.stopping():
                     time.sleep(0.2)
         finally:
+            console.print("· Ending the server; what runs is handed over")
             supervisor.stop()
             thread.join()
     return matched
