@@ -59,11 +59,11 @@ format: venv ## Let ruff put the code into shape
 bench: venv engine images benchtools browser ## Measure against the floors and print the table
 	$(BIN)/python -m benchmarks
 
-# Trials mostly wait: six go on beside each other, each on a server of its own. The scoreboard is measured alone.
+# Trials mostly wait: three go on beside each other, each on a server of its own. The scoreboard is measured alone.
 SEEDS ?= 50
 .PHONY: chaos
 chaos: venv engine images testdeps ## Kill anything, with the times that people get (SEEDS=50), and print the scoreboard
-	SEATRIAL_CHAOS_LONG=1 SEATRIAL_CHAOS_SEEDS=$(SEEDS) $(PYTEST) -n 6 --dist worksteal --timeout=3600 tests/chaos
+	SEATRIAL_CHAOS_LONG=1 SEATRIAL_CHAOS_SEEDS=$(SEEDS) $(PYTEST) -n 3 --dist worksteal --timeout=3600 tests/chaos
 	PYTHONPATH=.:tests $(BIN)/python tests/chaos/scoreboard.py
 
 .PHONY: defences

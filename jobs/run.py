@@ -66,6 +66,9 @@ FINAL_TASK_STATES = frozenset({_S.DONE, _S.FAILED, _S.ERRORED, _S.CANCELLED})
 
 # Three interruptions in a row without a finished unit: somebody has to look.
 BUDGET_WITHOUT_PROGRESS = 3
+# Who has lost two workers within seconds waits for the last try until what befalls the host is over: a run is taken for
+# the cause of the third loss, not for the victim of a bad minute.
+LAST_TRY_SECONDS = 30.0
 
 # What a task needs is away, and says so: that is no mark against the task. It is tried again, ever more rarely, for as
 # long as a failover, a reconnecting tunnel or a night's maintenance may take.
@@ -131,6 +134,8 @@ def interruption(
         return Interruption(True, 0.0, fruitless, f"interrupted {fruitless} times in a row without progress")
     if code == WORKER_LOST and fruitless == 1:
         return Interruption(False, 0.0, fruitless)  # its container goes on: somebody else follows it at once
+    if code == WORKER_LOST:
+        return Interruption(False, LAST_TRY_SECONDS, fruitless)
     return Interruption(False, backoff(fruitless), fruitless)
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.run import BUDGET_WITHOUT_PROGRESS, OUTAGE_SECONDS, OUTAGES, WORKER_LOST, interruption
+from jobs.run import BUDGET_WITHOUT_PROGRESS, LAST_TRY_SECONDS, OUTAGE_SECONDS, OUTAGES, WORKER_LOST, interruption
 
 NOW = 1_000_000.0
 
@@ -49,5 +49,5 @@ def test_an_outage_of_hours_needs_attention() -> None:
 def test_a_lost_worker_is_followed_at_once_and_one_that_is_lost_again_is_not() -> None:
     first = interruption(WORKER_LOST, progress=False, fruitless=0, free=False, outages=[], now=NOW)
     again = interruption(WORKER_LOST, progress=False, fruitless=first.fruitless, free=False, outages=[], now=NOW)
-    assert (first.delay, again.delay) == (0.0, 2.0)
+    assert (first.delay, again.delay) == (0.0, LAST_TRY_SECONDS)
     assert interruption(WORKER_LOST, progress=True, fruitless=2, free=False, outages=[], now=NOW).delay == 0.0
