@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -192,20 +193,13 @@ class DockerEngine:
 
     def remove(self, name: str) -> None:
         """Kill and remove with its anonymous volumes."""
-        try:
-            with translated(f"remove {name}"):
-                self._api.remove_container(name, v=True, force=True)
-        except EngineUnavailable as error:
-            cause = error.__cause__
-            # 409: somebody else is removing it at this moment.
-            if not isinstance(cause, APIError) or cause.status_code not in (404, 409):
-                raise
+        with _gone_is_fine(f"remove {name}"):
+            self._api.remove_container(name, v=True, force=True)
 
     def find(self, **labels: str) -> list[ContainerState]:
         """List containers, ended ones too, that carry all these labels."""
-        wanted = [f"{LABEL}{key}={value}" for key, value in labels.items()]
         with translated("list containers"):
-            found = self._api.containers(all=True, filters={"label": wanted or [LABEL + "installation"]})
+            found = self._api.containers(all=True, filters={"label": _filter(labels) or [LABEL + "installation"]})
         return [
             ContainerState(
                 name=item["Names"][0].lstrip("/"),
@@ -222,20 +216,13 @@ class DockerEngine:
 
     def remove_volumes(self, **labels: str) -> list[str]:
         """Remove the anonymous volumes of containers with these labels that went without them, as `docker rm -f` does."""
-        wanted = [f"{LABEL}{key}={value}" for key, value in labels.items()]
         with translated("list volumes"):
-            found = self._api.volumes(filters={"label": wanted, "dangling": ["true"]})["Volumes"] or []
+            found = self._api.volumes(filters={"label": _filter(labels), "dangling": ["true"]})["Volumes"] or []
         removed = []
         for volume in found:
-            try:
-                with translated(f"remove the volume {volume['Name']}"):
-                    self._api.remove_volume(volume["Name"])
+            with _gone_is_fine(f"remove the volume {volume['Name']}"):
+                self._api.remove_volume(volume["Name"])
                 removed.append(volume["Name"])
-            except EngineUnavailable as error:
-                cause = error.__cause__
-                # 404: somebody else removed it; 409: it is in use after all.
-                if not isinstance(cause, APIError) or cause.status_code not in (404, 409):
-                    raise
         return removed
 
     def output(self, name: str, *, limit: int = 65_536) -> bytes:
@@ -338,6 +325,23 @@ class DockerEngine:
         with translated("tell of itself"):
             found: dict[str, Any] = self._api.info()
             return found
+
+
+@contextmanager
+def _gone_is_fine(what: str) -> Iterator[None]:
+    """Translate the engine's errors; what is gone already, or is just going, is no error."""
+    try:
+        with translated(what):
+            yield
+    except EngineUnavailable as error:
+        cause = error.__cause__
+        # 409: somebody else is removing it at this moment, or it is in use after all.
+        if not isinstance(cause, APIError) or cause.status_code not in (404, 409):
+            raise
+
+
+def _filter(labels: dict[str, str]) -> list[str]:
+    return [f"{LABEL}{key}={value}" for key, value in labels.items()]
 
 
 def _ours(labels: dict[str, str] | None) -> dict[str, str]:
