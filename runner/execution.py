@@ -13,6 +13,7 @@ from typing import Self
 
 from runner.disk import disk_limit_passed
 from runner.errors import (
+    BranchError,
     DatabaseLost,
     DiskFull,
     Drained,
@@ -28,7 +29,7 @@ from runner.files import open_inside
 from runner.follow import Ended, Follower
 from runner.fullness import RoomWatch
 from runner.images import BuildHost
-from runner.model import Order, Output, TaskKind, UnitResult, UnitState
+from runner.model import Order, Output, Reason, TaskKind, UnitResult, UnitState
 from runner.outputs import Outputs
 from runner.ports import Databases, Door, Engine, Objects, Recorder, Trees
 from runner.quantities import format_size
@@ -89,6 +90,7 @@ class Execution:
         self._outputs: Outputs | None = None
         self._follower: Follower | None = None
         self._exit_code: int | None = None
+        self._fault: Reason | None = None
         self.resume_point: tuple[str, Output] | None = None
         self.stands = False
         self._closed = False
@@ -106,6 +108,8 @@ class Execution:
         if error is None:
             self.close()
             return
+        if isinstance(error, BranchError):
+            self._fault = Reason(error.code, error.text)
         with contextlib.suppress(InfraError):  # the sweeper takes away what could not be taken away now
             self.close()
 
@@ -316,7 +320,7 @@ class Execution:
         self._stop_watching()
         dead = self._follower is not None and self._follower.dead
         if self.workspace.root.exists():
-            self.recorder.execution(self.number, state="ended", container=self.name, exit_code=self._exit_code)
+            self._record("ended")
         if not dead:
             self.runtime.engine.remove(self.name)
         self._keep_resume_point()
@@ -333,6 +337,11 @@ class Execution:
         else:
             self.workspace.remove()
         self._closed = True
+
+    def _record(self, state: str) -> None:
+        self.recorder.execution(
+            self.number, state=state, container=self.name, exit_code=self._exit_code, fault=self._fault
+        )
 
     def _clear(self) -> None:
         """Take away what is left of a container that has ended: nobody has to wait for that."""

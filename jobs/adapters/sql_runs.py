@@ -11,7 +11,7 @@ from jobs.adapters.sql_compare import forget
 from jobs.adapters.sql_moves import cancel_waiting, move
 from jobs.adapters.sql_plan import add_task, count_units
 from jobs.adapters.sql_rows import append_event, lock_run, refresh_run
-from jobs.adapters.sql_schema import legs, runs, tasks, units
+from jobs.adapters.sql_schema import executions, legs, runs, tasks, units
 from jobs.adapters.sql_submissions import SqlSubmissions
 from jobs.comparing import FAILED
 from jobs.run import Run, RunState, TaskState
@@ -139,6 +139,8 @@ class SqlRuns(SqlSubmissions):
             .where(units.c.run == run, units.c.state == UnitState.FAILED.value)
             .values(state=UnitState.TODO.value, text="", **blank)
         )
+        told = {"reason_code": None, "reason_text": None}
+        connection.execute(update(executions).where(executions.c.run == run).values(**told))
         count_units(connection, run)
         forget(connection, run, kinds=FAILED)
         for leg in connection.execute(select(legs.c.name, legs.c.prepared).where(legs.c.run == run)).all():

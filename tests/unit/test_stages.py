@@ -91,6 +91,41 @@ def test_a_unit_that_is_voided_is_not_blamed_for_an_error(scripted: Maker) -> No
     assert [recorder.units[unit].value for unit in UNITS] == ["done", "failed", "done"]
 
 
+def test_what_the_branch_did_wrong_is_recorded_with_the_container_that_it_ended(scripted: Maker) -> None:
+    """For an attempt that is killed before it can end its task."""
+
+    def script(inside: Inside) -> int:
+        for unit in inside.units:
+            inside.finish(unit)
+        return 4
+
+    code, recorder = run(scripted(script))
+    assert code == "step_failed"
+    assert recorder.executions == {1: ("ended", 4)}
+    assert recorder.faults[1].code == "step_failed"
+    assert "The script ended with exit code 4." in recorder.faults[1].text
+
+
+def test_a_limit_that_was_passed_is_recorded_with_the_container(scripted: Maker) -> None:
+    def script(inside: Inside) -> None:
+        everything(inside)
+
+    code, recorder = run(scripted(script), SPEC + "timeouts: {run: 60s, stall: 1s}\n")
+    assert code == "stalled"
+    assert set(recorder.units.values()) == {UnitState.DONE}
+    assert recorder.faults[1].code == "stalled"
+
+
+@pytest.mark.parametrize("code", [0, 75])
+def test_a_script_that_did_nothing_wrong_leaves_no_fault(scripted: Maker, code: int) -> None:
+    def script(inside: Inside) -> int:
+        everything(inside)
+        return code
+
+    _, recorder = run(scripted(script))
+    assert recorder.faults == {}
+
+
 def test_resume_uses_its_own_command_and_token(scripted: Maker) -> None:
     seen: list[tuple[str, str | None]] = []
 
