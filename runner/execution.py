@@ -263,15 +263,16 @@ class Execution:
         return ResumeRequested(f"The script asked to be resumed (exit code 75). {self.last_lines(3)}".strip())
 
     def blame_the_world_first(self, ended: Ended) -> None:
-        """Raise what the world did to a script that ended with an error, if it did anything."""
-        self._blame_the_world(ended.last_mark, ended.at, ended.watched)
+        """Raise what the world did to a script that ended with an error or left units out, if it did anything."""
+        self._blame_the_world(ended.since, ended.at, ended.watched)
 
     def _blame_the_world(self, since: float, until: float, watched: bool) -> None:
         """Raise DiskFull when the host has no room left, DatabaseLost when the door's gateway did not live through it,
-        or when door and probe agree that the link dropped while the broken unit ran (`time.monotonic()` values).
+        or when door and probe agree that the link dropped between two `time.monotonic()` values.
 
-        The gateway logs the same line when branch code ends its own session, so its word alone is no evidence. Nobody
-        can tell of a container that ended unwatched: it is run again.
+        These are the whole watch: a script may notice late, and finish other units meanwhile. The gateway logs the same
+        line when branch code ends its own session, so its word alone is no evidence. Nobody can tell of the time in which
+        a container was left: until something was marked under watch, what broke may have broken then, and is run again.
         """
         if self._room is not None and self._room.was_full():
             raise DiskFull("The host's disk is full.")

@@ -41,13 +41,13 @@ _EXIT = re.compile(rb"(\d{1,3}) (stopped)?\n")
 
 @dataclass(frozen=True)
 class Ended:
-    """How a container ended; `last_mark` and `at` are `time.monotonic()` values.
+    """How a container ended; `since`, when its watch began, and `at` are `time.monotonic()` values.
 
-    `watched`: whether it was seen running; one that was left may have ended between two attempts.
+    `watched`: whether it was seen running and marked something then; what broke one that was left may lie before.
     """
 
     exit_code: int
-    last_mark: float
+    since: float
     at: float
     seconds: float
     watched: bool = True
@@ -58,7 +58,7 @@ class Follower:
     """One execution being followed. `units` are those it was given; None for a script without units.
 
     `on_failure` is asked before a unit that the script marked as failed counts as such: it raises an InfraError when the
-    world broke it between two `time.monotonic()` values; the last argument tells whether it was watched meanwhile.
+    world broke something between two `time.monotonic()` values; the last one tells whether another was marked under watch.
     """
 
     order: Order
@@ -82,14 +82,14 @@ class Follower:
             self.outputs,
             self.units,
             self.on_step,
-            lambda since, until: self.on_failure(since, until, self._watched),
+            lambda since, until: self.on_failure(self.started, until, self._marked_since_seen(since)),
         )
         self._disk = DiskLimit(self.workspace.root, self.order.spec.workspace.limits.disk, self.workspace.quota())
         self._away: float | None = None
         self._watch: Watch | None = None
         self._over = False
         self.dead = False
-        self._watched = False
+        self._seen: float | None = None
         self._begin()
 
     def _begin(self) -> None:
@@ -114,7 +114,7 @@ class Follower:
                 busy = self.traces.take()
                 if ending is not None:
                     return self._ended(ending)
-                self._watched = True
+                self._seen = self._seen or time.monotonic()
                 self.recorder.check()
                 self._limits()
                 if not busy:
@@ -207,7 +207,11 @@ class Follower:
             raise self._log_limit()
         if passed is not None:
             raise passed  # also when the script did not mind that a write was refused: its outputs may be cut
-        return Ended(ending.code, self.traces.last_mark, at, at - self.started, self._watched)
+        watched = self._marked_since_seen(self.traces.last_mark)
+        return Ended(ending.code, self.started, at, at - self.started, watched)
+
+    def _marked_since_seen(self, last: float) -> bool:
+        return self._seen is not None and last > self._seen
 
     def _has_gone(self) -> bool:
         """Tell whether nothing of it runs any more; its engine says so some 0.1 s after it is true."""

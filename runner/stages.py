@@ -263,7 +263,7 @@ def _run_units(state: State, execution: Execution, left: tuple[str, ...]) -> int
     )
     if ended.exit_code == EXIT_RESUME:
         raise execution.resume_requested()
-    if ended.exit_code != 0:
+    if ended.exit_code != 0 or (order.has_units and any(unit not in execution.finished for unit in left)):
         execution.blame_the_world_first(ended)
     elif not order.has_units:
         state.recorder.mark([execution.whole_output(ended)])

@@ -377,6 +377,9 @@ class Running:
             assert self._thread.is_alive() or test(), f"it ended: {self._outcome}\n{self.recorder.said()}"
             time.sleep(0.01)
 
+    def over(self) -> bool:
+        return not self._thread.is_alive()
+
     def end(self, seconds: float = 60.0) -> Outcome:
         self._thread.join(seconds)
         assert not self._thread.is_alive(), "it goes on"

@@ -325,7 +325,7 @@ DEFENCES: tuple[Defence, ...] = (
         "door and probe are asked before a branch is blamed",
         "tests/chaos/test_data.py::test_b19_server_killed_in_mid_unit",
         "runner/execution.py",
-        "        self._blame_the_world(ended.last_mark, ended.at, ended.watched)\n",
+        "        self._blame_the_world(ended.since, ended.at, ended.watched)\n",
         "        return\n",
     ),
     guard(

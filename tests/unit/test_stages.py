@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -421,6 +422,107 @@ def test_a_dropped_link_is_an_interruption_only_when_the_probe_agrees(scripted: 
     assert "server conn crashed?" in outcome.why
     assert set(recorder.units.values()) == {UnitState.TODO}
     assert len(world.clones()) == 1
+
+
+def test_a_script_that_leaves_out_what_the_link_broke_is_interrupted_too(scripted: Maker) -> None:
+    world = World(scripted, listing, "execution")
+    prepared = world.prepare()
+    world.bench.engine.script = lambda inside: inside.finish("b") or 0  # type: ignore[attr-defined]
+    world.bench.door.lines = ["server conn crashed?"]
+    order, recorder = world.batch(prepared)
+    assert world.bench.run(order, recorder).code == "incomplete", "it ended its own session"
+    world.server.stop()
+    world.server.start()
+    order, recorder = world.batch(prepared, 3)
+    assert world.bench.run(order, recorder).code == "database_lost"
+    assert [recorder.units[unit].value for unit in UNITS] == ["todo", "done", "todo"]
+
+
+class Working:
+    """A batch of a script that works until it is told to end, on a link that dropped when it is told so."""
+
+    def __init__(self, scripted: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.drops: list[float] = []
+        monkeypatch.setattr(
+            "runner.adapters.postgres_memory.MemoryProbe.lost_between",
+            lambda _, start, end: any(start <= at <= end for at in self.drops),
+        )
+        self.world = World(scripted, listing, "execution")
+        prepared = self.world.prepare()
+        self.bench = self.world.bench
+        assert isinstance(self.bench.engine, ScriptedEngine)
+        self.bench.engine.script = lambda inside: inside.print("begun\n")
+        self.order, self.recorder = self.world.batch(prepared)
+        self.running = self.bench.begin(self.order, self.recorder)
+        self.running.wait_for("begun")
+        self.inside = Inside(self.bench.engine.described[-1])
+
+    def line(self) -> None:
+        self.bench.door.lines = ["server conn crashed?"]
+
+    def done(self, unit: str) -> None:
+        self.inside.finish(unit)
+        self.running.wait_for(lambda: self.recorder.units[unit] is UnitState.DONE)
+
+    def leave(self) -> None:
+        self.recorder.drained.set()
+        assert self.running.end().code == "drained"
+
+    def adopt(self) -> None:
+        self.order = self.bench.again(self.order, self.recorder)
+        self.running = self.bench.begin(self.order, self.recorder)
+        self.running.wait_for("goes on with")
+
+    def fail(self, how: str, unit: str = "b") -> str:
+        if how == "marks":
+            self.inside.mark(f"{unit}\tfailed\tno database")
+            self.running.wait_for(lambda: self.recorder.units[unit] is UnitState.FAILED or self.running.over())
+        if not self.running.over():
+            (self.inside.place("/seatrial/io") / "exit").write_text("1 \n")
+            self.bench.engine.end(self.inside.container.name, 1)  # type: ignore[attr-defined]
+        return self.running.end().code
+
+
+@pytest.mark.parametrize("how", ["marks", "ends"])
+def test_a_drop_counts_although_another_unit_was_finished_since(
+    scripted: Maker, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """A script may work on some at once."""
+    working = Working(scripted, monkeypatch)
+    working.drops.append(time.monotonic())
+    working.line()
+    working.done("a")
+    working.done("c")
+    assert working.fail(how) == "database_lost"
+    assert working.recorder.units["b"] is UnitState.TODO
+
+
+@pytest.mark.parametrize("how", ["marks", "ends"])
+def test_a_drop_that_nobody_watched_is_believed_by_the_door_alone(
+    scripted: Maker, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    working = Working(scripted, monkeypatch)
+    working.leave()
+    working.line()
+    working.inside.finish("a")
+    working.adopt()
+    working.running.wait_for(lambda: working.recorder.units["a"] is UnitState.DONE)
+    time.sleep(0.2)  # the next attempt sees it running
+    assert working.fail(how) == "database_lost"
+    assert working.recorder.units["b"] is UnitState.TODO
+
+
+def test_from_the_first_unit_on_that_was_finished_under_watch_the_probe_is_asked_again(
+    scripted: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    working = Working(scripted, monkeypatch)
+    working.leave()
+    working.line()
+    working.adopt()
+    time.sleep(0.2)
+    working.done("a")
+    working.fail("marks")
+    assert working.recorder.units["b"] is UnitState.FAILED
 
 
 def test_a_batch_without_a_frozen_template_says_so(scripted: Maker, tmp_path: Path) -> None:
