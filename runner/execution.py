@@ -93,6 +93,7 @@ class Execution:
         self._fault: Reason | None = None
         self.resume_point: tuple[str, Output] | None = None
         self._kept = False
+        self.left_before: tuple[int, ...] = ()
         self.stands = False
         self._closed = False
         self.gone = False
@@ -139,7 +140,23 @@ class Execution:
     def next(cls, order: Order, runtime: Runtime, recorder: Recorder) -> Self:
         """Give the execution that an earlier attempt left on this host, else a new one."""
         left = cls.standing(order, runtime, recorder)
-        return left if left is not None else cls(order, runtime, recorder, recorder.next_execution())
+        if left is not None:
+            return left
+        execution = cls(order, runtime, recorder, recorder.next_execution())
+        execution._end_those_before()
+        return execution
+
+    def _end_those_before(self) -> None:
+        """Take away the task's containers and doors that an end which broke off left here: two never run at once.
+
+        Their databases and directories follow before this one starts.
+        """
+        for number in range(1, self.number):
+            name = self.order.container(number)
+            if Workspace(self.runtime.executions / name).complete():
+                self.runtime.engine.remove(name)
+                self.runtime.door.close(name)
+                self.left_before += (number,)
 
     def has_ended(self) -> bool:
         """Tell whether its wrapper left an exit file."""
@@ -170,6 +187,8 @@ class Execution:
             self.recorder.log(f"seatrial: attempt {self.order.attempt} goes on with {self.name}\n".encode())
             units = self._given_units() if units is not None else None
         else:
+            for number in self.left_before:
+                Workspace(self.runtime.executions / self.order.container(number)).remove()
             self.workspace.lay_out(commands, units)
             means = self.workspace.limit_disk(spec.workspace.limits.disk)
             limit = format_size(spec.workspace.limits.disk)
@@ -335,6 +354,7 @@ class Execution:
             else:
                 out.source.drop(out.database, role=out.role)
             self._way_out = None
+        self.workspace.give_up()
         if dead:
             self.runtime.aside(self._clear)
         else:

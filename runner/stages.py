@@ -278,7 +278,7 @@ def _way_out(state: State, execution: Execution) -> WayOut | None:
     source = state.runtime.databases(template.source)
     name = order.execution_database(execution.number)
     if not execution.stands:
-        _shut_out(source, order)
+        _shut_out(source, order, (*order.elsewhere, *execution.left_before))
     if _shared(order):
         return WayOut(source, template.database, name, template.owner)
     if not execution.stands:
@@ -288,9 +288,10 @@ def _way_out(state: State, execution: Execution) -> WayOut | None:
     return WayOut(source, name, name, template.owner)
 
 
-def _shut_out(source: Databases, order: Order) -> None:
-    """Let containers on hosts that fell silent reach no database any more: nobody here can end them."""
-    for number in order.elsewhere:
+def _shut_out(source: Databases, order: Order, numbers: Sequence[int]) -> None:
+    """Let earlier executions reach no database any more: those on hosts that fell silent, which nobody here can end,
+    and those that were not taken away as a whole."""
+    for number in numbers:
         name = order.execution_database(number)
         if _shared(order):
             source.shut(name)

@@ -75,7 +75,7 @@ class Workspace:
         return tuple(sorted(os.listdir(self.control / "commands")))
 
     def complete(self) -> bool:
-        """Tell whether `lay_out` came to its end: the last thing that it makes is there."""
+        """Tell whether `lay_out` came to its end, the last thing that it makes being there, and it was not given up."""
         return self.journal.exists()
 
     def lay_out(self, commands: Sequence[Command], units: Sequence[str] | None) -> None:
@@ -121,6 +121,10 @@ class Workspace:
         except (FileNotFoundError, ValueError):
             return None
         return Quota(self.root, int(number), kind)
+
+    def give_up(self) -> None:
+        """Let it be complete no more: nothing is left of its execution but these files, and somebody removes them."""
+        self.journal.unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Remove everything; safe to call twice."""

@@ -13,7 +13,7 @@ import pytest
 from fixtures_bench import Bench, Inside, MemoryRecorder, ScriptedEngine
 
 from runner.adapters.postgres_memory import MemoryDatabases, MemoryServer
-from runner.errors import StoreUnavailable
+from runner.errors import EngineRefused, StoreUnavailable
 from runner.model import Known, Order, Prepared, TaskKind, UnitState
 
 Maker = Callable[[Callable[[Inside], int | None]], Bench]
@@ -391,6 +391,42 @@ def test_what_may_still_run_on_another_host_is_shut_out_before_a_new_container_s
     assert lost not in roles, "it comes in no more"
     assert ours in roles
     assert clones == ([leg, ours] if clone_per == "execution" else [leg])
+
+
+@pytest.mark.parametrize("clone_per", ["execution", "leg"])
+def test_what_could_not_be_taken_away_is_gone_before_the_next_container_starts(
+    scripted: Maker, monkeypatch: pytest.MonkeyPatch, clone_per: str
+) -> None:
+    found: list[tuple[list[str], list[str], set[str]]] = []
+    closed: list[str] = []
+
+    def script(inside: Inside) -> int:
+        if inside.commands[0] == "set up":
+            return listing(inside)
+        found.append((world.bench.left_over(), world.clones(), set(world.server.roles) - world.server.shut))
+        return 75 if len(found) == 1 else listing(inside)
+
+    def close(name: str) -> None:
+        if len(found) == 1 and not closed:
+            closed.append("")
+            raise EngineRefused("no space left on device")
+        closed.append(name)
+
+    world = World(scripted, script, clone_per)
+    prepared = world.prepare()
+    assert prepared.template is not None
+    order, recorder = world.batch(prepared)
+    monkeypatch.setattr(world.bench.door, "close", close)
+    assert world.bench.run(order, recorder).code == "resume_requested"
+    first, second = order.container(1), order.container(2)
+    assert set(world.bench.left_over()) == {first}
+    assert world.bench.run(world.bench.again(order, recorder), recorder).code == "done"
+    assert closed == ["", first, second]
+    (standing, clones, roles) = found[1]
+    assert set(standing) == {second}
+    assert clones == [prepared.template.database] + [order.execution_database(2)] * (clone_per == "execution")
+    assert roles == {order.execution_database(2)}
+    assert world.bench.left_over() == []
 
 
 def test_a_failing_execution_does_not_drop_the_shared_database(scripted: Maker) -> None:
