@@ -24,6 +24,7 @@ from runner.errors import (
     BaseReplaced,
     BranchError,
     Cancelled,
+    ContainerFoundDead,
     Drained,
     Fenced,
     InfraError,
@@ -193,7 +194,7 @@ class Slot:
         except Fenced:
             raise
         except InfraError as error:
-            return Ending(None, Reason(error.code, error.text), free=isinstance(error, Drained))
+            return Ending(None, Reason(error.code, error.text), free=isinstance(error, Drained | ContainerFoundDead))
         except Exception as error:  # noqa: BLE001 - the worker's outermost frame: nothing may end the slot
             log.error("task.broken", task=claim.task.id, error=repr(error), trace=traceback.format_exc())
             text = f"An error in Seatrial itself: {type(error).__name__}. The worker's log tells more."
