@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, select, update
@@ -63,9 +64,10 @@ def move(
     now: float,
     *,
     reason: Reason | None = None,
+    told: Mapping[str, Any] | None = None,
     **values: Any,
 ) -> None:
-    """Take one step of the state machine: compare (state, attempt), set, append the event."""
+    """Take one step of the state machine: compare (state, attempt), set, append the event; `told`: what more it says."""
     check_transition(S(row.state), new)
     values |= {
         "state": new.value,
@@ -102,4 +104,4 @@ def move(
             .values(state="ended", seconds=now - steps.c.started_at)
         )
     data = {"from": row.state, "to": new.value, "code": values["reason_code"], "text": values["reason_text"]}
-    append_event(connection, row.run, "task", now, task=row.id, attempt=row.attempt, data=data)
+    append_event(connection, row.run, "task", now, task=row.id, attempt=row.attempt, data=data | dict(told or {}))
