@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import pairwise
 from typing import Any
@@ -80,6 +80,9 @@ OUTAGE_SECONDS = 6 * 3600.0
 # A try is at most a minute after the one before, and takes some minutes when what it asks does not answer. Between two
 # that are further apart nobody tried (the machine was off, all slots were busy), or the task worked: only so much counts.
 OUTAGE_STEP_SECONDS = 600.0
+# No task waits for longer than a minute by itself, or for a clean-up. What is due later than this was written before the
+# clock was set back (a machine whose hardware clock is wrong until it asks the network), and is due now.
+FAR_SECONDS = 600.0
 # The process or the host that had the task is gone, or silent for longer than its lease.
 WORKER_LOST = "worker_lost"
 # Why a compare run ends itself: as many units differ as somebody wants to see; one leg cannot be prepared.
@@ -102,6 +105,11 @@ def check_transition(old: TaskState, new: TaskState) -> None:
 def backoff(interruptions_without_progress: int) -> float:
     """Give the seconds to wait before the next try: 1, 2, 4 … 60."""
     return float(min(60, 2 ** max(0, interruptions_without_progress - 1)))
+
+
+def is_due(due_at: datetime, now: datetime) -> bool:
+    """Tell whether the time of a task has come."""
+    return not now < due_at <= now + timedelta(seconds=FAR_SECONDS)
 
 
 @dataclass(frozen=True)

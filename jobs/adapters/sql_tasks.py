@@ -13,7 +13,7 @@ from jobs.adapters.sql_best import best_task
 from jobs.adapters.sql_drains import gate
 from jobs.adapters.sql_engine import Database
 from jobs.adapters.sql_ledger import has_new_token
-from jobs.adapters.sql_moves import ending, fence, move, stop
+from jobs.adapters.sql_moves import ending, fence, is_due, move, stop
 from jobs.adapters.sql_plan import settled_data
 from jobs.adapters.sql_rows import append_event, lock_run, refresh_run, task_of
 from jobs.adapters.sql_schema import attempts, events, executions, legs, runs, tasks, units, workers
@@ -26,7 +26,7 @@ S = TaskState
 
 _DUE = (  # asked every second
     select(tasks)
-    .where(tasks.c.state == S.INTERRUPTED.value, tasks.c.due_at <= bindparam("now_"))
+    .where(tasks.c.state == S.INTERRUPTED.value, is_due(bindparam("now_")))
     .order_by(tasks.c.run, tasks.c.id)
     .with_for_update(skip_locked=True)
 )
@@ -326,7 +326,7 @@ class SqlTasks:
         for pool in idle:
             query = (
                 select(tasks.c.id, tasks.c.pool)
-                .where(tasks.c.state == S.QUEUED.value, tasks.c.pool == pool.pool, tasks.c.due_at <= now)
+                .where(tasks.c.state == S.QUEUED.value, tasks.c.pool == pool.pool, is_due(now))
                 .where(or_(tasks.c.rung_at.is_(None), tasks.c.rung_at < now - every))
                 .order_by(tasks.c.id)
                 .limit(min(limit, pool.n))
