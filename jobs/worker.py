@@ -34,6 +34,7 @@ from runner.errors import (
 from runner.execution import Runtime
 from runner.model import BASELINE_AGAIN, Known, Order, Prepared, Reason, TaskKind
 from runner.spec import Spec, parse_spec
+from runner.units import UnitFilterError
 
 LISTEN_SECONDS = 5
 PRESENCE_SECONDS = 5.0
@@ -214,6 +215,8 @@ class Slot:
                     self._end_preparation(claim, ending.prepared)
                 except (BaseReplaced, OutputsGone) as error:  # the next attempt starts from what there is then
                     tasks.interrupt(task, attempt, Reason(error.code, error.text))
+                except UnitFilterError as error:
+                    tasks.end(task, attempt, TaskState.FAILED, Reason(error.code, error.text))
             elif ending.state is not None:
                 tasks.end(task, attempt, ending.state, ending.reason)
             else:
@@ -251,6 +254,7 @@ class Slot:
             result,
             lambda units: divide(units, durations, slots=slots, first=first),
             reuse=reuse,
+            only_of=claim.only_of,
         )
 
     def _known(self, claim: Claim, spec: Spec) -> Known | None:
