@@ -22,7 +22,7 @@ from runner.compare_records import SMALL, Left, Listed, Source, Whole, anti_join
 from runner.compare_table import Sink, Tally
 from runner.compare_tables import CsvTable, JsonTable, Table
 from runner.compare_text import HEAD, Dialect, Malformed, TooLong, canonical_csv, first_record, format_of, look
-from runner.comparison import OF_A_PART, SAME, Columns, Comparison, Leniency, Note, Outcome
+from runner.comparison import OF_A_PART, ROW_ORDER, SAME, Columns, Comparison, Leniency, Note, Outcome
 from runner.spec_rule import Rule
 
 __all__ = ["Budget", "Output", "OutputUnreadable", "compare"]
@@ -302,7 +302,7 @@ class _Pair:
                 self._tell(f"undecodable:{word}", text, side.table.decoder.undecodable)
         notes = [*self._told.values(), *tally.notes()]
         if tally.reordered and rule.order:
-            notes.append(Note("row_order", "the rows come in another order, which matters by the rule"))
+            notes.append(Note(ROW_ORDER, "the rows come in another order, which matters by the rule"))
         rows = replace(tally.rows(), same=tally.same + kept)
         different = (
             spent
