@@ -22,6 +22,7 @@ from jobs.compare_child import Child, ChildEnded, Request
 from jobs.comparing import Compared, Pair, Side, UnitClass, classify, second_run
 from jobs.flag import Flag
 from jobs.noise import Noise, judged, learn
+from runner.compare_files import OutputUnreadable
 from runner.errors import StoreUnavailable
 from runner.ports import Objects
 from runner.spec import Compare, parse_spec
@@ -154,6 +155,8 @@ class Comparer:
             if error.passing or self.stop.is_set():
                 raise PutOff(str(error)) from error
             answer = {"unreadable": "Comparing it took more memory or time than a comparison may have."}
+        except OutputUnreadable as error:
+            answer = {"unreadable": error.text}
         except KeyError as error:
             answer = {"unreadable": f"The object {error.args[0]} is not in the store."}
         if (why := answer.get("away")) is not None:
@@ -204,15 +207,20 @@ class Comparer:
             yield Request(pair.unit, tree, rules, a, b, self._seconds, BUDGET_DIFFERENCES, str(self._spool))
 
     def _files(self, side: Side) -> dict[str, str]:
-        """Give the digest of each file of an output."""
+        """Give the digest of each file of an output; raises OutputUnreadable."""
         output = side.output
         if output is None:
             return {}
         if not output.tree:
             return {output.name: output.digest}
         with self._objects.open(output.digest) as file:
-            manifest = json.loads(file.read(MANIFEST_BYTES))
-        return {name: entry["digest"] for name, entry in manifest.items()}
+            text = file.read(MANIFEST_BYTES + 1)
+        if len(text) > MANIFEST_BYTES:
+            raise OutputUnreadable(f"The list of its files is longer than {MANIFEST_BYTES:,} bytes.")
+        try:
+            return {name: entry["digest"] for name, entry in json.loads(text).items()}
+        except ValueError as error:
+            raise OutputUnreadable("The list of its files is damaged.") from error
 
     def _local(self, digest: str, stack: ExitStack) -> str:
         """Give the path of an object: its own where that is a file here, that of a copy otherwise."""

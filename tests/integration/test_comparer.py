@@ -16,7 +16,7 @@ from jobs.adapters.file_objects import FileObjects
 from jobs.adapters.sql_store import Store
 from jobs.compare_child import Child, Request, answer
 from jobs.comparer import Comparer, PutOff
-from jobs.comparing import Compared, Pair, UnitClass
+from jobs.comparing import Compared, Pair, Side, UnitClass
 from jobs.new_run import NewLeg
 from jobs.overview import EVERY_UNIT
 from jobs.run import Verdict
@@ -163,3 +163,16 @@ def test_a_child_answers_what_it_did_not_expect(
     monkeypatch.setattr("runner.compare.compare", fail)
     request = vars(Request("a", False, (), {"a": ("a", "1")}, {"a": ("b", "2")}, 1.0, 1, str(tmp_path)))
     assert list(answer(request)) == [told]
+
+
+@pytest.mark.parametrize(("manifest", "why"), [("x" * 41, "longer than 40 bytes"), ("{", "damaged")])
+def test_a_list_of_files_that_cannot_be_read(
+    hands: Hands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, manifest: str, why: str
+) -> None:
+    monkeypatch.setattr("jobs.comparer.MANIFEST_BYTES", 40)
+    objects = FileObjects(tmp_path / "objects")
+    digest, size = objects.put(io.BytesIO(manifest.encode()))
+    side = Side(UnitState.DONE, Output("a", digest, size, tree=True))
+    found = Comparer(hands.store, objects, tmp_path)._compare_outputs(1, Pair("a", 0, side, side))
+    assert found.kind is UnitClass.DIFFERENT
+    assert why in found.summary["notes"][0]["text"]
