@@ -238,8 +238,9 @@ def _lenient_rows(text: Iterable[str], delimiter: str) -> Iterator[list[str]]:
     for row in csv.reader(noted(), delimiter=delimiter):
         if "" in row and any('""' in line for line in lines):
             written = cell.findall("".join(lines))
-            if len(written) == len(row):
-                row = [EMPTY if raw == EMPTY else value for raw, value in zip(written, row, strict=True)]
+            # Behind a quote that nobody closes one more is found.
+            if len(written) >= len(row):
+                row = [EMPTY if raw == EMPTY else value for raw, value in zip(written, row, strict=False)]
         lines.clear()
         yield row
 

@@ -242,6 +242,8 @@ def test_nothing_and_an_empty_text_beside_odd_quotes(trial: Any) -> None:
     assert (found.differences[0].a, found.differences[0].b) == ('""', "")
     same = trial('id,v,w\n1,"",5" pipe\n2,"a,"",b",""\n', 'id,v,w\n2,"a,"",b",""\n1,"",5" pipe\n')
     assert (same.outcome, same.leniencies) == (Outcome.EQUIVALENT, (Leniency.ROW_ORDER,))
+    unclosed = trial('id,v,w\n1,"",",\n', 'id,v,w\n1,,",\n', key=("id",))
+    assert unclosed.outcome is Outcome.DIFFERENT
     alone = trial('v\n""\n"x"y\n', 'v\n\n"x"y\n')
     assert alone.outcome is Outcome.DIFFERENT
 
