@@ -239,11 +239,43 @@ def test_an_archive_never_ends_well_when_an_object_is_short() -> None:
         list(archive.tarred(short))
 
 
-@pytest.mark.parametrize("path", ["../x", "/etc/passwd", "a/../../b", "a\\b", "a\x00b"])
+@pytest.mark.parametrize("path", ["../x", "/etc/passwd", "a/../../b", "a\x00b"])
 def test_an_archive_refuses_paths_that_leave_it(path: str) -> None:
     manifest = io.BytesIO(json.dumps({path: {"digest": "d", "size": 1}}).encode())
     with pytest.raises(ValueError, match="not a path"):
         list(archive.tree_entries("candidate/all", manifest, lambda _: io.BytesIO(b"x")))
+
+
+def contents(entries: list[archive.Entry]) -> dict[str, bytes]:
+    """Write the entries to both kinds of archive; give what either holds, by path."""
+    zipped = zipfile.ZipFile(io.BytesIO(b"".join(archive.zipped(entries))))
+    found = {name: zipped.read(name) for name in zipped.namelist()}
+    with tarfile.open(fileobj=io.BytesIO(b"".join(archive.tarred(entries)))) as tar:
+        assert tar.getnames() == zipped.namelist()
+    return found
+
+
+def test_a_backslash_in_a_name_breaks_no_archive() -> None:
+    names = ["a%5Cb.csv", "a\\b.csv", "plain.csv", "..\\up.csv", "\\x92\\xa0.csv", "a%5Cb (2).csv"]
+    manifest = json.dumps({name: {"digest": name, "size": len(name)} for name in names}).encode()
+    output = Output("all", "manifest", 1, tree=True)
+    files = {"manifest": manifest} | {name: name.encode() for name in names}
+    found = contents(list(archive.entries_of("candidate", "all", output, lambda digest: io.BytesIO(files[digest]))))
+    assert found == {
+        "candidate/all/..%5Cup.csv": b"..\\up.csv",
+        "candidate/all/%5Cx92%5Cxa0.csv": b"\\x92\\xa0.csv",
+        "candidate/all/a%5Cb (2).csv": b"a%5Cb (2).csv",
+        "candidate/all/a%5Cb.csv": b"a%5Cb.csv",
+        "candidate/all/a%5Cb (3).csv": b"a\\b.csv",
+        "candidate/all/plain.csv": b"plain.csv",
+    }
+
+
+def test_an_extension_with_a_backslash_breaks_no_archive() -> None:
+    output = Output("pl.c\\v", "d", 1)
+    assert contents(list(archive.entries_of("candidate", "t/pl", output, lambda _: io.BytesIO(b"x")))) == {
+        "candidate/t/pl.c%5Cv": b"x"
+    }
 
 
 def test_an_output_is_named_after_its_unit() -> None:
