@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from urllib.parse import quote
 
 import pytest
 
@@ -191,14 +192,44 @@ def test_other_outputs_are_shown_as_text_or_not_at_all() -> None:
     assert preview("x.csv", b'"open\r' + b"x" * 200_000, 200_006).kind in ("text", "table")
 
 
-def test_a_cursor_survives_its_text() -> None:
-    cursor = Cursor(7, {3: 65_536, 1: 0})
-    assert str(cursor) == "7;1:0,3:65536"
-    assert Cursor.parse(str(cursor)) == cursor
+@pytest.mark.parametrize(
+    ("cursor", "text"),
+    [
+        (Cursor(), "0~"),
+        (Cursor(7, {1: 5}), "7~5"),
+        (Cursor(7, {3: 65_536}), "7~3-10000"),
+        (Cursor(0, {300: 1_024, 301: 31, 303: 9}), "0~12c-400.1f.2-9"),
+        (Cursor(2**63 - 1, {2**63 - 1: 2**63 - 1}), "9223372036854775807~7fffffffffffffff-7fffffffffffffff"),
+    ],
+)
+def test_a_cursor_survives_its_text(cursor: Cursor, text: str) -> None:
+    assert str(cursor) == text
+    assert Cursor.parse(text) == cursor
+
+
+def test_a_cursor_leaves_out_what_is_at_its_beginning() -> None:
+    assert str(Cursor(7, {1: 0, 2: 0, 3: 4})) == "7~3-4"
+
+
+def test_a_cursor_as_it_was_written_once_is_understood() -> None:
+    assert Cursor.parse("7;1:0,3:65536") == Cursor(7, {1: 0, 3: 65_536})
     assert Cursor.parse("0;") == Cursor()
 
 
-@pytest.mark.parametrize("text", ["", "x", "1", "1;2", "1;2:", "-1;", "1;1:1,", "1;1:99999999999999999999", "²;"])
+def test_a_cursor_of_a_thousand_tasks_fits_into_a_request_line() -> None:
+    cursor = Cursor(10**9, {10**6 + task: 1_000_000 + task for task in range(1_000)})
+    assert len(quote(str(cursor), safe="")) < 8_000
+    assert Cursor.parse(str(cursor)) == cursor
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "x", "1", "1;2", "1;2:", "-1;", "1;1:1,", "1;1:99999999999999999999", "²;"),
+        *("1~-", "1~1-", "1~-1", "1~1.", "1~.1", "1~1-1-1", "1~A", "~1", "1~1;", "1~1_0", "1~9000000000000000"),
+        "1~7fffffffffffffff-1.1",
+    ],
+)
 def test_a_broken_cursor_is_refused(text: str) -> None:
     with pytest.raises(RequestError) as refused:
         Cursor.parse(text)
