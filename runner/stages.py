@@ -26,10 +26,9 @@ from runner.images import acquire
 from runner.model import Image, Known, Order, Origin, Prepared, Template, UnitResult, UnitState
 from runner.ports import Databases, Recorder
 from runner.quantities import format_duration, format_size
-from runner.units import filter_units, parse_units
+from runner.units import filter_units, list_bytes, parse_units
 from runner.workspace import Command
 
-UNITS_BYTES = 512 << 20  # far above limits.units times the longest name
 # A script that ends with an error loses its first unfinished unit, and the rest go on, this many times.
 CONTAINERS_PER_ATTEMPT = 3
 EXIT_RESUME = 75  # EX_TEMPFAIL
@@ -336,12 +335,9 @@ def _preparation(order: Order) -> list[Command]:
 def _units_text(execution: Execution) -> bytes:
     try:
         with open_inside(execution.workspace.io, "units") as file:
-            text = file.read(UNITS_BYTES + 1)
+            return file.read(list_bytes(execution.order.spec.workspace.limits.units) + 1)
     except FileNotFoundError:
         raise UnitsError("The command `units` left no list.") from None
-    if len(text) > UNITS_BYTES:
-        raise UnitsError(f"The list of units has more than {UNITS_BYTES:,} bytes.")
-    return text
 
 
 PREPARE: tuple[Stage, ...] = (checkout, image, prepare_database, plan)
