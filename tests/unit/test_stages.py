@@ -366,6 +366,44 @@ def test_what_an_earlier_attempt_left_is_followed_to_its_end(scripted: Maker) ->
     assert found.known is None
 
 
+# ---- the image --------------------------------------------------------------------------------------------
+
+
+def test_a_batch_runs_in_the_image_of_its_leg_whatever_has_the_name_now(scripted: Maker) -> None:
+    bench = scripted(everything)
+    engine = bench.engine
+    assert isinstance(engine, ScriptedEngine)
+    first, second = engine.images[BASE], "sha256:" + "2" * 64
+    engine.images |= {BASE: second, "untagged": first}
+    batch = {"image": BASE, "image_digest": first}
+    outcome, recorder = bench.verify(SPEC, UNITS, **batch)
+    assert outcome.code == "done"
+    assert engine.described[-1].image == first
+    assert "another one" not in recorder.said()
+    del engine.images["untagged"]
+    outcome, recorder = bench.verify(SPEC, UNITS, **batch)
+    assert outcome.code == "done", outcome.why
+    assert engine.described[-1].image == second
+    told = f"{BASE} is {'2' * 12}, the leg was prepared in {'1' * 12}, which is not here"
+    assert f"seatrial: {told}: what differs may come from the image\n" in recorder.said()
+    assert [detail for name, state, _, detail in recorder.steps if (name, state) == ("image", "done")] == [
+        f"prepared (another one: {told.removeprefix(f'{BASE} is ')})"
+    ]
+
+
+def test_an_image_that_is_fetched_anew_is_held_against_the_legs(scripted: Maker) -> None:
+    bench = scripted(everything)
+    engine = bench.engine
+    assert isinstance(engine, ScriptedEngine)
+    first = engine.images.pop(BASE)
+    engine.registry[BASE] = first
+    _, recorder = bench.verify(SPEC, UNITS, image=BASE, image_digest=first)
+    assert "which is not here" not in recorder.said()
+    engine.images[BASE] = "sha256:" + "2" * 64
+    _, recorder = bench.verify(SPEC, UNITS, image=BASE, image_digest="sha256:3")
+    assert "the leg was prepared in 3, which is not here" in recorder.said()
+
+
 # ---- the log ----------------------------------------------------------------------------------------------
 
 
