@@ -304,6 +304,7 @@ class Slot:
             resume_from=claim.resume_from,
             resume_output=claim.resume_output,
             image=claim.image,
+            image_digest=claim.image_digest,
             template=claim.template,
             data_id=claim.data_id,
             snapshot=claim.snapshot,

@@ -164,7 +164,7 @@ class Execution:
             self.recorder.log(f"seatrial: attempt {self.order.attempt} goes on with {self.name}\n".encode())
             units = self._given_units() if units is not None else None
         else:
-            self.workspace.lay_out(commands, units)
+            self.workspace.lay_out(commands, units, tree)
             means = self.workspace.limit_disk(spec.workspace.limits.disk)
             limit = format_size(spec.workspace.limits.disk)
             self.recorder.log(f"seatrial: {self.name}; limits.disk, {limit}, is {means}\n".encode())

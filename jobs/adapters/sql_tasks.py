@@ -42,6 +42,7 @@ SILENT_WORKER_SECONDS = 60.0  # a slot shows its presence every few seconds
 class Claim:
     """A task that is ours now, and all that was recorded for it. `lease` is in seconds.
 
+    `image_digest`: the image that a batch's leg was prepared in; a preparation finds its own.
     `data_id`: what a preparation has to start from; else `snapshot`, if one was asked for. `reuse`: whether a baseline
     may take over what an earlier run has finished. `only_of`: the compare run whose differing and failed units alone are wanted.
     """
@@ -65,6 +66,7 @@ class Claim:
     reuse: bool = True
     only_of: int | None = None
     snapshot: str | None = None
+    image_digest: str | None = None
 
 
 class SqlTasks:
@@ -158,6 +160,7 @@ class SqlTasks:
             only_of=run.options.get("only_of"),
             snapshot=wanted_snapshot(run.options, leg.name),
             data_id=settled_data(connection, row.run, row.leg) if row.kind == TaskKind.PREPARE.value else None,
+            image_digest=leg.image_digest if row.kind == TaskKind.VERIFY.value else None,
         )
 
     def renew(self, task: int, attempt: int, lease: float) -> bool:
