@@ -19,7 +19,7 @@ import structlog
 from jobs.adapters.sql_ledger import INLINE_BYTES, StepChange
 from jobs.adapters.sql_store import Store
 from runner.errors import Cancelled, DiskFull, Drained, Fenced, InfraError, StoreUnavailable
-from runner.model import Output, UnitResult
+from runner.model import Output, Reason, UnitResult
 from runner.ports import Objects
 
 FLUSH_SECONDS = 0.2
@@ -148,13 +148,27 @@ class LedgerRecorder:
         """Give how far an execution's log and checkpoint were taken."""
         return self._steadily(lambda: self._store.ledger.offsets(self._task, execution))
 
-    def execution(self, execution: int, *, state: str, container: str, exit_code: int | None = None) -> None:
+    def execution(
+        self,
+        execution: int,
+        *,
+        state: str,
+        container: str,
+        exit_code: int | None = None,
+        fault: Reason | None = None,
+    ) -> None:
         """Record a container's beginning or end."""
         self.flush()
         ledger = self._store.ledger
         self._steadily(
             lambda: ledger.execution(
-                self._task, self._attempt, execution, state=state, container=container, exit_code=exit_code
+                self._task,
+                self._attempt,
+                execution,
+                state=state,
+                container=container,
+                exit_code=exit_code,
+                fault=fault,
             )
         )
 

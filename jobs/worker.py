@@ -184,7 +184,7 @@ class Slot:
             try:
                 order = self._order(claim)
                 if order.kind is TaskKind.VERIFY and not order.units and order.live is None:
-                    return Ending(TaskState.DONE)  # an earlier attempt finished all units, and not the task
+                    return Ending(TaskState.DONE)  # an earlier one finished all units; end() knows its fault
                 result = pipeline.run(order, self._runtime, recorder)
             finally:
                 recorder.flush()

@@ -13,6 +13,7 @@ from typing import Self
 
 from runner.disk import disk_limit_passed
 from runner.errors import (
+    BranchError,
     DatabaseLost,
     DiskFull,
     Drained,
@@ -28,7 +29,7 @@ from runner.files import open_inside
 from runner.follow import Ended, Follower
 from runner.fullness import RoomWatch
 from runner.images import BuildHost
-from runner.model import Order, Output, TaskKind, UnitResult, UnitState
+from runner.model import Order, Output, Reason, TaskKind, UnitResult, UnitState
 from runner.outputs import Outputs
 from runner.ports import Databases, Door, Engine, Objects, Recorder, Trees
 from runner.quantities import format_size
@@ -89,7 +90,9 @@ class Execution:
         self._outputs: Outputs | None = None
         self._follower: Follower | None = None
         self._exit_code: int | None = None
+        self._fault: Reason | None = None
         self.resume_point: tuple[str, Output] | None = None
+        self._kept = False
         self.stands = False
         self._closed = False
         self.gone = False
@@ -103,6 +106,9 @@ class Execution:
         if isinstance(error, (Drained, Fenced, EngineUnavailable, StoreUnavailable)):
             self._stop_watching()  # it goes on running, for whoever claims the task next
             return
+        if isinstance(error, BranchError):
+            self._fault = Reason(error.code, error.text)
+        self._keep_resume_point()
         if error is None:
             self.close()
             return
@@ -314,12 +320,12 @@ class Execution:
         if self._closed:
             return
         self._stop_watching()
+        self._keep_resume_point()
         dead = self._follower is not None and self._follower.dead
         if self.workspace.root.exists():
-            self.recorder.execution(self.number, state="ended", container=self.name, exit_code=self._exit_code)
+            self._record("ended")
         if not dead:
             self.runtime.engine.remove(self.name)
-        self._keep_resume_point()
         out = self._way_out
         if out is not None:
             self.runtime.door.close(self.name)
@@ -334,21 +340,37 @@ class Execution:
             self.workspace.remove()
         self._closed = True
 
+    def _record(self, state: str) -> None:
+        self.recorder.execution(
+            self.number, state=state, container=self.name, exit_code=self._exit_code, fault=self._fault
+        )
+
     def _clear(self) -> None:
         """Take away what is left of a container that has ended: nobody has to wait for that."""
         self.runtime.engine.remove(self.name)
         self.workspace.remove()
 
     def _keep_resume_point(self) -> None:
-        """Keep what a script without units has written so far, with the last token that it gave."""
-        traces = None if self._follower is None else self._follower.traces
-        if traces is None or traces.units is not None or traces.last_token is None or self.finished:
+        """Keep what a script without units has written so far, with the last token that it gave.
+
+        Until that is done it has not ended by the records: when it fails, the next attempt finds the files and does it.
+        """
+        follower, outputs = self._follower, self._outputs
+        if self._kept or follower is None or outputs is None or self.finished:
             return
-        assert self._outputs is not None
+        token = follower.traces.last_token
+        if follower.units is not None or token is None:
+            return
+        self._stop_watching()
+        self._record("running")  # refused when the attempt is not the current one any more
+        if not follower.dead:
+            self.runtime.engine.remove(self.name)
+        outputs.check = lambda: None  # whatever else is asked of us
         try:
-            output = self._outputs.take_all()
+            output = outputs.take_all()
         except (OutputRefused, LimitExceeded) as error:
             self.recorder.log(f"seatrial: the resume point cannot be kept: {error.text}\n".encode())
-            return
-        self.recorder.resume_point(traces.last_token, output)
-        self.resume_point = (traces.last_token, output)
+        else:
+            self.recorder.resume_point(token, output)
+            self.resume_point = (token, output)
+        self._kept = True

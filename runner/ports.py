@@ -16,6 +16,7 @@ from runner.model import (
     Login,
     Origin,
     Output,
+    Reason,
     Ref,
     Resolved,
     UnitResult,
@@ -302,8 +303,16 @@ class Recorder(Protocol):
         """Give (log, checkpoint) byte offsets up to which this execution's files have been taken."""
         ...
 
-    def execution(self, execution: int, *, state: str, container: str, exit_code: int | None = None) -> None:
-        """Record that a container was created, or how it ended."""
+    def execution(
+        self,
+        execution: int,
+        *,
+        state: str,
+        container: str,
+        exit_code: int | None = None,
+        fault: Reason | None = None,
+    ) -> None:
+        """Record that a container was created, or how it ended. `fault`: the branch's, with which its task is to fail."""
         ...
 
     def next_execution(self) -> int:

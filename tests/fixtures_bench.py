@@ -18,7 +18,7 @@ from runner.adapters.engine_memory import MemoryEngine, Program
 from runner.errors import Cancelled, Drained, Fenced, SeatrialError
 from runner.execution import Runtime
 from runner.images import BuildHost
-from runner.model import Container, ContainerState, Order, Output, Prepared, TaskKind, UnitResult, UnitState
+from runner.model import Container, ContainerState, Order, Output, Prepared, Reason, TaskKind, UnitResult, UnitState
 from runner.ports import Databases, Engine
 from runner.spec import parse_spec
 from runner.workspace import CONTROL, IO, OUTPUT
@@ -39,6 +39,7 @@ class MemoryRecorder:
     tokens: list[str] = field(default_factory=list)
     resume: tuple[str, Output] | None = None
     executions: dict[int, tuple[str, int | None]] = field(default_factory=dict)
+    faults: dict[int, Reason] = field(default_factory=dict)
     taken: dict[int, list[int]] = field(default_factory=dict)
     marks: int = 0
     cancelled: threading.Event = field(default_factory=threading.Event)
@@ -91,10 +92,20 @@ class MemoryRecorder:
         log, marks = self.taken.get(execution, [0, 0])
         return log, marks
 
-    def execution(self, execution: int, *, state: str, container: str, exit_code: int | None = None) -> None:
+    def execution(
+        self,
+        execution: int,
+        *,
+        state: str,
+        container: str,
+        exit_code: int | None = None,
+        fault: Reason | None = None,
+    ) -> None:
         self._refuse()
         assert execution <= self.number
         self.executions[execution] = (state, exit_code)
+        if fault is not None:
+            self.faults[execution] = fault
 
     def next_execution(self) -> int:
         self._refuse()

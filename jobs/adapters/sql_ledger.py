@@ -15,7 +15,7 @@ from jobs.adapters.sql_moves import fence
 from jobs.adapters.sql_rows import append_event
 from jobs.adapters.sql_schema import attempts, events, executions, log_chunks, runs, steps, tasks, units
 from jobs.run import FINAL_TASK_STATES, RunState
-from runner.model import Output, UnitResult, UnitState
+from runner.model import Output, Reason, UnitResult, UnitState
 
 # Chunks up to this size stand in the row itself; a file each would cost more than it saves.
 INLINE_BYTES = 16_384
@@ -188,16 +188,25 @@ class SqlLedger:
             _change_steps(connection, fence(connection, task, attempt), changes, self._db.now(connection))
 
     def execution(
-        self, task: int, attempt: int, execution: int, *, state: str, container: str, exit_code: int | None
+        self,
+        task: int,
+        attempt: int,
+        execution: int,
+        *,
+        state: str,
+        container: str,
+        exit_code: int | None,
+        fault: Reason | None = None,
     ) -> None:
-        """Record that a container was created, or how it ended."""
+        """Record that a container was created, or how it ended. `fault`: the branch's; once told it stays."""
         with self._db.write() as connection:
             now = self._db.now(connection)
             row = fence(connection, task, attempt)
             here = (executions.c.task == task, executions.c.execution == execution)
             ended = now if state != "running" else None
+            told = {} if fault is None else {"reason_code": fault.code, "reason_text": fault.text}
             changed = connection.execute(
-                update(executions).where(*here).values(state=state, exit_code=exit_code, ended_at=ended)
+                update(executions).where(*here).values(state=state, exit_code=exit_code, ended_at=ended, **told)
             )
             if not changed.rowcount:
                 connection.execute(
@@ -211,6 +220,7 @@ class SqlLedger:
                         state=state,
                         exit_code=exit_code,
                         created_at=now,
+                        **told,
                     )
                 )
 

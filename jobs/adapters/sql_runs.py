@@ -143,6 +143,8 @@ class SqlRuns(SqlSubmissions):
             .where(units.c.run == run, units.c.state == UnitState.FAILED.value)
             .values(state=UnitState.TODO.value, text="", **blank)
         )
+        told = {"reason_code": None, "reason_text": None}
+        connection.execute(update(executions).where(executions.c.run == run).values(**told))
         count_units(connection, run)
         forget(connection, run, kinds=FAILED)
         for leg in connection.execute(select(legs.c.name, legs.c.prepared).where(legs.c.run == run)).all():

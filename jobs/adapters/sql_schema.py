@@ -178,6 +178,8 @@ executions = Table(
     Column("container", Text, nullable=False),
     Column("state", String(16), nullable=False),
     Column("exit_code", Integer),
+    Column("reason_code", String(64)),  # the branch's fault that it ended with
+    Column("reason_text", Text),
     Column("log_offset", BigInteger, nullable=False, default=0),
     Column("mark_offset", BigInteger, nullable=False, default=0),
     Column("created_at", Float, nullable=False),

@@ -183,7 +183,8 @@ class SqlTasks:
     def end(self, task: int, attempt: int, state: TaskState, reason: Reason | None) -> TaskState:
         """End the attempt: done, failed, cancelled or errored; gives the state that was recorded. Raises Fenced.
 
-        A batch is done only when each of its units is: the failed ones may be an earlier attempt's.
+        A batch is done only when each of its units is: the failed ones may be an earlier attempt's. And an attempt that
+        was killed before it came here may have left what the branch's fault was.
         """
         with self._db.write() as connection:
             now = self._db.now(connection)
@@ -364,9 +365,23 @@ def _unfinished(connection: Connection, row: Row[Any]) -> Reason | None:
     counts = {row.state: row.n for row in connection.execute(query)}
     if left := counts.get(UnitState.TODO.value, 0):
         return Reason(Incomplete.code, f"{left:,} units of the batch are not finished.")
+    if (fault := _fault(connection, row.id)) is not None:
+        return fault
     if failed := counts.get(UnitState.FAILED.value, 0):
         return Reason(UnitsFailed.code, f"{failed:,} unit{'s' if failed != 1 else ''} failed.")
     return None
+
+
+def _fault(connection: Connection, task: int) -> Reason | None:
+    """Give the branch's fault that the newest execution ended with, None when it had none."""
+    query = (
+        select(executions.c.reason_code, executions.c.reason_text)
+        .where(executions.c.task == task)
+        .order_by(executions.c.execution.desc())
+        .limit(1)
+    )
+    found = connection.execute(query).one_or_none()
+    return None if found is None or found.reason_code is None else Reason(found.reason_code, found.reason_text)
 
 
 def _stop_the_other_leg(connection: Connection, row: Row[Any], now: float) -> None:

@@ -429,6 +429,46 @@ def test_what_stands_on_a_host_that_is_about_to_come_back_is_left_to_it_for_a_wh
     assert hands.take("w2", host="h2").task.attempt == 3
 
 
+def test_a_batch_whose_worker_died_at_its_end_has_the_fault_that_its_last_container_ended_with(hands: Hands) -> None:
+    run, claim = hands.verifying(["a", "b"])
+    task, store = claim.task.id, hands.store
+    ended = {"state": "ended", "container": "c", "exit_code": 3}
+    for number, fault in ((1, Reason("timed_out", "…")), (2, Reason("step_failed", "It ended with 3."))):
+        assert store.ledger.next_execution(task, 1) == number
+        store.ledger.execution(task, 1, number, **STANDS, fault=fault)
+        store.ledger.execution(task, 1, number, **ended)
+    hands.mark(claim, "a")
+    hands.mark(claim, "b", failed=True)
+    hands.interrupt(claim, Reason("worker_lost", "It died."))
+    hands.make_due()
+    again = hands.take()
+    assert again.units == ()
+    assert hands.end(again) is S.FAILED
+    assert hands.run(run).reason == Reason("step_failed", "It ended with 3.")
+    hands.store.runs.resume(run, "mio")  # by hand: what it ended with was told
+    again = hands.take()
+    hands.mark(again, "b")
+    assert hands.end(again) is S.DONE
+    assert hands.run(run).verdict is Verdict.PASSED
+
+
+@pytest.mark.parametrize("how", ["0", "75", "running", "abandoned"])
+def test_a_batch_whose_units_are_all_done_is_done_when_its_last_container_told_no_fault(hands: Hands, how: str) -> None:
+    run, claim = hands.verifying(["a"])
+    task, ledger = claim.task.id, hands.store.ledger
+    ledger.execution(task, 1, ledger.next_execution(task, 1), **STANDS, fault=Reason("timed_out", "…"))
+    ledger.execution(task, 1, ledger.next_execution(task, 1), **STANDS)
+    if how.isdigit():
+        ledger.execution(task, 1, 2, state="ended", container="c", exit_code=int(how))
+    elif how == "abandoned":
+        ledger.next_execution(task, 1)
+    hands.mark(claim, "a")
+    hands.interrupt(claim, Reason("worker_lost", "It died."))
+    hands.make_due()
+    assert hands.end(hands.take("w2", host="h2")) is S.DONE
+    assert hands.run(run).verdict is Verdict.PASSED
+
+
 @pytest.mark.parametrize("how", ["engine_unavailable", "silent", "nothing stands"])
 def test_what_nobody_is_about_to_go_on_with_is_taken_by_any_host_at_once(hands: Hands, how: str) -> None:
     _, claim = hands.verifying(["a"])

@@ -6,11 +6,13 @@ import errno
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fixtures_bench import BASE, Bench, Inside, MemoryRecorder, ScriptedEngine
 
 from runner.adapters.postgres_memory import MemoryDatabases, MemoryServer
+from runner.errors import StoreUnavailable
 from runner.model import Known, Order, Prepared, TaskKind, UnitState
 from runner.outputs import Outputs
 from runner.traces import Traces
@@ -94,6 +96,41 @@ def test_a_unit_that_is_voided_is_not_blamed_for_an_error(scripted: Maker) -> No
     assert [recorder.units[unit].value for unit in UNITS] == ["done", "failed", "done"]
 
 
+def test_what_the_branch_did_wrong_is_recorded_with_the_container_that_it_ended(scripted: Maker) -> None:
+    """For an attempt that is killed before it can end its task."""
+
+    def script(inside: Inside) -> int:
+        for unit in inside.units:
+            inside.finish(unit)
+        return 4
+
+    code, recorder = run(scripted(script))
+    assert code == "step_failed"
+    assert recorder.executions == {1: ("ended", 4)}
+    assert recorder.faults[1].code == "step_failed"
+    assert "The script ended with exit code 4." in recorder.faults[1].text
+
+
+def test_a_limit_that_was_passed_is_recorded_with_the_container(scripted: Maker) -> None:
+    def script(inside: Inside) -> None:
+        everything(inside)
+
+    code, recorder = run(scripted(script), SPEC + "timeouts: {run: 60s, stall: 1s}\n")
+    assert code == "stalled"
+    assert set(recorder.units.values()) == {UnitState.DONE}
+    assert recorder.faults[1].code == "stalled"
+
+
+@pytest.mark.parametrize("code", [0, 75])
+def test_a_script_that_did_nothing_wrong_leaves_no_fault(scripted: Maker, code: int) -> None:
+    def script(inside: Inside) -> int:
+        everything(inside)
+        return code
+
+    _, recorder = run(scripted(script))
+    assert recorder.faults == {}
+
+
 def test_resume_uses_its_own_command_and_token(scripted: Maker) -> None:
     seen: list[tuple[str, str | None]] = []
 
@@ -109,6 +146,89 @@ def test_resume_uses_its_own_command_and_token(scripted: Maker) -> None:
     assert bench.run(order, recorder).code == "resume_requested"
     assert bench.run(bench.again(order, recorder), recorder).code == "done"
     assert seen == [("bin/run", None), ("bin/run --from", "page 2")]
+
+
+@pytest.mark.parametrize("code", [75, 1, None])
+@pytest.mark.parametrize("error", [StoreUnavailable("away"), OSError(errno.ENOSPC, "No space left on device")])
+def test_a_resume_point_that_cannot_be_kept_is_kept_by_the_next_attempt(
+    scripted: Maker, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int | None
+) -> None:
+    """What wrote it is gone; its files are not, and it has not ended by the records."""
+    seen: list[str | None] = []
+
+    def script(inside: Inside) -> int | None:
+        seen.append(inside.container.env.get("SEATRIAL_RESUME_FROM"))
+        if len(seen) > 1:
+            return 0
+        inside.write("part", "1")
+        inside.mark("page 2")
+        return code
+
+    def put(*_: object, **__: object) -> None:
+        raise error
+
+    bench = scripted(script)
+    order = bench.order("run: bin/run\nresume: bin/run --from\ntimeouts: {run: 60s, stall: 1s}\n")
+    recorder = bench.recorder(order)
+    monkeypatch.setattr(bench.objects, "put", put)
+    expected = "store_unavailable" if isinstance(error, StoreUnavailable) else "disk_full"
+    for _ in range(2):
+        assert bench.run(order, recorder).code == expected
+        assert (recorder.live(), recorder.resume) == (1, None)
+        order = bench.again(order, recorder)
+    monkeypatch.undo()
+    outcome = bench.run(order, recorder)
+    assert recorder.executions[1][0] == "ended"
+    assert recorder.resume is not None
+    assert recorder.resume[0] == "page 2"
+    assert bench.left_over() == []
+    if code == 75:
+        assert outcome.code == "resume_requested"
+        assert bench.run(bench.again(order, recorder), recorder).code == "done"
+        assert seen == [None, "page 2"]
+    else:
+        assert seen == [None], "its one unit has failed"
+
+
+def test_a_worker_that_is_to_end_keeps_the_resume_point_first(scripted: Maker) -> None:
+    def script(inside: Inside) -> int:
+        inside.write("part", "1")
+        inside.mark("page 2")
+        return 75
+
+    bench = scripted(script)
+    order = bench.order("run: bin/run\n")
+    recorder = bench.recorder(order)
+    state = recorder.execution
+
+    def drain_and_record(execution: int, **values: Any) -> None:
+        state(execution, **values)
+        if recorder.tokens:  # the container has ended
+            recorder.drained.set()
+
+    recorder.execution = drain_and_record  # type: ignore[method-assign]
+    assert bench.run(order, recorder).code in ("resume_requested", "drained")
+    assert recorder.resume is not None
+
+
+def test_a_stale_attempt_keeps_no_resume_point_and_takes_nothing_away(scripted: Maker) -> None:
+    def script(inside: Inside) -> int:
+        inside.write("part", "1")
+        inside.mark("page 2")
+        return 75
+
+    bench = scripted(script)
+    order = bench.order("run: bin/run\n")
+    recorder = bench.recorder(order)
+    token = recorder.token
+
+    def token_and_lose(text: str, *, source: tuple[int, int] | None = None) -> None:
+        token(text, source=source)
+        recorder.fenced.set()
+
+    recorder.token = token_and_lose  # type: ignore[method-assign]
+    assert bench.run(order, recorder).code == "fenced"
+    assert bench.left_over() == [bench.container(), bench.container()], "container and directory"
 
 
 def test_a_full_disk_is_the_worlds_fault(scripted: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
