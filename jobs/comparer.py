@@ -29,6 +29,7 @@ from runner.spec import Compare, parse_spec
 
 LOOK_SECONDS = 0.25  # a difference is on the page within two seconds
 AWAY_SECONDS = 2.0
+MOST_AWAY_SECONDS = 600.0  # what fills the disk itself is not to do so all the time
 PAIRS_AT_ONCE = 500
 RECORD_SECONDS = 0.5  # at most so long until what was compared is written
 BUDGET_SECONDS = 300.0
@@ -59,7 +60,8 @@ class Comparer:
         self._child = child or Child()
         self._spec = lru_cache(64)(self._read_spec)
         self.stop = Flag()  # a signal handler may raise it
-        self.put_off = 0  # runs of which the last pass could not compare all, to be tried again after a while
+        self.put_off = 0  # runs of which not all can be compared for the moment
+        self._rests: dict[int, tuple[float, float]] = {}  # of such a run: until when, and how long, it is left alone
 
     def work(self) -> None:
         """Look again and again until stopped."""
@@ -72,8 +74,6 @@ class Comparer:
                     pulse = self._store.database.pulse()
                     if pulse != seen:
                         seen = None if self.pass_once() or self.put_off else pulse
-                        if self.put_off:
-                            self.stop.wait(AWAY_SECONDS)
                 except (StoreUnavailable, OSError) as error:
                     log.error("comparer.away", error=str(error))
                     seen = None
@@ -86,12 +86,21 @@ class Comparer:
         """Compare what is ready; tell whether more is left that need not be waited for."""
         more, self.put_off = False, 0
         self._store.acceptances.go_on()
-        for run in self._store.compare.open_runs():
+        runs = self._store.compare.open_runs()
+        self._rests = {run: rest for run, rest in self._rests.items() if run in runs}
+        for run in runs:
             if self.stop.is_set():
                 return True
+            until, seconds = self._rests.pop(run, (0.0, AWAY_SECONDS / 2))
+            if time.monotonic() < until:
+                self._rests[run] = until, seconds
+                self.put_off += 1
+                continue
             pairs = self._store.compare.ready(run, PAIRS_AT_ONCE)
             if not self._compare(run, pairs):
                 self.put_off += 1
+                seconds = min(2 * seconds, MOST_AWAY_SECONDS)
+                self._rests[run] = time.monotonic() + seconds, seconds
             elif len(pairs) == PAIRS_AT_ONCE:
                 more = True
             elif self._store.compare.close(run):

@@ -5,9 +5,12 @@ from __future__ import annotations
 import io
 import shlex
 import sys
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hands import Hands
@@ -15,7 +18,7 @@ from hands import Hands
 from jobs.adapters.file_objects import FileObjects
 from jobs.adapters.sql_store import Store
 from jobs.compare_child import Child, Request, answer
-from jobs.comparer import Comparer, PutOff
+from jobs.comparer import AWAY_SECONDS, MOST_AWAY_SECONDS, Comparer, PutOff
 from jobs.comparing import Compared, Pair, Side, UnitClass
 from jobs.new_run import NewLeg
 from jobs.overview import EVERY_UNIT
@@ -42,7 +45,7 @@ def hands(tmp_path: Path, migrated: Path) -> Hands:
 
 
 @pytest.fixture
-def compared(hands: Hands, tmp_path: Path) -> Done:
+def compared(hands: Hands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Done:
     """Do a compare run of two units whose baselines are given, and give what became of the first one.
 
     With `mend` the first pass cannot compare them, and those after it can.
@@ -77,6 +80,10 @@ def compared(hands: Hands, tmp_path: Path) -> Done:
                 assert comparer.put_off == 1
                 assert hands.store.compare_views.by_position(run, EVERY_UNIT, after=-1, limit=9) == []
                 mend()
+                assert not comparer.pass_once()
+                assert comparer.put_off == 1, "it rests a moment"
+                now = time.monotonic()
+                monkeypatch.setattr("jobs.comparer.time", SimpleNamespace(monotonic=lambda: now + AWAY_SECONDS))
             assert not comparer.pass_once()
             assert not comparer.pass_once()
             assert not comparer.put_off
@@ -129,6 +136,21 @@ def test_a_child_that_cannot_begin_or_is_stopped_is_no_verdict(compared: Done, t
 def test_a_spool_that_cannot_be_written_is_no_verdict(compared: Done, tmp_path: Path) -> None:
     spool = tmp_path / "spool"
     assert compared('id,n\n1,1.00\n2,x"y\n', spool=spool, mend=spool.mkdir).changed == 1
+
+
+def test_a_run_that_is_put_off_rests_ever_longer(hands: Hands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, tried = 0.0, []
+    monkeypatch.setattr("jobs.comparer.time", SimpleNamespace(monotonic=lambda: now))
+    comparer = Comparer(hands.store, FileObjects(tmp_path / "objects"), tmp_path)
+    monkeypatch.setattr(type(hands.store.compare), "open_runs", lambda _: [7])
+    monkeypatch.setattr(type(hands.store.compare), "ready", lambda *_: [])
+    monkeypatch.setattr(comparer, "_compare", lambda *_: tried.append(now))
+    while len(tried) < 12:
+        comparer.pass_once()
+        now += 1.0
+    rests = [later - before for before, later in pairwise(tried)]
+    assert rests[:4] == [AWAY_SECONDS * factor for factor in (1, 2, 4, 8)]
+    assert rests[-1] == MOST_AWAY_SECONDS
 
 
 def test_an_error_of_a_pair_does_not_end_the_comparer(compared: Done, monkeypatch: pytest.MonkeyPatch) -> None:
