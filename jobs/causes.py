@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from jobs.comparing import HARMLESS, Compared, UnitClass
+from runner.comparison import ROW_ORDER
 
 Bounds = tuple[float, float]  # the least and the greatest
 
@@ -140,7 +141,16 @@ def _of_file(pattern: str, file: Mapping[str, Any], differences: Sequence[Mappin
             numbers = [(one["a"], one["delta"]) for one in cells if _finite(one["delta"])]
             sign = _sign([delta for _, delta in numbers]) if kind == "value" else None
             cause = Cause(pattern, kind if kind in _PLAIN else "other", change["column"], sign)
-            shares.append(Share(cause, count, *_bounds(numbers) if sign is not None else ()))
+            if sign is None:
+                shares.append(Share(cause, count))
+                continue
+            # A number that became nothing, or a text, is not explained by how others moved.
+            rest = len(cells) - len(numbers)
+            shares.append(Share(cause, count - rest, *_bounds(numbers)))
+            if rest:
+                shares.append(Share(replace(cause, sign=None), rest))
+    if any(note["code"] == ROW_ORDER for note in file.get("notes", ())):
+        shares.append(Share(Cause(pattern, "other"), 1))
     return shares
 
 

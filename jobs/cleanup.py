@@ -51,7 +51,7 @@ class Cleanup:
         """
         for container in self._engine.find(installation=self._installation, run=str(run), kind="workspace"):
             self._remove(container.name)
-        for name in self._left_directories(f"seatrial-{self._installation}-r{run}-"):
+        for name in self._left(f"seatrial-{self._installation}-r{run}-"):
             self._remove(name)
         known = self._sources()
         for name in sorted(self._sources_of(run) & set(known)):
@@ -76,7 +76,7 @@ class Cleanup:
         # In this order: what is there now had its task when it was made, so a task that begins meanwhile is safe.
         found = self._engine.find(installation=self._installation, kind="workspace")
         standing = {container.name: int(container.labels.get("task", "0")) for container in found}
-        standing |= {name: _task(name) for name in self._left_directories(f"seatrial-{self._installation}-r")}
+        standing |= {name: _task(name) for name in self._left(f"seatrial-{self._installation}-r")}
         live = self._store.inside.live_tasks() if standing else set()
         for name, task in standing.items():
             if task not in live:
@@ -106,10 +106,12 @@ class Cleanup:
         self._door.close(name)
         Workspace(self._executions / name).remove()
 
-    def _left_directories(self, prefix: str) -> list[str]:
-        if not self._executions.is_dir():
-            return []
-        return [path.name for path in self._executions.iterdir() if path.name.startswith(prefix)]
+    def _left(self, prefix: str) -> list[str]:
+        """Name the executions whose directory or door is here, their container or not."""
+        found = self._door.standing()
+        if self._executions.is_dir():
+            found |= {path.name for path in self._executions.iterdir()}
+        return sorted(name for name in found if name.startswith(prefix))
 
 
 def _task(name: str) -> int:

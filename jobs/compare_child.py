@@ -3,7 +3,7 @@
 Reads one request a line from standard input, and writes one answer a line:
 
     {"unit", "tree", "rules": […], "a": {name: [path, digest]}, "b": {…}, "seconds", "differences", "spool"}
-    {"result": …} with runner.comparison's JSON, or {"unreadable": "why"}
+    {"result": …} with runner.comparison's JSON, {"unreadable": "why"}, or {"away": "why"} for what may work later
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import threading
@@ -29,10 +30,14 @@ GRACE_SECONDS = 30.0
 
 
 class ChildEnded(Exception):
-    """The child ended without an answer: killed by the kernel, by us because its time was over (`late`), or by an error."""
+    """The child ended without an answer: killed by the kernel, by us because its time was over (`late`), or by an error.
+
+    `passing`: it could not begin (its code is being replaced), or somebody stopped it; the outputs are no reason.
+    """
 
     def __init__(self, status: int, *, late: bool) -> None:
         self.late = late
+        self.passing = status > 0 or -status in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
         super().__init__(f"the process that compares ended with status {status}")
 
 
@@ -113,7 +118,18 @@ def _confine() -> None:
 
 
 def answer(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Compare what a request names."""
+    """Compare what a request names; what it cannot is told apart from what may be so later, as with a full disk."""
+    try:
+        return _compared(request)
+    except (RequestError, MemoryError) as error:
+        return {"unreadable": str(error) or "It takes more memory than a comparison may have."}
+    except (OSError, ImportError) as error:
+        return {"away": str(error)}
+    except Exception as error:  # noqa: BLE001 - the outermost frame: it would be the same the next time
+        return {"unreadable": f"Comparing it failed ({type(error).__name__}: {str(error)[:200]})."}
+
+
+def _compared(request: Mapping[str, Any]) -> dict[str, Any]:
     from runner.compare import Budget, Output, compare
     from runner.compare_rules import RuleBook
     from runner.compare_tree import compare_outputs
@@ -131,15 +147,12 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
 
         parquet = DuckdbParquet()
     more: dict[str, Any] = {"budget": budget, "spool": spool, "parquet": parquet}
-    try:
-        if request["tree"] or not all(len(side) == 1 for side in sides):
-            a, b = sides
-            found = compare_outputs(a, b, lambda name: book.choose(f"{unit}/{name}", name), **more)
-            return {"result": found.as_json()}
-        [one], [other] = (list(side.values()) for side in sides)
-        return {"result": compare(one, other, book.choose(unit), **more).as_json()}
-    except (RequestError, MemoryError) as error:
-        return {"unreadable": str(error) or "It takes more memory than a comparison may have."}
+    if request["tree"] or not all(len(side) == 1 for side in sides):
+        a, b = sides
+        found = compare_outputs(a, b, lambda name: book.choose(f"{unit}/{name}", name), **more)
+        return {"result": found.as_json()}
+    [one], [other] = (list(side.values()) for side in sides)
+    return {"result": compare(one, other, book.choose(unit), **more).as_json()}
 
 
 def main() -> None:

@@ -22,12 +22,14 @@ from jobs.compare_child import Child, ChildEnded, Request
 from jobs.comparing import Compared, Pair, Side, UnitClass, classify, second_run
 from jobs.flag import Flag
 from jobs.noise import Noise, judged, learn
+from runner.compare_files import OutputUnreadable
 from runner.errors import StoreUnavailable
 from runner.ports import Objects
 from runner.spec import Compare, parse_spec
 
 LOOK_SECONDS = 0.25  # a difference is on the page within two seconds
 AWAY_SECONDS = 2.0
+MOST_AWAY_SECONDS = 600.0  # what fills the disk itself is not to do so all the time
 PAIRS_AT_ONCE = 500
 RECORD_SECONDS = 0.5  # at most so long until what was compared is written
 BUDGET_SECONDS = 300.0
@@ -35,6 +37,10 @@ BUDGET_DIFFERENCES = 2_000
 MANIFEST_BYTES = 64 << 20
 
 log = structlog.get_logger(__name__)
+
+
+class PutOff(Exception):
+    """A pair cannot be compared now, and its outputs are not the reason."""
 
 
 class Comparer:
@@ -54,6 +60,8 @@ class Comparer:
         self._child = child or Child()
         self._spec = lru_cache(64)(self._read_spec)
         self.stop = Flag()  # a signal handler may raise it
+        self.put_off = 0  # runs of which not all can be compared for the moment
+        self._rests: dict[int, tuple[float, float]] = {}  # of such a run: until when, and how long, it is left alone
 
     def work(self) -> None:
         """Look again and again until stopped."""
@@ -65,7 +73,7 @@ class Comparer:
                 try:
                     pulse = self._store.database.pulse()
                     if pulse != seen:
-                        seen = None if self.pass_once() else pulse
+                        seen = None if self.pass_once() or self.put_off else pulse
                 except (StoreUnavailable, OSError) as error:
                     log.error("comparer.away", error=str(error))
                     seen = None
@@ -76,20 +84,32 @@ class Comparer:
 
     def pass_once(self) -> bool:
         """Compare what is ready; tell whether more is left that need not be waited for."""
-        more = False
+        more, self.put_off = False, 0
         self._store.acceptances.go_on()
-        for run in self._store.compare.open_runs():
+        runs = self._store.compare.open_runs()
+        self._rests = {run: rest for run, rest in self._rests.items() if run in runs}
+        for run in runs:
             if self.stop.is_set():
                 return True
+            until, seconds = self._rests.pop(run, (0.0, AWAY_SECONDS / 2))
+            if time.monotonic() < until:
+                self._rests[run] = until, seconds
+                self.put_off += 1
+                continue
             pairs = self._store.compare.ready(run, PAIRS_AT_ONCE)
-            self._compare(run, pairs)
-            if len(pairs) == PAIRS_AT_ONCE:
+            if not self._compare(run, pairs):
+                self.put_off += 1
+                seconds = min(2 * seconds, MOST_AWAY_SECONDS)
+                self._rests[run] = time.monotonic() + seconds, seconds
+            elif len(pairs) == PAIRS_AT_ONCE:
                 more = True
             elif self._store.compare.close(run):
                 log.info("run.compared", run=run)
         return more
 
-    def _compare(self, run: int, pairs: list[Pair]) -> None:
+    def _compare(self, run: int, pairs: list[Pair]) -> bool:
+        """Compare pairs and write what was found; tell whether none of them has to be tried again later."""
+        whole = True
         found: list[tuple[Pair, Compared]] = []
         written, harmful = time.monotonic(), 0
         limit = self._fail_fast(run) if pairs else None
@@ -99,15 +119,22 @@ class Comparer:
             if self.stop.is_set() and (kind is None or twice is not None):
                 break
             plain = None if kind is None else with_causes(Compared(pair.unit, pair.position, kind))
-            one = plain or self._compare_outputs(run, pair)
-            found.append((pair, judged(one, None if twice is None else self._learn(run, twice))))
+            try:
+                one = plain or self._compare_outputs(run, pair)
+                found.append((pair, judged(one, None if twice is None else self._learn(run, twice))))
+            except Exception as error:
+                expected = isinstance(error, (PutOff, StoreUnavailable, OSError))
+                log.error("compare.put_off", run=run, unit=pair.unit, error=str(error), exc_info=not expected)
+                whole = False
+                break
             harmful += found[-1][1].harmful
             if time.monotonic() - written > RECORD_SECONDS or (limit is not None and harmful >= limit):
                 if not self._store.compare.record(run, found, fail_fast=limit):
-                    return
+                    return True
                 found, written, harmful = [], time.monotonic(), 0
         if found:
             self._store.compare.record(run, found, fail_fast=limit)
+        return whole
 
     def _compare_outputs(self, run: int, pair: Pair) -> Compared:
         """Compare two outputs; what cannot be compared is different, and says why."""
@@ -128,15 +155,21 @@ class Comparer:
         return None if result is None else learn(result, split(result))
 
     def _answer(self, run: int, pair: Pair) -> dict[str, Any]:
-        """Compare two outputs in the child: their result, or why they are unreadable."""
+        """Compare two outputs in the child: their result, or why they are unreadable. Raises PutOff."""
         try:
             with self._request(run, pair) as request:
                 answer = self._ask(request)
         except ChildEnded as error:
             log.warning("compare.ended", run=run, unit=pair.unit, error=str(error))
+            if error.passing or self.stop.is_set():
+                raise PutOff(str(error)) from error
             answer = {"unreadable": "Comparing it took more memory or time than a comparison may have."}
+        except OutputUnreadable as error:
+            answer = {"unreadable": error.text}
         except KeyError as error:
             answer = {"unreadable": f"The object {error.args[0]} is not in the store."}
+        if (why := answer.get("away")) is not None:
+            raise PutOff(why)
         if (why := answer.get("unreadable")) is not None:
             log.warning("compare.unreadable", run=run, unit=pair.unit, error=why)
         return answer
@@ -146,7 +179,7 @@ class Comparer:
         try:
             return self._child.compare(request)
         except ChildEnded as error:
-            if error.late:
+            if error.late or self.stop.is_set():
                 raise
             log.warning("compare.again", unit=request.unit, error=str(error))
             return self._child.compare(request)
@@ -183,15 +216,20 @@ class Comparer:
             yield Request(pair.unit, tree, rules, a, b, self._seconds, BUDGET_DIFFERENCES, str(self._spool))
 
     def _files(self, side: Side) -> dict[str, str]:
-        """Give the digest of each file of an output."""
+        """Give the digest of each file of an output; raises OutputUnreadable."""
         output = side.output
         if output is None:
             return {}
         if not output.tree:
             return {output.name: output.digest}
         with self._objects.open(output.digest) as file:
-            manifest = json.loads(file.read(MANIFEST_BYTES))
-        return {name: entry["digest"] for name, entry in manifest.items()}
+            text = file.read(MANIFEST_BYTES + 1)
+        if len(text) > MANIFEST_BYTES:
+            raise OutputUnreadable(f"The list of its files is longer than {MANIFEST_BYTES:,} bytes.")
+        try:
+            return {name: entry["digest"] for name, entry in json.loads(text).items()}
+        except ValueError as error:
+            raise OutputUnreadable("The list of its files is damaged.") from error
 
     def _local(self, digest: str, stack: ExitStack) -> str:
         """Give the path of an object: its own where that is a file here, that of a copy otherwise."""

@@ -106,7 +106,7 @@ def build_runtime(settings: Settings, *, network: str = "none") -> Runtime:
     labels = {"installation": installation(settings)}
     return Runtime(
         engine=engine,
-        trees=TreeCache(home / "trees", Mirrors(settings), owner=workspace_ids()[0]),
+        trees=TreeCache(home / "trees", Mirrors(settings), owner=workspace_ids()[0], executions=executions),
         objects=build_objects(settings),
         databases=Sources(settings),
         door=GatewayDoor(engine, home / "doors", image=GATEWAY_IMAGE, labels=labels),

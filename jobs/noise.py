@@ -8,10 +8,11 @@ from typing import Any
 
 from jobs.causes import Share
 from jobs.comparing import Compared, UnitClass
-from runner.comparison import OF_A_PART
+from runner.comparison import OF_A_PART, ROW_ORDER
 
 EXAMPLES = 20  # stored differences that show how a unit moves
 _CELLS = ("value", "type", "null", "format", "other")
+_FLAGS = {"added_rows": "rows", "removed_rows": "rows", "other": "other"}  # of causes that name no column
 
 
 @dataclass(frozen=True)
@@ -169,6 +170,7 @@ def _moves(file: Mapping[str, Any]) -> Moves | None:
         columns=tuple(change["column"] for change in file.get("changes", ()) if change["changed"]),
         rows=bool(rows.get("added") or rows.get("removed")),
         shape=bool(columns.get("added") or columns.get("removed") or columns.get("types")),
+        other=any(note["code"] == ROW_ORDER for note in file.get("notes", ())),
     )
     return found if found != Moves() else Moves(other=True)
 
@@ -180,10 +182,13 @@ def _is_part(file: Mapping[str, Any]) -> bool:
 def _is_noise(noise: Noise, summary: Mapping[str, Any], share: Share) -> bool:
     """Tell whether a cause is what moves anyway, in every file that differs by it: files of a unit share causes."""
     what, column = share.cause.what, share.cause.column
-    if what not in (*_CELLS, "added_rows", "removed_rows"):
+    flag = _FLAGS.get(what) if column is None else None
+    if flag is None and what not in _CELLS:
         return False
     for file in _differing(summary):
         found, known = _moves(file) or Moves(), noise.files.get(str(file.get("file", "")), Moves())
-        if column in found.columns and column not in known.columns if what in _CELLS else found.rows and not known.rows:
+        if column in found.columns and column not in known.columns:
             return False
-    return column in noise.columns if what in _CELLS else "rows" in noise.whole
+        if flag is not None and getattr(found, flag) and not getattr(known, flag):
+            return False
+    return column in noise.columns if flag is None else flag in noise.whole

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -143,16 +144,21 @@ def distribution(differences: Sequence[Mapping[str, Any]]) -> tuple[Bin, ...]:
     if low == high:
         return (Bin(low, high, sum(delta > 0 for delta in deltas), sum(delta < 0 for delta in deltas)),)
     if high / low <= 100:
-        edges = [low + (high - low) * at / EVEN_BINS for at in range(EVEN_BINS + 1)]
+        edges = [low + (high - low) * (at / EVEN_BINS) for at in range(EVEN_BINS + 1)]
     else:
         first, last = math.floor(math.log10(low)), math.floor(math.log10(high)) + 1
-        edges = [10.0**power for power in range(max(first, last - MOST_BINS), last + 1)]
+        edges = [_power_of_ten(power) for power in range(max(first, last - MOST_BINS), last + 1)]
         edges[0] = 0.0 if first < last - MOST_BINS else edges[0]
     sides = [[0, 0] for _ in edges[1:]]
     for delta in deltas:
         at = min(bisect_right(edges, abs(delta)), len(sides)) - 1
         sides[max(0, at)][0 if delta > 0 else 1] += 1
     return tuple(Bin(edges[at], edges[at + 1], *counts) for at, counts in enumerate(sides))
+
+
+def _power_of_ten(power: int) -> float:
+    """Give 10**power, or the largest number there is where that is larger."""
+    return 10.0**power if power <= sys.float_info.max_10_exp else sys.float_info.max
 
 
 MOST_BINS, EVEN_BINS = 14, 12

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
+from itertools import pairwise
 from typing import Any
 
 from runner.errors import DatabaseUnavailable, DiskFull, EngineUnavailable, RepositoryUnavailable, StoreUnavailable
@@ -76,6 +77,12 @@ OUTAGES = frozenset(
     error.code for error in (DatabaseUnavailable, DiskFull, EngineUnavailable, RepositoryUnavailable, StoreUnavailable)
 )
 OUTAGE_SECONDS = 6 * 3600.0
+# A try is at most a minute after the one before, and takes some minutes when what it asks does not answer. Between two
+# that are further apart nobody tried (the machine was off, all slots were busy), or the task worked: only so much counts.
+OUTAGE_STEP_SECONDS = 600.0
+# No task waits for longer than a minute by itself, or for a clean-up. What is due later than this was written before the
+# clock was set back (a machine whose hardware clock is wrong until it asks the network), and is due now.
+FAR_SECONDS = 600.0
 # The process or the host that had the task is gone, or silent for longer than its lease.
 WORKER_LOST = "worker_lost"
 # Why a compare run ends itself: as many units differ as somebody wants to see; one leg cannot be prepared.
@@ -100,6 +107,11 @@ def backoff(interruptions_without_progress: int) -> float:
     return float(min(60, 2 ** max(0, interruptions_without_progress - 1)))
 
 
+def is_due(due_at: datetime, now: datetime) -> bool:
+    """Tell whether the time of a task has come."""
+    return not now < due_at <= now + timedelta(seconds=FAR_SECONDS)
+
+
 @dataclass(frozen=True)
 class Interruption:
     """What an interruption comes to: errored, or another try after `delay` seconds."""
@@ -118,13 +130,13 @@ def interruption(
     `fruitless`: interruptions in a row before this one that ended no unit and were no outage. `free`: a drain, which
     never costs. `outages`: when the outages that directly precede this interruption ended their attempts, in seconds.
     """
+    if code in OUTAGES and progress:
+        return Interruption(False, backoff(1), 0)
     if code in OUTAGES:
-        began = min(outages, default=now)
-        if now - began > OUTAGE_SECONDS:
-            return Interruption(
-                True, 0.0, fruitless, f"what it needs has been away for {OUTAGE_SECONDS / 3600:.0f} hours"
-            )
-        return Interruption(False, backoff(len(outages) + 1), 0 if progress else fruitless)
+        if _tried([*outages, now]) > OUTAGE_SECONDS:
+            why = f"what it needs has been away through {OUTAGE_SECONDS / 3600:.0f} hours of tries"
+            return Interruption(True, 0.0, fruitless, why)
+        return Interruption(False, backoff(len(outages) + 1), fruitless)
     if progress:
         return Interruption(False, 0.0 if free or code == WORKER_LOST else backoff(0), 0)
     if free:
@@ -137,6 +149,11 @@ def interruption(
     if code == WORKER_LOST:
         return Interruption(False, LAST_TRY_SECONDS, fruitless)
     return Interruption(False, backoff(fruitless), fruitless)
+
+
+def _tried(ends: Sequence[float]) -> float:
+    """Give for how many seconds attempts that ended at these times tried one after the other."""
+    return sum(min(after - before, OUTAGE_STEP_SECONDS) for before, after in pairwise(sorted(ends)))
 
 
 @dataclass(frozen=True)

@@ -199,6 +199,9 @@ class Service(Projects, Views, Outlook, Acceptances, Pools):
                 text = f"Run {run} has no unit that differs or failed."
                 raise Conflict(text, field="only", value=only, remedy="Run it again as a whole.")
             options["only_of"] = run
+        elif (of := options.get("only_of")) is not None and not self._store.compare.harmed(of):
+            text = f"Run {run} repeats what differed in run {of}, of which nothing is recorded any more."
+            raise Conflict(text, field="run", value=str(run), remedy="Submit the commit again.")
         if old.project not in self._settings.projects:
             raise Conflict(
                 f"Project {old.project} is not in seatrial.toml any more.", field="project", value=old.project

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from jobs.idle_policy import seconds_words
 from jobs.machines import Machine, MachineState
-from jobs.run import NO_ENGINE, Run, RunState, Task, TaskState, Worker
+from jobs.run import NO_ENGINE, Run, RunState, Task, TaskState, Worker, is_due
 from runner.model import TaskKind
 
 NAMED = 3  # runs that are told by their numbers
@@ -64,7 +64,7 @@ def why_not_running(run: Run, tasks: Sequence[Task], pool: Callable[[], PoolFact
     if run.state is RunState.INTERRUPTED and backing_off:
         return _backing_off(run, min(backing_off, key=lambda task: task.due_at), now)
     queued = [task for task in tasks if task.state is TaskState.QUEUED]
-    if queued and min(task.due_at for task in queued) > now:
+    if queued and not any(is_due(task.due_at, now) for task in queued):
         text = "What is left of its attempts before is cleaned up first."
         return Waiting("cleaning_up", text, min(task.due_at for task in queued))
     facts = pool()
@@ -73,7 +73,7 @@ def why_not_running(run: Run, tasks: Sequence[Task], pool: Callable[[], PoolFact
 
 def _backing_off(run: Run, first: Task, now: datetime) -> Waiting:
     why = run.reason.text if run.reason else "Something outside of the branch got in the way."
-    if first.due_at <= now:
+    if is_due(first.due_at, now):
         return Waiting("backing_off", f"{why} It is tried again any moment.", first.due_at)
     return Waiting("backing_off", f"{why} The next try is at {first.due_at:%H:%M:%S} UTC.", first.due_at)
 

@@ -24,6 +24,7 @@ from runner.errors import (
     BaseReplaced,
     BranchError,
     Cancelled,
+    ContainerFoundDead,
     Drained,
     Fenced,
     InfraError,
@@ -33,6 +34,7 @@ from runner.errors import (
 from runner.execution import Runtime
 from runner.model import BASELINE_AGAIN, Known, Order, Prepared, Reason, TaskKind
 from runner.spec import Spec, parse_spec
+from runner.units import UnitFilterError
 
 LISTEN_SECONDS = 5
 PRESENCE_SECONDS = 5.0
@@ -193,7 +195,7 @@ class Slot:
         except Fenced:
             raise
         except InfraError as error:
-            return Ending(None, Reason(error.code, error.text), free=isinstance(error, Drained))
+            return Ending(None, Reason(error.code, error.text), free=isinstance(error, Drained | ContainerFoundDead))
         except Exception as error:  # noqa: BLE001 - the worker's outermost frame: nothing may end the slot
             log.error("task.broken", task=claim.task.id, error=repr(error), trace=traceback.format_exc())
             text = f"An error in Seatrial itself: {type(error).__name__}. The worker's log tells more."
@@ -213,6 +215,8 @@ class Slot:
                     self._end_preparation(claim, ending.prepared)
                 except (BaseReplaced, OutputsGone) as error:  # the next attempt starts from what there is then
                     tasks.interrupt(task, attempt, Reason(error.code, error.text))
+                except UnitFilterError as error:
+                    tasks.end(task, attempt, TaskState.FAILED, Reason(error.code, error.text))
             elif ending.state is not None:
                 tasks.end(task, attempt, ending.state, ending.reason)
             else:
@@ -250,6 +254,7 @@ class Slot:
             result,
             lambda units: divide(units, durations, slots=slots, first=first),
             reuse=reuse,
+            only_of=claim.only_of,
         )
 
     def _known(self, claim: Claim, spec: Spec) -> Known | None:
@@ -299,6 +304,7 @@ class Slot:
             resume_from=claim.resume_from,
             resume_output=claim.resume_output,
             image=claim.image,
+            image_digest=claim.image_digest,
             template=claim.template,
             data_id=claim.data_id,
             snapshot=claim.snapshot,

@@ -20,9 +20,9 @@ from runner.compare_match import match_records
 from runner.compare_parquet import ParquetReader, ParquetUnreadable
 from runner.compare_records import SMALL, Left, Listed, Source, Whole, anti_join_small
 from runner.compare_table import Sink, Tally
-from runner.compare_tables import CsvTable, JsonTable, Table
+from runner.compare_tables import CsvTable, JsonTable, Table, apart, rename
 from runner.compare_text import HEAD, Dialect, Malformed, TooLong, canonical_csv, first_record, format_of, look
-from runner.comparison import OF_A_PART, SAME, Columns, Comparison, Leniency, Note, Outcome
+from runner.comparison import OF_A_PART, ROW_ORDER, SAME, Columns, Comparison, Leniency, Note, Outcome
 from runner.spec_rule import Rule
 
 __all__ = ["Budget", "Output", "OutputUnreadable", "compare"]
@@ -88,6 +88,7 @@ class _Pair:
         self._tally: Tally | None = None
         self._types: tuple[tuple[str, str, str], ...] = ()
         self._told: dict[str, Note] = {}
+        self._names_tidied = False  # some differ but for spaces around them, and that is allowed
 
     _spool: Path | None
 
@@ -219,6 +220,7 @@ class _Pair:
             self._tell("utf_16", "UTF-16 is not read, so the bytes are compared; write UTF-8")
             return self._by_bytes()
         a, b = self._side(self._a, dialects[0]), self._side(self._b, dialects[1])
+        self._name_apart(a.table, b.table)
         self._tally = tally = None
         kept = 0
         try:
@@ -237,6 +239,16 @@ class _Pair:
                 found = False
             return self._result(a, b, tally, kept, found, spent=True)
         return self._result(a, b, tally, kept, found, spent=False)
+
+    def _name_apart(self, a: Table, b: Table) -> None:
+        """Let a space before or behind a column's name make another name, as it does to whoever reads it by name."""
+        if not isinstance(a, CsvTable) or not isinstance(b, CsvTable) or a.written == b.written:
+            return
+        places = apart(a, b)
+        self._names_tidied = bool(places) and "text" in self._rule.lenient
+        if places and not self._names_tidied:
+            rename(a, [at for at, _ in places])
+            rename(b, [at for _, at in places])
 
     def _cancel(self, a: _Side, b: _Side, layout: Layout) -> tuple[Left, tuple[list[bytes], list[bytes]]]:
         """Take the second stride: give what is left of both sides, and the first records of each."""
@@ -302,7 +314,7 @@ class _Pair:
                 self._tell(f"undecodable:{word}", text, side.table.decoder.undecodable)
         notes = [*self._told.values(), *tally.notes()]
         if tally.reordered and rule.order:
-            notes.append(Note("row_order", "the rows come in another order, which matters by the rule"))
+            notes.append(Note(ROW_ORDER, "the rows come in another order, which matters by the rule"))
         rows = replace(tally.rows(), same=tally.same + kept)
         different = (
             spent
@@ -343,6 +355,7 @@ class _Pair:
             (Leniency.DELIMITER, a.dialect.delimiter != b.dialect.delimiter),
             (Leniency.ROW_ORDER, tally.reordered and not self._rule.order),
             (Leniency.COLUMN_ORDER, columns.reordered),
+            (Leniency.TEXT_FORMAT, self._names_tidied),
             (Leniency.IGNORED_COLUMNS, (layout.added, layout.removed) != (columns.added, columns.removed)),
         ):
             if there:

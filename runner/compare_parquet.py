@@ -17,6 +17,6 @@ class ParquetReader(Protocol):
         """Write a file's rows as CSV with a header; give the columns in their order as (name, type).
 
         Null is written as nothing, an empty text as `""`. `target` is in a directory of its own and does not exist.
-        Raises ParquetUnreadable, and TimeoutError when it takes longer than `seconds`.
+        Raises ParquetUnreadable, TimeoutError when it takes longer than `seconds`, and OSError when the disk is full.
         """
         ...

@@ -8,11 +8,13 @@ from typing import Protocol
 
 from runner.compare_layout import Row
 from runner.compare_text import Decoder, Dialect, rows_of
+from runner.compare_values import EMPTY
 
 Tell = Callable[[str, str, int], None]
 # A column of JSON lines for what is no object.
 WHOLE = "(value)"
-_DEEP = "(nested too deeply)"
+# Values are written anew so deep; Python's own limit would depend on who calls.
+_DEEPEST = 200
 
 
 class Table(Protocol):
@@ -27,7 +29,7 @@ class Table(Protocol):
 
 
 class CsvTable:
-    """CSV and TSV."""
+    """CSV and TSV. `written`: the names of its columns with the spaces around them."""
 
     def __init__(self, first: bytes | None, dialect: Dialect, *, named: bool, tell: Tell) -> None:
         """`first`: the file's first record, None when it has none; with `named` it is the header."""
@@ -35,9 +37,10 @@ class CsvTable:
         self._delimiter = dialect.delimiter
         cells = [] if first is None else rows_of([first], self.decoder, self._delimiter)[0]
         if not named:
-            self.header = [str(number) for number in range(1, len(cells) + 1)]
+            self.header = self.written = [str(number) for number in range(1, len(cells) + 1)]
             return
-        self.header = distinct([cell.strip() if cell != '""' else "" for cell in cells])
+        self.written = ["" if cell == EMPTY else cell for cell in cells]
+        self.header = distinct([cell.strip() for cell in self.written])
         doubled = len(cells) - len({cell.strip() for cell in cells})
         if doubled:
             names = ", ".join(sorted({cell.strip() for cell in cells if cells.count(cell) > 1})[:5])
@@ -88,6 +91,8 @@ class JsonTable:
         for text in self.decoder.texts(records):
             try:
                 value = self._reader.decode(text)
+                pairs = value if isinstance(value, _Pairs) else [(WHOLE, value)]
+                cells = {name: _token(cell) for name, cell in pairs}
             except ValueError:
                 tell("not_json", "lines are no JSON; each is compared as one text", 1)
                 yield {WHOLE: json.dumps(text, ensure_ascii=False)}
@@ -96,12 +101,9 @@ class JsonTable:
                 tell("not_json", "lines are nested too deeply; each is compared as one text", 1)
                 yield {WHOLE: json.dumps(text, ensure_ascii=False)}
                 continue
-            if isinstance(value, _Pairs):
-                if len(value) != len({name for name, _ in value}):
-                    tell("doubled_name", "objects have a name twice; the last one counts", 1)
-                yield {name: _token(cell) for name, cell in value}
-            else:
-                yield {WHOLE: _token(value)}
+            if len(pairs) != len(cells):
+                tell("doubled_name", "objects have a name twice; the last one counts", 1)
+            yield cells
 
 
 class _Raw(str):
@@ -114,16 +116,33 @@ class _Pairs(list[tuple[str, object]]):
     """An object as it is written."""
 
 
-def _token(value: object) -> str:
-    """Write a value as JSON, numbers as they were written, names sorted."""
+def _token(value: object, depth: int = 1) -> str:
+    """Write a value as JSON, numbers as they were written, names sorted; raises RecursionError."""
     if isinstance(value, _Raw):
         return str(value)
+    if not isinstance(value, list):
+        return json.dumps(value, ensure_ascii=False)
+    if depth >= _DEEPEST:
+        raise RecursionError
     if isinstance(value, _Pairs):
-        items = sorted(dict(value).items())
-        return "{" + ", ".join(f"{json.dumps(name, ensure_ascii=False)}: {_token(cell)}" for name, cell in items) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_token, value)) + "]"
-    return json.dumps(value, ensure_ascii=False)
+        items = [(json.dumps(name, ensure_ascii=False), cell) for name, cell in sorted(dict(value).items())]
+        return "{" + ", ".join([f"{name}: {_token(cell, depth + 1)}" for name, cell in items]) + "}"
+    return "[" + ", ".join([_token(cell, depth + 1) for cell in value]) + "]"
+
+
+def apart(a: CsvTable, b: CsvTable) -> list[tuple[int, int]]:
+    """Give where columns stand whose names are the same but for spaces around them."""
+    at_b = {name: at for at, name in enumerate(b.header)}
+    both = [(at, at_b[name]) for at, name in enumerate(a.header) if name in at_b]
+    return [(at, other) for at, other in both if a.written[at] != b.written[other]]
+
+
+def rename(table: CsvTable, places: Iterable[int]) -> None:
+    """Give columns the names that are written."""
+    names = list(table.header)
+    for at in places:
+        names[at] = table.written[at]
+    table.header = distinct(names)
 
 
 def distinct(names: list[str]) -> list[str]:

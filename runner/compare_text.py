@@ -12,7 +12,7 @@ import hashlib
 import io
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -214,7 +214,7 @@ def canonical_csv(file: BinaryIO, dialect: Dialect, out: BinaryIO) -> Dialect:
     target = io.TextIOWrapper(out, encoding, errors="surrogateescape", newline="", write_through=False)
     try:
         writer = csv.writer(target, lineterminator="\n", delimiter=dialect.delimiter)
-        writer.writerows(csv.reader(text, delimiter=dialect.delimiter))
+        writer.writerows(_lenient_rows(text, dialect.delimiter))
     except csv.Error:
         raise TooLong from None
     finally:
@@ -222,6 +222,36 @@ def canonical_csv(file: BinaryIO, dialect: Dialect, out: BinaryIO) -> Dialect:
         target.flush()
         target.detach()
     return Dialect(dialect.format, dialect.delimiter, dialect.encoding, 0, b"\n")
+
+
+def _lenient_rows(text: Iterable[str], delimiter: str) -> Iterator[list[str]]:
+    """Read rows whatever their quotes; a cell that was written `""` is given so, which the module's reader does not tell."""
+    mark = re.escape(delimiter)
+    cell = re.compile(rf'(?:^|(?<={mark}))(?:"[^"]*+(?:""[^"]*+)*+(?:"[^{mark}\r\n]*)?|[^{mark}\r\n]*)')
+    lines: list[str] = []
+
+    def noted() -> Iterator[str]:
+        for line in text:
+            lines.append(line)
+            yield line
+
+    for row in csv.reader(noted(), delimiter=delimiter):
+        if "" in row and any('""' in line for line in lines):
+            written = cell.findall("".join(lines))
+            # Behind a quote that nobody closes one more is found.
+            if len(written) >= len(row):
+                row = [EMPTY if raw == EMPTY else value for raw, value in zip(written, row, strict=False)]
+        lines.clear()
+        yield row
+
+
+def _codes(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeDecodeError)
+    return "".join(f"\ufffd\\x{byte:02x}" for byte in error.object[error.start : error.end]), error.end
+
+
+# A byte that is no text is shown as its code; the mark before it tells it from a text that holds a code.
+codecs.register_error("seatrial.codes", _codes)
 
 
 class Decoder:
@@ -259,7 +289,7 @@ class Decoder:
             self.seen.add(encoding)
             return text
         self.undecodable += 1
-        return "\n".join(part.decode(self._usual, "backslashreplace") for part in parts)
+        return "\n".join(part.decode(self._usual, "seatrial.codes") for part in parts)
 
 
 def rows_of(records: list[bytes], decoder: Decoder, delimiter: str) -> list[list[str]]:

@@ -132,8 +132,8 @@ def read_number(text: str) -> Number | None:
     return Number(Decimal(word), marks) if word else None
 
 
-def read_date(text: str) -> tuple[bool, datetime] | None:
-    """Read a date or time, year first; (whether it has a zone, the moment) or None."""
+def read_date(text: str) -> tuple[bool, datetime, str] | None:
+    """Read a date or time, year first; (whether it has a zone, the moment, what of its fraction is finer) or None."""
     if not 8 <= len(text) <= 40 or not (found := _DATE.fullmatch(text.strip())):
         return None
     year, mark, month, day, hour, minute, second, fraction, zone = found.groups()
@@ -155,7 +155,7 @@ def read_date(text: str) -> tuple[bool, datetime] | None:
             moment = moment.replace(tzinfo=timezone(-offset if zone[0] == "-" else offset)).astimezone(UTC)
         except OverflowError:
             return None
-    return bool(zone), moment
+    return bool(zone), moment, (fraction or "")[6:].rstrip("0")
 
 
 def plain_form(text: str | None) -> str | None:
@@ -170,7 +170,7 @@ def plain_form(text: str | None) -> str | None:
         whole = abs(value.adjusted()) < _LONGEST and value == value.to_integral_value()
         return str(int(value)) if whole else str(value.normalize(_MATHS))
     date = read_date(text)
-    return date[1].isoformat() if date is not None else _tidy(text)
+    return date[1].isoformat() + date[2] if date is not None else _tidy(text)
 
 
 def _numbers(a: Number, b: Number, limits: Limits) -> Judged:

@@ -18,6 +18,8 @@ _NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 CELL_LIMIT = 1_000
 # How `truncated` says that not all of an output was compared.
 OF_A_PART = "counts are of a part"
+# The note that rows which both sides have come in another order, and that this matters.
+ROW_ORDER = "row_order"
 
 
 class Outcome(StrEnum):

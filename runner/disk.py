@@ -10,58 +10,64 @@ from pathlib import Path
 
 from runner.errors import DiskFull, LimitExceeded, SeatrialError
 from runner.quantities import format_size
-from runner.quota import Quota
+from runner.quota import Quota, Used, most_files
 
 DISK_SECONDS = 5.0
 TRIM_SECONDS = 1.0  # what XFS gives back it reserves anew at the next write
 # Below this the host counts as full: what fails then did not fail because of the branch.
 HOST_FLOOR = 64 << 20
+HOST_FILES = 1_024
+_WALKS = (["du", "-sx", "--block-size=1"], ["du", "-sx", "--inodes"])
 
 
 class DiskWatch:
-    """The bytes on disk below a directory, asked again every 5 s; `du` walks, as deep and as long as it takes."""
+    """What is used below a directory, asked again every 5 s; `du` walks, as deep and as long as it takes."""
 
     def __init__(self, root: Path, *, before: Callable[[], None] = lambda: None) -> None:
         self._root, self._before = root, before
-        self._asking: subprocess.Popen[bytes] | None = None
+        self._asking: list[subprocess.Popen[bytes]] = []
         self._began = 0.0
         self._next = time.monotonic() + DISK_SECONDS
 
-    def poll(self) -> int | None:
-        """Give the bytes that are used when a walk has just ended, else None; never waits."""
+    def poll(self) -> Used | None:
+        """Give what is used when a walk has just ended, else None; never waits."""
         now = time.monotonic()
-        if self._asking is None:
+        if not self._asking:
             if now >= self._next:
                 self._before()
-                command = ["du", "-sx", "--block-size=1", str(self._root)]
-                self._asking = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+                for command in _WALKS:  # one cannot tell both
+                    walk = [*command, str(self._root)]
+                    self._asking.append(subprocess.Popen(walk, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL))
                 self._began = now
             return None
-        if self._asking.poll() is None:
+        if any(asking.poll() is None for asking in self._asking):
             return None
-        assert self._asking.stdout is not None
-        with self._asking.stdout as stdout:
-            text = stdout.read()
-        self._asking = None
+        found = []
+        for asking in self._asking:
+            assert asking.stdout is not None
+            with asking.stdout as stdout:
+                found.append(stdout.read().split(b"\t", 1)[0])
+        self._asking = []
         # A large tree is asked more rarely, so that the asking stays below a tenth of the time.
         self._next = now + max(DISK_SECONDS, 10 * (now - self._began))
-        found = text.split(b"\t", 1)[0]
-        return int(found) if found.isdigit() else None  # files that vanish meanwhile leave a sum all the same
+        # Files that vanish meanwhile leave a sum all the same.
+        return Used(*map(int, found)) if all(text.isdigit() for text in found) else None
 
     def close(self) -> None:
         """End a walk that is under way; safe to call twice."""
-        if self._asking is not None:
-            self._asking.kill()
-            self._asking.wait()
-            if self._asking.stdout is not None:
-                self._asking.stdout.close()
-            self._asking = None
+        for asking in self._asking:
+            asking.kill()
+            asking.wait()
+            if asking.stdout is not None:
+                asking.stdout.close()
+        self._asking = []
 
 
 def host_is_full(path: Path) -> bool:
     """Tell whether the file system of a path has no room left for anybody."""
     status = os.statvfs(path)
-    return status.f_bavail * status.f_frsize < HOST_FLOOR
+    few = status.f_files and status.f_favail < HOST_FILES  # some file systems have as many as there is room for
+    return bool(few) or status.f_bavail * status.f_frsize < HOST_FLOOR
 
 
 class DiskLimit:
@@ -82,20 +88,20 @@ class DiskLimit:
         used = self._watch.poll()
         if used is None:
             return None
-        if used > self._limit:
-            return self._error(used)
+        if (error := self._beyond(used)) is not None:
+            return error
         return DiskFull("The host's disk is full.") if host_is_full(self._root) else None
 
     def over(self) -> LimitExceeded | None:
         """Tell of the limit when the quota says that it is passed now: a write may have been refused."""
-        used = self._used()
-        if used > self._limit:
+        error = self._beyond(self._used())
+        if error is not None:
             self._trim()
-            used = self._used()
-        return self._error(used) if used > self._limit else None
+            error = self._beyond(self._used())
+        return error
 
-    def _used(self) -> int:
-        return (self._quota.used() or 0) if self._quota is not None else 0
+    def _used(self) -> Used:
+        return (self._quota.used() if self._quota is not None else None) or Used()
 
     def _trim(self) -> None:
         if self._quota is not None:
@@ -106,8 +112,15 @@ class DiskLimit:
         """End what is under way; safe to call twice."""
         self._watch.close()
 
-    def _error(self, used: int) -> LimitExceeded:
-        return disk_limit_passed(used, self._limit)
+    def _beyond(self, used: Used) -> LimitExceeded | None:
+        if used.size > self._limit:
+            return disk_limit_passed(used.size, self._limit)
+        if used.files > (most := most_files(self._limit)):
+            return LimitExceeded(
+                f"The workspace made {used.files:,} files; limits.disk, {format_size(self._limit)}, allows {most:,}. "
+                "Make fewer, or raise workspace.limits.disk in seatrial.yml."
+            )
+        return None
 
 
 def disk_limit_passed(used: int, limit: int) -> LimitExceeded:

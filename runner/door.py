@@ -117,6 +117,13 @@ class GatewayDoor:
         self._engine.remove(f"{execution}-door")
         shutil.rmtree(home, ignore_errors=True)
 
+    def standing(self) -> set[str]:
+        """Name the executions of which a container or a directory is here, whatever became of the rest of them."""
+        found = {container.labels.get("door", "") for container in self._engine.find(**self._labels)}
+        if self._root.is_dir():
+            found |= {path.name for path in self._root.iterdir()}
+        return {name for name in found if NAME.fullmatch(name)}
+
     # ---- inner ---------------------------------------------------------------------------------------------
 
     def _home(self, execution: str) -> Path:

@@ -228,6 +228,10 @@ class ContainerLost(InfraError):
     code = "container_lost"
 
 
+class ContainerFoundDead(ContainerLost):
+    """It was lost before this attempt took it over: that is the end of the attempt before, and no second mark."""
+
+
 class ContainerForeign(InfraError):
     """Another container stands under the name of this one."""
 

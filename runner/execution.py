@@ -189,7 +189,7 @@ class Execution:
         else:
             for number in self.left_before:
                 Workspace(self.runtime.executions / self.order.container(number)).remove()
-            self.workspace.lay_out(commands, units)
+            self.workspace.lay_out(commands, units, tree)
             means = self.workspace.limit_disk(spec.workspace.limits.disk)
             limit = format_size(spec.workspace.limits.disk)
             self.recorder.log(f"seatrial: {self.name}; limits.disk, {limit}, is {means}\n".encode())

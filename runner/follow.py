@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from runner.disk import DiskLimit
 from runner.errors import (
     Cancelled,
+    ContainerFoundDead,
     ContainerLost,
     EngineUnavailable,
     LimitExceeded,
@@ -167,7 +168,7 @@ class Follower:
             return found
         self.traces.take_rest()
         if state is None:
-            raise ContainerLost("The workspace's container was removed from outside.")
+            raise self._lost("The workspace's container was removed from outside.")
         if state.oom_killed:
             raise self._out_of_memory()
         if (passed := self._disk.over()) is not None:
@@ -175,9 +176,13 @@ class Follower:
         code = state.exit_code
         if code is None or code >= KILLED or state.error:
             told = state.error or "nothing in it can do that"
-            raise ContainerLost(f"The workspace was killed from outside (exit code {code}; {told}).")
+            raise self._lost(f"The workspace was killed from outside (exit code {code}; {told}).")
         self.traces.say(f"there is no exit file to read; the engine tells exit code {code}")
         return Ending(code)
+
+    def _lost(self, text: str) -> ContainerLost:
+        found_so = self.order.live == self.execution and not self._watched
+        return ContainerFoundDead(text) if found_so else ContainerLost(text)
 
     def _exit_file(self) -> Ending | None:
         try:
@@ -202,7 +207,7 @@ class Follower:
             raise self._out_of_memory()
         if ending.stopped:
             self.recorder.check()  # it was an attempt before this one that asked
-            raise ContainerLost("The workspace was stopped from outside.")
+            raise self._lost("The workspace was stopped from outside.")
         if self.traces.log_left() > 0:
             raise self._log_limit()
         if passed is not None:

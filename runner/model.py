@@ -138,7 +138,8 @@ class Order:
     still stand on other hosts, which fell silent: they must not reach a database any more. `units`: those still to do;
     `failed`: those of this task that earlier attempts saw fail, so that its end can say so. `data_id`: the base that a
     preparation has to start from; else `snapshot`, the name of one; both None for the newest. `known`: an earlier leg that
-    may spare the preparation.
+    may spare the preparation. `image` and `image_digest`: the name of the image that the leg was prepared in, and the
+    image itself, which a batch takes even when another one has the name by now.
     """
 
     run: int
@@ -156,6 +157,7 @@ class Order:
     resume_from: str | None = None
     resume_output: Output | None = None
     image: str | None = None
+    image_digest: str | None = None
     template: Template | None = None
     data_id: str | None = None
     snapshot: str | None = None

@@ -239,6 +239,10 @@ class Door(Protocol):
         """Stop and remove the gateway and its secrets; safe to call twice."""
         ...
 
+    def standing(self) -> set[str]:
+        """Name the executions of which something of a gateway stands on this host."""
+        ...
+
 
 class Objects(Protocol):
     """The content-addressed store (SHA-256, lower-case hex)."""

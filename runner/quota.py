@@ -22,7 +22,7 @@ _FS_XFLAG_PROJINHERIT = 0x200
 # include/uapi/linux/quota.h: (command << 8) | PRJQUOTA. XFS and ext4 both answer to the generic commands.
 _Q_GETQUOTA = 0x800007 << 8 | 2
 _Q_SETQUOTA = 0x800008 << 8 | 2
-_QIF_BLIMITS = 1
+_QIF_BLIMITS, _QIF_ILIMITS = 1 << 0, 1 << 2
 _BLOCK = 1024
 # fs/xfs/libxfs/xfs_fs.h: struct xfs_fs_eofblocks is version, flags, uid, gid, prid, a pad, a smallest size and spare room.
 _EOFBLOCKS = struct.Struct("=6IQ96x")
@@ -35,6 +35,10 @@ _FIRST, _COUNT = 1 << 30, 1 << 31
 # XFS reserves up to 4 MiB for one write, and refuses it whole. That much above the limit and as much again, a write that
 # was refused leaves a sum above the limit, so that nobody has to guess what "No space left on device" meant.
 SLACK = 8 << 20
+# ext4 makes an inode for each 16 KiB: who keeps to its share of the bytes keeps to its share of the inodes.
+FILE_BYTES = 16 << 10
+FILES = 1 << 16  # as many in any case
+FILES_SLACK = 64  # so that the sum tells that one more was refused
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -71,6 +75,19 @@ class Mounted:
 
 
 @dataclass(frozen=True)
+class Used:
+    """What a workspace takes: bytes, and files of whatever kind."""
+
+    size: int = 0
+    files: int = 0
+
+
+def most_files(limit: int) -> int:
+    """Give how many files a limit in bytes allows: empty ones take no bytes, and inodes run out like bytes."""
+    return max(FILES, limit // FILE_BYTES)
+
+
+@dataclass(frozen=True)
 class Quota:
     """The project of one execution: `place` is on its file system and outside of the project itself."""
 
@@ -78,12 +95,13 @@ class Quota:
     project: int
     kind: str
 
-    def used(self) -> int | None:
-        """Give the bytes that it takes now, as the file system counts them; None when it does not tell any more."""
+    def used(self) -> Used | None:
+        """Give what it takes now, as the file system counts it; None when it does not tell any more."""
         try:
-            return int(_get(self.place, self.project).space)
+            found = _get(self.place, self.project)
         except OSError:
             return None
+        return Used(int(found.space), int(found.inodes))
 
     def trim(self) -> None:
         """Have XFS give back what it reserved behind the ends of growing files: up to as much again as was written.
@@ -98,14 +116,14 @@ class Quota:
     def release(self) -> None:
         """Take its limit away; its number is free when its last file is gone. Safe to call twice."""
         with contextlib.suppress(OSError):
-            _set(self.place, self.project, 0)
+            _set(self.place, self.project, 0, 0)
 
 
 def allot(place: Path, paths: Sequence[Path], limit: int) -> Quota:
     """Put new directories and empty files into a project that nobody has, of `limit` bytes and SLACK; raises NoQuota.
 
-    What is made in the directories later belongs to it too. A number is taken when any file has it, so it cannot be
-    had again before all that was in its project is removed.
+    It may have `most_files` of the limit and FILES_SLACK. What is made in the directories later belongs to it too. A
+    number is taken when any file has it, so it cannot be had again before all that was in its project is removed.
     """
     mounted = mount_of(place)
     why = mounted.why_not()
@@ -114,7 +132,7 @@ def allot(place: Path, paths: Sequence[Path], limit: int) -> Quota:
     try:
         with _one_at_a_time(mounted):
             project = _free(place)
-            _set(place, project, -(-(limit + SLACK) // _BLOCK))
+            _set(place, project, -(-(limit + SLACK) // _BLOCK), most_files(limit) + FILES_SLACK)
             for path in paths:
                 _join(path, project)
     except OSError as error:
@@ -202,8 +220,8 @@ def _get(place: Path, project: int) -> _Dqblk:
     return found
 
 
-def _set(place: Path, project: int, blocks: int) -> None:
-    _quotactl(place, _Q_SETQUOTA, project, _Dqblk(bhard=blocks, valid=_QIF_BLIMITS))
+def _set(place: Path, project: int, blocks: int, files: int) -> None:
+    _quotactl(place, _Q_SETQUOTA, project, _Dqblk(bhard=blocks, ihard=files, valid=_QIF_BLIMITS | _QIF_ILIMITS))
 
 
 def _quotactl(place: Path, command: int, project: int, block: _Dqblk) -> None:

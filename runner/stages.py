@@ -26,10 +26,9 @@ from runner.images import acquire
 from runner.model import Image, Known, Order, Origin, Prepared, Template, UnitResult, UnitState
 from runner.ports import Databases, Recorder
 from runner.quantities import format_duration, format_size
-from runner.units import filter_units, parse_units
+from runner.units import filter_units, list_bytes, parse_units
 from runner.workspace import Command
 
-UNITS_BYTES = 512 << 20  # far above limits.units times the longest name
 # A script that ends with an error loses its first unfinished unit, and the rest go on, this many times.
 CONTAINERS_PER_ATTEMPT = 3
 EXIT_RESUME = 75  # EX_TEMPFAIL
@@ -89,21 +88,30 @@ def checkout(state: State) -> State:
 
 
 def image(state: State) -> State:
-    """Have the workspace's image on this host."""
+    """Have the workspace's image on this host: for a batch the one that its leg was prepared in, whatever has its name."""
     assert state.tree
-    order, runtime = state.order, state.runtime
-    with step(state.recorder, "image") as detail:
-        if order.image is not None:
-            found, how = runtime.engine.image(order.image), "prepared"
-            if found is not None:
-                detail.append(how)
-                return replace(state, image=found)
-        recorder = state.recorder
-        found, how = acquire(
-            runtime.engine, order.spec, state.tree[0], runtime.build_host, recorder.log, recorder.check
-        )
-        detail.append(f"{how} {found.name} {found.id.removeprefix('sha256:')[:12]}")
+    order, engine, recorder = state.order, state.runtime.engine, state.recorder
+    with step(recorder, "image") as detail:
+        names = [name for name in (order.image_digest, order.image) if name is not None]
+        found = next((found for name in names if (found := engine.image(name)) is not None), None)
+        if found is not None:
+            found = replace(found, name=order.image or found.name)
+            detail.append("prepared")
+        else:
+            found, how = acquire(
+                engine, order.spec, state.tree[0], state.runtime.build_host, recorder.log, recorder.check
+            )
+            detail.append(f"{how} {found.name} {_short(found.id)}")
+        if order.image_digest not in (None, found.id):
+            # Hosts may have made theirs each for itself, so it is told and no error.
+            other = f"{_short(found.id)}, the leg was prepared in {_short(order.image_digest)}, which is not here"
+            detail.append(f"(another one: {other})")
+            recorder.log(f"seatrial: {found.name} is {other}: what differs may come from the image\n".encode())
     return replace(state, image=found)
+
+
+def _short(digest: str) -> str:
+    return digest.removeprefix("sha256:")[:12]
 
 
 def prepare_database(state: State) -> State:
@@ -337,12 +345,9 @@ def _preparation(order: Order) -> list[Command]:
 def _units_text(execution: Execution) -> bytes:
     try:
         with open_inside(execution.workspace.io, "units") as file:
-            text = file.read(UNITS_BYTES + 1)
+            return file.read(list_bytes(execution.order.spec.workspace.limits.units) + 1)
     except FileNotFoundError:
         raise UnitsError("The command `units` left no list.") from None
-    if len(text) > UNITS_BYTES:
-        raise UnitsError(f"The list of units has more than {UNITS_BYTES:,} bytes.")
-    return text
 
 
 PREPARE: tuple[Stage, ...] = (checkout, image, prepare_database, plan)

@@ -53,6 +53,7 @@ class Traces:
         self.last_token = kept.token
         io = self.workspace.io
         self._log = Tail(io, "log", log_offset)
+        self._log_taken = log_offset  # grows even when the branch cuts the file and begins anew
         self._marks = Tail(io, "checkpoint", mark_offset)
         self._steps = StepReader(io, self.workspace.commands(), kept.told, kept.position, kept.began)
         known = None if self.units is None else frozenset(self.units)
@@ -91,7 +92,7 @@ class Traces:
 
     def log_room(self) -> int:
         """Give how many bytes of log limits.log still allows."""
-        return self.order.spec.workspace.limits.log - self._log.offset
+        return self.order.spec.workspace.limits.log - self._log_taken
 
     def log_left(self) -> int:
         """Give how many bytes of the log were not taken; below zero when the branch cut the file."""
@@ -107,6 +108,7 @@ class Traces:
         data = self._read(self._log, "log", min(LOG_READ, self.log_room()))
         if data:
             self.alive = time.monotonic()
+            self._log_taken += len(data)
             self._open_line = not data.endswith(b"\n")
             self.recorder.log(data, source=(self.execution, self._log.offset))
         elif self.log_left() < 0:

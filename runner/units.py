@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import translate
 
 from runner.errors import Problem, UnitsError
@@ -15,6 +16,7 @@ MAX_SEGMENT = 255
 # A unit's output is `<unit>.<extension>`, so its last segment leaves room for one in a file's name.
 MAX_LAST_SEGMENT = 240
 MAX_PATTERN = 4_096
+UNIT_BYTES = 256  # on the average, its line end counted: more than any list has that is not made of blank lines
 
 # Controls, line separators, marks that reorder text, halves of characters, and the backslash.
 _REFUSED = re.compile("[\\x00-\\x1f\\x7f-\\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\\\\]")
@@ -28,18 +30,33 @@ class UnitFilterError(UnitsError):
     code = "units_filter_empty"
 
 
+def list_bytes(limit: int) -> int:
+    """Give how many bytes a list of so many units may have: it is read into memory whole."""
+    return max(1 << 20, min(limit * UNIT_BYTES, 512 << 20))
+
+
 def parse_units(data: bytes, *, limit: int) -> tuple[str, ...]:
     """Read the output of the `units:` command, one unit a line; blank lines are left out.
 
     Raises UnitsError, which names the first line that is wrong, its value and what to do about it.
     """
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        bad = data.split(b"\n")[line - 1].decode("utf-8", "backslashreplace")
-        raise _error("is not UTF-8: print unit names as UTF-8", bad, line) from error
-    return check_units(((number, line) for number, line in enumerate(text.split("\n"), 1) if line), limit=limit)
+    if len(data) > (allowed := list_bytes(limit)):
+        raise UnitsError(
+            f"The list of units has more than {allowed:,} bytes; {limit:,} units (workspace.limits.units) take less: "
+            "print shorter names and no blank lines, or raise the limit."
+        )
+    return check_units(_lines(data), limit=limit)
+
+
+def _lines(data: bytes) -> Iterator[tuple[int, str]]:
+    """Give the lines that are not blank, one by one: their number may be anything."""
+    for number, line in enumerate(io.BytesIO(data), 1):
+        if name := line.removesuffix(b"\n"):
+            try:
+                yield number, name.decode("utf-8")
+            except UnicodeDecodeError as error:
+                bad = name.decode("utf-8", "backslashreplace")
+                raise _error("is not UTF-8: print unit names as UTF-8", bad, number) from error
 
 
 def check_units(units: Iterable[tuple[int, str]], *, limit: int) -> tuple[str, ...]:

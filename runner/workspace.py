@@ -70,6 +70,11 @@ class Workspace:
         """Give the file that holds the number of its project quota, if it has one; branch code sees nothing of it."""
         return self.root / "project"
 
+    @property
+    def layers(self) -> Path:
+        """Give the file that names the layers of its tree, a line each; the cache of trees lets them stand."""
+        return self.root / "tree"
+
     def commands(self) -> tuple[str, ...]:
         """Name the files of its commands, in their order: `00-setup`, `01-units`."""
         return tuple(sorted(os.listdir(self.control / "commands")))
@@ -78,8 +83,8 @@ class Workspace:
         """Tell whether `lay_out` came to its end, the last thing that it makes being there, and it was not given up."""
         return self.journal.exists()
 
-    def lay_out(self, commands: Sequence[Command], units: Sequence[str] | None) -> None:
-        """Write the control files and make the directories that the workspace may write to."""
+    def lay_out(self, commands: Sequence[Command], units: Sequence[str] | None, tree: Sequence[Path] = ()) -> None:
+        """Write the control files and make the directories that the workspace may write to; note the tree's layers."""
         uid, gid = workspace_ids()
         remove_tree(self.root)
         self.root.mkdir(mode=0o700, parents=True)
@@ -103,6 +108,7 @@ class Workspace:
         # Whatever the worker's umask: the workspace's uid reads these.
         for path in (self.control, *self.control.rglob("*")):
             path.chmod(0o755 if path.is_dir() else 0o644)
+        self.layers.write_text("".join(f"{layer}\n" for layer in tree), "utf-8")
         self.journal.touch()
 
     def limit_disk(self, limit: int) -> str:

@@ -176,6 +176,9 @@ class NoDoor:
     def close(self, execution: str) -> None:
         return
 
+    def standing(self) -> set[str]:
+        return set()
+
 
 def no_database(name: str) -> Databases:
     raise AssertionError(f"the database {name} was asked for")

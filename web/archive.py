@@ -7,7 +7,7 @@ import json
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import IO, BinaryIO, cast
@@ -15,6 +15,8 @@ from typing import IO, BinaryIO, cast
 from runner.model import Output
 
 PIECE = 1 << 18
+
+BACKSLASH = "%5C"
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,28 @@ class _Sink(io.RawIOBase):
 
 
 def safe_path(*parts: str) -> str:
-    """Join the parts of a path inside an archive; raises ValueError for one that would leave it."""
+    """Join the parts of a path inside an archive; raises ValueError for one that would leave it.
+
+    A backslash, which parts directories on Windows, becomes `%5C`: names that are not UTF-8 have some.
+    """
     path = PurePosixPath("/".join(part for part in parts if part))
-    if any(part.startswith("/") for part in parts) or ".." in path.parts or "\\" in str(path) or "\x00" in str(path):
+    if any(part.startswith("/") for part in parts) or ".." in path.parts or "\x00" in str(path):
         raise ValueError(f"not a path inside an archive: {path}")
-    return str(path)
+    return str(path).replace("\\", BACKSLASH)
+
+
+def apart(entries: Iterable[Entry]) -> Iterator[Entry]:
+    """Number the paths that became alike because a backslash cannot stand in them."""
+    seen: set[str] = set()
+    for entry in entries:
+        path, number = entry.path, 1
+        while BACKSLASH in entry.path and path in seen:
+            number += 1
+            named = PurePosixPath(entry.path)
+            path = str(named.with_name(f"{named.stem} ({number}){named.suffix}"))
+        if BACKSLASH in entry.path:
+            seen.add(path)
+        yield replace(entry, path=path)
 
 
 def output_path(leg: str, unit: str, name: str) -> str:
@@ -97,7 +116,7 @@ def zipped(entries: Iterable[Entry]) -> Iterator[bytes]:
     sink = _Sink()
     at = datetime.now(UTC).timetuple()[:6]
     with zipfile.ZipFile(cast("IO[bytes]", sink), "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        for entry in entries:
+        for entry in apart(entries):
             info = zipfile.ZipInfo(entry.path, date_time=at)
             info.compress_type = zipfile.ZIP_DEFLATED
             info.external_attr = 0o644 << 16
@@ -114,7 +133,7 @@ def zipped(entries: Iterable[Entry]) -> Iterator[bytes]:
 def tarred(entries: Iterable[Entry]) -> Iterator[bytes]:
     """Write a tar file piece by piece."""
     at = int(datetime.now(UTC).timestamp())
-    for entry in entries:
+    for entry in apart(entries):
         info = tarfile.TarInfo(entry.path)
         info.size, info.mtime, info.mode = entry.size, at, 0o644
         yield info.tobuf(tarfile.PAX_FORMAT)

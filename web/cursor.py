@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 from runner.errors import RequestError
 from web.schemas import MAX_ID
 
-_SHAPE = re.compile(r"^(\d{1,19});((?:\d{1,19}:\d{1,19})(?:,\d{1,19}:\d{1,19})*)?$", re.ASCII)
+_PLACE = r"(?:[0-9a-f]{1,16}-)?[0-9a-f]{1,16}"
+_SHAPE = re.compile(rf"^(\d{{1,19}})~({_PLACE}(?:\.{_PLACE})*)?$", re.ASCII)
+# As it was written once; an open page or a script may still hold one.
+_LONG = re.compile(r"^(\d{1,19});((?:\d{1,19}:\d{1,19})(?:,\d{1,19}:\d{1,19})*)?$", re.ASCII)
 
 
 @dataclass
@@ -19,17 +22,33 @@ class Cursor:
     offsets: dict[int, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        places = ",".join(f"{task}:{offset}" for task, offset in sorted(self.offsets.items()))
-        return f"{self.event};{places}"
+        """Write it so short that those of a thousand tasks fit into a request line, and without what is quoted there.
+
+        After the event come the offsets in the order of the tasks, in hexadecimal digits, each with how far its task's
+        number is from the one before, unless that is 1. What is at its beginning is left out.
+        """
+        places, before = [], 0
+        for task, offset in sorted(self.offsets.items()):
+            if offset:
+                places.append(f"{offset:x}" if task == before + 1 else f"{task - before:x}-{offset:x}")
+                before = task
+        return f"{self.event}~{'.'.join(places)}"
 
     @classmethod
     def parse(cls, text: str) -> Cursor:
         """Read what `str` wrote; raises RequestError for anything else."""
-        match = _SHAPE.match(text.strip())
-        if match is None:
+        text = text.strip()
+        if match := _SHAPE.match(text):
+            cursor, task = cls(int(match[1])), 0
+            for place in match[2].split(".") if match[2] else []:
+                gap, _, offset = place.rpartition("-")
+                task += int(gap or "1", 16)
+                cursor.offsets[task] = int(offset, 16)
+        elif match := _LONG.match(text):
+            pairs = [place.split(":") for place in match[2].split(",")] if match[2] else []
+            cursor = cls(int(match[1]), {int(task): int(offset) for task, offset in pairs})
+        else:
             raise _refused(text)
-        pairs = [place.split(":") for place in match[2].split(",")] if match[2] else []
-        cursor = cls(int(match[1]), {int(task): int(offset) for task, offset in pairs})
         if max([cursor.event, *cursor.offsets, *cursor.offsets.values()]) > MAX_ID:
             raise _refused(text)
         return cursor

@@ -18,6 +18,10 @@ threads = VIEWERS + 40
 graceful_timeout = 3
 timeout = 60
 keepalive = 5
+# A viewer of the logs of a whole run says where he stands in each: in the address (this is gunicorn's most) when a page
+# is opened, in the header Last-Event-ID when its stream broke.
+limit_request_line = 8_190
+limit_request_field_size = 32_768
 accesslog = None
 forwarded_allow_ips = ""
 # Nobody needs to command the server at run time.

@@ -41,13 +41,14 @@ READ_AT_ONCE = 1 << 20
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What all viewers of a run see of it; each value is the `data` of an event."""
+    """What all viewers of a run see of it; each text is the `data` of an event. `logs`: how long its logs are."""
 
     run: str
     steps: str
     page: str | None
     final: bool
     waiting: bool
+    logs: Mapping[int, int]
 
 
 @dataclass(frozen=True)
@@ -180,7 +181,8 @@ class Channel:
         if self._render is not None:
             page = json.dumps({"html": self._render(detail, run, tasks, steps)})
         steps_json = json.dumps([json.loads(shapes.step(one).model_dump_json()) for one in steps])
-        return Snapshot(detail.model_dump_json(exclude={"steps"}), steps_json, page, final, held is not None)
+        logs = {} if self._removed else {task.id: task.log_size for task in tasks}
+        return Snapshot(detail.model_dump_json(exclude={"steps"}), steps_json, page, final, held is not None, logs)
 
 
 class Hub:

@@ -198,7 +198,7 @@ def _units(found: Run, asked: RunPageQuery) -> dict[str, object]:
     )
     kept = asked.model_dump(include={"leg", "state", "text", "task"}, exclude_none=True)
     kept["tab"] = "units"
-    more = len(units) == UNITS_A_PAGE
+    more = len(units) >= UNITS_A_PAGE  # all legs' of the last position stand here
     return {
         "units": units,
         "counts": service.unit_counts(found.id),

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from flask import Blueprint, Response, current_app, request
 
 from web import asking
 from web.cursor import Cursor
-from web.hub import Channel, Hub
+from web.hub import Channel, Hub, Snapshot
 from web.queries import StreamQuery
 from web.sse import CHUNK, event, log_event, portion
 
@@ -93,7 +93,7 @@ class Viewer:
             more = yield from self._logs()
             if more:
                 continue
-            if snapshot.final and version == channel.version:
+            if snapshot.final and version == channel.version and self._sent_all(snapshot):
                 yield self._id() + event("end", "{}")
                 return
             if not channel.wait(version, self._heartbeat):
@@ -102,15 +102,23 @@ class Viewer:
     def _id(self) -> bytes:
         return f"id: {self._cursor}\n".encode()
 
+    def _sent_all(self, snapshot: Snapshot) -> bool:
+        """Tell whether the viewer has all that he wants of the logs; the hub reads them after it saw the run's end."""
+        return all(self._cursor.offsets.get(task, 0) >= snapshot.logs[task] for task in self._wanted(snapshot.logs))
+
+    def _wanted(self, tasks: Iterable[int]) -> list[int]:
+        """Give those of the tasks whose logs the viewer wants, in order."""
+        logs = self._asked.logs
+        if logs == "none":
+            return []
+        return sorted(tasks) if logs == "all" else [task for task in tasks if task == int(logs)]
+
     def _logs(self) -> Generator[bytes, None, bool]:
         """Send what is left of the logs, up to a burst a task; give whether there may be more."""
-        if self._asked.logs == "none":
-            return False
         more = False
-        only = None if self._asked.logs == "all" else int(self._asked.logs)
-        for task, head in sorted(dict(self._channel.heads).items()):
-            if only is not None and task != only:
-                continue
+        heads = dict(self._channel.heads)
+        for task in self._wanted(heads):
+            head = heads[task]
             stop = self._cursor.offsets.get(task, 0) + BURST
             while (offset := self._cursor.offsets.get(task, 0)) < min(head, stop):
                 kept = self._channel.frame(task, offset)

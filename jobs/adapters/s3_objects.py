@@ -64,7 +64,7 @@ class S3Objects:
         self.bucket, self._spool, self._part, self._touch = bucket, spool, part, touch
         self._lock = threading.Lock()
         self._client: Any = None
-        self._sent: dict[str, Future[None]] = {}
+        self._sent: dict[str, tuple[Future[None], float]] = {}  # by digest, with the time at which it was handed over
         self._pool: ThreadPoolExecutor | None = None
         self._room = threading.Semaphore(2 * _SENT_AT_ONCE)
         self._sweeping = threading.Lock()
@@ -102,7 +102,7 @@ class S3Objects:
     def settle(self, digests: Sequence[str]) -> None:
         """Wait for what is on its way; raises what went wrong with it."""
         with self._lock:
-            sent = [self._sent.pop(digest) for digest in dict.fromkeys(digests) if digest in self._sent]
+            sent = [self._sent.pop(digest)[0] for digest in dict.fromkeys(digests) if digest in self._sent]
         wait(sent)
         for each in sent:
             each.result()
@@ -181,14 +181,18 @@ class S3Objects:
         body = io.BytesIO(file.read())
         with self._lock:
             known = self._sent.get(digest)
-            if known is not None and not (known.done() and known.exception()):
+            if known is not None and self._holds(*known):
                 return
             self._pool = self._pool or ThreadPoolExecutor(_SENT_AT_ONCE, thread_name_prefix="s3")
         self._room.acquire()
         sent = self._pool.submit(self._put, body, digest, size)
         sent.add_done_callback(lambda _: self._room.release())
         with self._lock:
-            self._sent[digest] = sent
+            self._sent[digest] = sent, time.time()
+
+    def _holds(self, sent: Future[None], at: float) -> bool:
+        """Tell whether what was sent need not be sent again; when nobody settled it, nothing may refer to it yet."""
+        return not sent.done() or (abs(time.time() - at) < self._touch and sent.exception() is None)
 
     def _put_whole(self, file: IO[bytes], digest: str, size: int) -> _Written:
         file.seek(0)

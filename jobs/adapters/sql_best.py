@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import BindParameter, Connection, Row, bindparam, func, select
 
+from jobs.adapters.sql_moves import is_due
 from jobs.adapters.sql_schema import executions, machines, tasks
 from jobs.run import TaskState
 
@@ -13,7 +14,7 @@ _POOL: BindParameter[str] = bindparam("pool_")
 _HOST: BindParameter[str] = bindparam("host_")
 _NOW: BindParameter[float] = bindparam("now_")
 
-_CLAIMABLE = (tasks.c.state == TaskState.QUEUED.value, tasks.c.pool == _POOL, tasks.c.due_at <= _NOW)
+_CLAIMABLE = (tasks.c.state == TaskState.QUEUED.value, tasks.c.pool == _POOL, is_due(_NOW))
 # What stands on this host already.
 _ADOPTABLE = (
     select(tasks.c.id)

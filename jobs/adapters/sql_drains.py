@@ -14,6 +14,7 @@ from sqlalchemy import Connection, func, insert, or_, select, update
 
 from jobs.adapters.sql_engine import Database
 from jobs.adapters.sql_machine_rows import drain_of, lock_machine
+from jobs.adapters.sql_moves import is_due
 from jobs.adapters.sql_rows import at
 from jobs.adapters.sql_schema import decisions, holds, machines, tasks
 from jobs.machines import Action, Drain, MachineState
@@ -145,9 +146,7 @@ def _keeps(connection: Connection, row: Any, now: float, *, silent: bool = False
     running = select(func.count()).where(tasks.c.state == TaskState.RUNNING.value, tasks.c.host == row.host)
     if row.host is not None and (leases := connection.execute(running).scalar_one()):
         return "works", f"It does {leases} task{'s' if leases != 1 else ''}."
-    waiting = select(func.count()).where(
-        tasks.c.state == TaskState.QUEUED.value, tasks.c.pool == row.pool, tasks.c.due_at <= now
-    )
+    waiting = select(func.count()).where(tasks.c.state == TaskState.QUEUED.value, tasks.c.pool == row.pool, is_due(now))
     if not silent and (queued := connection.execute(waiting).scalar_one()):
         words = "tasks of its pool are" if queued != 1 else "task of its pool is"
         return "queued", f"{queued} {words} waiting."

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, closing, contextmanager, nullcont
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Table, create_engine, event, text
+from sqlalchemy import Connection, Engine, ExceptionContext, Table, create_engine, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -30,7 +30,9 @@ POSTGRES_LINK = {
     "keepalives_count": "3",
     "tcp_user_timeout": "10000",
     "application_name": "seatrial",
+    "target_session_attrs": "read-write",  # after a failover the old name may lead to the demoted server for a while
 }
+READ_ONLY = "25006"  # read_only_sql_transaction
 
 
 def open_engine(url: str) -> Engine:
@@ -41,7 +43,15 @@ def open_engine(url: str) -> Engine:
     if parsed.drivername in ("postgresql", "postgres"):
         parsed = parsed.set(drivername="postgresql+psycopg")
     link = {key: value for key, value in POSTGRES_LINK.items() if key not in parsed.query}
-    return create_engine(parsed, pool_pre_ping=True, pool_size=10, max_overflow=50, connect_args=link)
+    engine = create_engine(parsed, pool_pre_ping=True, pool_size=10, max_overflow=50, connect_args=link)
+    event.listen(engine, "handle_error", _part_with_a_demoted_server)
+    return engine
+
+
+def _part_with_a_demoted_server(context: ExceptionContext) -> None:
+    """Treat a link to a server that takes no writes any more as a dead one, and those that were made before it too."""
+    if getattr(context.original_exception, "sqlstate", None) == READ_ONLY:
+        context.is_disconnect = True
 
 
 def _open_sqlite(url: str, database: str | None) -> Engine:

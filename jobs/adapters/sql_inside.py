@@ -56,6 +56,8 @@ def _chunks(connection: Connection, task: int, offset: int, limit: int) -> list[
     return [Stored(row.offset, row.size, row.data, row.object) for row in connection.execute(query)]
 
 
+MOST_LEGS = 3  # the candidate, the baseline, and the baseline again
+
 # Every look at a run asks them: put together once.
 _TASKS = select(tasks).where(tasks.c.run == bindparam("run_")).order_by(tasks.c.leg, tasks.c.batch, tasks.c.id)
 _STEPS = select(steps).where(steps.c.run == bindparam("run_")).order_by(steps.c.id)
@@ -130,6 +132,7 @@ class SqlInside:
         after: int | None,
         limit: int,
     ) -> list[Unit]:
+        """List units by position, all legs' of a position together: a page may hold a few more than `limit`."""
         with self._db.read() as connection:
             query = select(units).where(units.c.run == run)
             if leg is not None:
@@ -142,11 +145,11 @@ class SqlInside:
                 query = query.where(units.c.task == task)
             if after is not None:
                 query = query.where(units.c.position > after)
-            query = query.order_by(units.c.position, units.c.leg).limit(limit + 1)
-            rows = list(connection.execute(query))
-            if len(rows) > limit and rows[limit].position != rows[limit - 1].position:
-                del rows[limit]  # but never one leg's unit without the other's: the next page begins behind both
-            return [unit_of(row) for row in rows]
+            query = query.order_by(units.c.position, units.c.leg).limit(limit + MOST_LEGS - 1)
+            rows = connection.execute(query).all()
+            # Never one leg's unit without the others': the next page begins behind all of them.
+            whole = [row for at, row in enumerate(rows) if at < limit or row.position == rows[limit - 1].position]
+            return [unit_of(row) for row in whole]
 
     def unit_names(self, run: int, leg: str = "candidate") -> tuple[str, ...]:
         """List the names of all units of a leg, in their order."""

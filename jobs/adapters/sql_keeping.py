@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, tuple_
 
 from jobs.adapters.sql_engine import Database
 from jobs.adapters.sql_schema import attempts, comparisons, legs, log_chunks, runs, steps, tasks, units
@@ -78,18 +78,19 @@ class SqlKeeping:
             yield from self._of_comparisons(run)
 
     def _of_units(self, run: int) -> Iterator[tuple[str, bool]]:
-        after = -1
+        key = tuple_(units.c.leg, units.c.unit)  # the position moves when a list comes in another order
+        query = select(units.c.leg, units.c.unit, units.c.output_digest, units.c.output_tree)
+        query = query.where(units.c.run == run).order_by(units.c.leg, units.c.unit).limit(UNITS_AT_ONCE)
+        after = ("", "")
         while True:
             with self._db.read() as connection:
-                here = (units.c.run == run, units.c.position > after, units.c.position <= after + UNITS_AT_ONCE)
-                query = select(units.c.output_digest, units.c.output_tree).where(*here)
-                found = connection.execute(query.where(units.c.output_digest.is_not(None))).all()
-                last = connection.execute(select(func.max(units.c.position)).where(units.c.run == run)).scalar_one()
+                found = connection.execute(query.where(key > after)).all()
             for row in found:
-                yield row.output_digest, bool(row.output_tree)
-            after += UNITS_AT_ONCE
-            if last is None or after >= last:
+                if row.output_digest is not None:
+                    yield row.output_digest, bool(row.output_tree)
+            if len(found) < UNITS_AT_ONCE:
                 return
+            after = (found[-1].leg, found[-1].unit)
 
     def _of_comparisons(self, run: int) -> Iterator[tuple[str, bool]]:
         with self._db.read() as connection:

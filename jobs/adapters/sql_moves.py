@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, select, update
+from sqlalchemy import BindParameter, ColumnElement, Connection, Row, bindparam, or_, select, update
 
 from jobs.adapters.sql_rows import append_event
 from jobs.adapters.sql_schema import attempts, runs, steps, tasks
-from jobs.run import FINAL_TASK_STATES, TaskState, check_transition
+from jobs.run import FAR_SECONDS, FINAL_TASK_STATES, TaskState, check_transition
 from runner.errors import Fenced
 from runner.model import Reason
 
@@ -18,6 +19,11 @@ S = TaskState
 _TASK_LOCKED = select(tasks).where(tasks.c.id == bindparam("task_")).with_for_update()
 _TASK = select(tasks).where(tasks.c.id == bindparam("task_"))
 _END = select(runs.c.cancel_requested, runs.c.stop_code, runs.c.stop_text).where(runs.c.id == bindparam("run_"))
+
+
+def is_due(now: float | BindParameter[float]) -> ColumnElement[bool]:
+    """Select tasks whose time has come, as jobs.run.is_due does."""
+    return or_(tasks.c.due_at <= now, tasks.c.due_at - FAR_SECONDS > now)
 
 
 def fence(connection: Connection, task: int, attempt: int, *, lock: bool = True) -> Row[Any]:
@@ -63,9 +69,10 @@ def move(
     now: float,
     *,
     reason: Reason | None = None,
+    told: Mapping[str, Any] | None = None,
     **values: Any,
 ) -> None:
-    """Take one step of the state machine: compare (state, attempt), set, append the event."""
+    """Take one step of the state machine: compare (state, attempt), set, append the event; `told`: what more it says."""
     check_transition(S(row.state), new)
     values |= {
         "state": new.value,
@@ -102,4 +109,4 @@ def move(
             .values(state="ended", seconds=now - steps.c.started_at)
         )
     data = {"from": row.state, "to": new.value, "code": values["reason_code"], "text": values["reason_text"]}
-    append_event(connection, row.run, "task", now, task=row.id, attempt=row.attempt, data=data)
+    append_event(connection, row.run, "task", now, task=row.id, attempt=row.attempt, data=data | dict(told or {}))

@@ -24,6 +24,7 @@ from jobs.reusing import Made, Reuse
 from jobs.run import FINAL_TASK_STATES, TaskState
 from runner.errors import BaseReplaced, OutputsGone, StoreUnavailable
 from runner.model import Prepared, TaskKind, UnitResult, UnitState
+from runner.units import UnitFilterError
 
 S = TaskState
 Item = TypeVar("Item")
@@ -70,12 +71,20 @@ class SqlPlan:
         self._db = database
 
     def prepared(
-        self, task: int, attempt: int, result: Prepared, divide: Divide, *, reuse: Reuse | None = None
+        self,
+        task: int,
+        attempt: int,
+        result: Prepared,
+        divide: Divide,
+        *,
+        reuse: Reuse | None = None,
+        only_of: int | None = None,
     ) -> None:
         """End a preparation. Units finished before a resume stay so, unless the image or the data changed.
 
-        `divide`: gives the batches for units that no batch holds yet. `reuse`: what an earlier leg has. Raises Fenced,
-        BaseReplaced when the other leg stands on other data, and OutputsGone.
+        `divide`: gives the batches for units that no batch holds yet. `reuse`: what an earlier leg has. `only_of`: the run
+        whose differing units alone are listed. Raises Fenced, BaseReplaced when the other leg stands on other data,
+        OutputsGone, and UnitFilterError when no leg has any of those units.
         """
         known = reuse.units if reuse is not None else {}
         with self._db.read() as connection:
@@ -106,7 +115,7 @@ class SqlPlan:
                 connection.execute(statement, values)
             if reuse is not None and found.first:
                 self._note_reuse(connection, row, result, found, reuse)
-            self._end(connection, row, result, found, list(zip(ids, batches, strict=True)))
+            self._end(connection, row, result, found, list(zip(ids, batches, strict=True)), only_of)
         if len(found.new) >= MANY:
             with suppress(StoreUnavailable):  # it is only quicker afterwards
                 self._db.learn(units)
@@ -130,6 +139,7 @@ class SqlPlan:
         result: Prepared,
         found: _List,
         batches: Sequence[tuple[int, tuple[str, ...]]],
+        only_of: int | None,
     ) -> None:
         now = self._db.now(connection)
         lock_run(connection, row.run)
@@ -139,6 +149,8 @@ class SqlPlan:
         if (why := ending(connection, row.run)) is not None:
             move(connection, row, S.CANCELLED, now, reason=why)
         else:
+            if only_of is not None and not result.units:
+                _require_some(connection, row, only_of)
             _requeue(connection, found, now)
             last = max((batch.batch for batch in found.batches), default=0)
             for number, (task, names) in enumerate(batches, last + 1):
@@ -193,6 +205,16 @@ def _require_same_data(connection: Connection, row: Any, result: Prepared) -> No
         f"The source was blessed anew while the legs were prepared: the other one has the data {wanted}, this one has "
         f"{result.template.data_id}. It is prepared again."
     )
+
+
+def _require_some(connection: Connection, row: Any, only_of: int) -> None:
+    """Refuse the last list of a run that has no unit at all; one leg alone may lack what differs."""
+    final = [state.value for state in FINAL_TASK_STATES]
+    preparing = (tasks.c.kind == TaskKind.PREPARE.value, tasks.c.state.not_in(final), tasks.c.id != row.id)
+    living = select(tasks.c.id).where(tasks.c.run == row.run, *preparing)
+    listed = select(units.c.unit).where(units.c.run == row.run)
+    if all(connection.execute(query.limit(1)).first() is None for query in (living, listed)):
+        raise UnitFilterError(f"None of the units that differed or failed in run {only_of} is listed any more.")
 
 
 def _compare(connection: Connection, row: Any, result: Prepared, known: Collection[str]) -> _List:

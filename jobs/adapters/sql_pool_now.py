@@ -9,6 +9,7 @@ from sqlalchemy import BindParameter, Connection, and_, bindparam, case, func, o
 
 from jobs.adapters.sql_engine import Database
 from jobs.adapters.sql_machine_rows import hold_of, machine_of
+from jobs.adapters.sql_moves import is_due
 from jobs.adapters.sql_rows import at, moment
 from jobs.adapters.sql_schema import attempts, holds, machines, runs, shortages, tasks, wishes, workers
 from jobs.gaps import gaps_of
@@ -24,13 +25,11 @@ _NOW: BindParameter[float] = bindparam("now_")
 _QUEUED, _INTERRUPTED = TaskState.QUEUED.value, TaskState.INTERRUPTED.value
 
 _READY = select(func.count(), func.min(tasks.c.created_at)).where(
-    tasks.c.state == _QUEUED, tasks.c.pool == _POOL, tasks.c.due_at <= _NOW
+    tasks.c.state == _QUEUED, tasks.c.pool == _POOL, is_due(_NOW)
 )
-_LATER = select(tasks.c.due_at).where(
-    tasks.c.state.in_([_QUEUED, _INTERRUPTED]), tasks.c.pool == _POOL, tasks.c.due_at > _NOW
-)
+_LATER = select(tasks.c.due_at).where(tasks.c.state.in_([_QUEUED, _INTERRUPTED]), tasks.c.pool == _POOL, ~is_due(_NOW))
 # An interrupted one whose time has come is queued by the sweeper any moment.
-_OVERDUE = select(tasks.c.due_at).where(tasks.c.state == _INTERRUPTED, tasks.c.pool == _POOL, tasks.c.due_at <= _NOW)
+_OVERDUE = select(tasks.c.due_at).where(tasks.c.state == _INTERRUPTED, tasks.c.pool == _POOL, is_due(_NOW))
 _HELD = (
     select(holds).where(holds.c.pool == _POOL, holds.c.until > _NOW, holds.c.released_at.is_(None)).order_by(holds.c.id)
 )
@@ -77,7 +76,8 @@ class SqlPoolNow:
             now = self._db.now(connection)
             this, then = {"pool_": pool}, {"pool_": pool, "now_": now}
             queued, oldest = connection.execute(_READY, then).one()
-            due = sorted([*connection.scalars(_LATER, then), *connection.scalars(_OVERDUE, then)])
+            overdue = [min(one, now) for one in connection.scalars(_OVERDUE, then)]
+            due = sorted([*connection.scalars(_LATER, then), *overdue])
             newest = connection.execute(_NEWEST, this).all()[::-1]
             forms = list(connection.scalars(_OPENED, this))[::-1]
             return PoolNow(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
-from sqlalchemy import Column, Connection, Table, and_, delete, exists, false, func, insert, select, update
+from sqlalchemy import Column, Connection, Table, and_, delete, exists, false, func, insert, or_, select, update
 
 from jobs.adapters.sql_engine import Database
 from jobs.adapters.sql_rows import append_event
@@ -148,7 +148,8 @@ class SqlRetention:
     def _needed(self, now: float) -> Any:
         """Tell whether a living run repeats it, or a key names it that a client may still send again."""
         child = runs.alias("child")
-        repeated = exists().where(child.c.parent == runs.c.id, child.c.state.in_(_LIVING))
+        repeats = or_(child.c.parent == runs.c.id, child.c.options["only_of"].as_integer() == runs.c.id)
+        repeated = exists().where(repeats, child.c.state.in_(_LIVING))
         named = exists().where(idempotency.c.run == runs.c.id, idempotency.c.created_at >= now - self._key_seconds)
         return repeated | named
 

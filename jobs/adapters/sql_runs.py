@@ -41,7 +41,8 @@ class SqlRuns(SqlSubmissions):
     def begin_cleaning(self, run: int) -> bool:
         """Begin to clean up a final run; False when it is not final any more, or somebody cleans it up now.
 
-        From here on its legs must be prepared anew on resume, and what is resumed meanwhile waits for cleaned().
+        From here on its legs must be prepared anew on resume, and what is resumed meanwhile waits for cleaned(). What still
+        stands of it is given up, so that nobody goes on with it: the sweeper of a host that is away now removes it later.
         """
         with self._db.write() as connection:
             now = self._db.now(connection)
@@ -57,6 +58,9 @@ class SqlRuns(SqlSubmissions):
             )
             if changed.rowcount:
                 connection.execute(update(legs).where(legs.c.run == run).values(prepared=False))
+                its_tasks = select(tasks.c.id).where(tasks.c.run == run)
+                standing = (executions.c.task.in_(its_tasks), executions.c.state == "running")
+                connection.execute(update(executions).where(*standing).values(state="abandoned"))
             return bool(changed.rowcount)
 
     def cleaned(self, run: int, *, all_of_it: bool = True) -> None:

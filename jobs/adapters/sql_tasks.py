@@ -13,10 +13,10 @@ from jobs.adapters.sql_best import best_task
 from jobs.adapters.sql_drains import gate
 from jobs.adapters.sql_engine import Database
 from jobs.adapters.sql_ledger import has_new_token
-from jobs.adapters.sql_moves import ending, fence, move, stop
+from jobs.adapters.sql_moves import ending, fence, is_due, move, stop
 from jobs.adapters.sql_plan import settled_data
 from jobs.adapters.sql_rows import append_event, lock_run, refresh_run, task_of
-from jobs.adapters.sql_schema import attempts, executions, legs, runs, tasks, units, workers
+from jobs.adapters.sql_schema import attempts, events, executions, legs, runs, tasks, units, workers
 from jobs.run import LEG_FAILED, OUTAGES, WORKER_LOST, Task, TaskState, interruption
 from jobs.snapshots import wanted_snapshot
 from runner.errors import Drained, Fenced, Incomplete, StoreUnavailable, UnitsFailed
@@ -26,7 +26,7 @@ S = TaskState
 
 _DUE = (  # asked every second
     select(tasks)
-    .where(tasks.c.state == S.INTERRUPTED.value, tasks.c.due_at <= bindparam("now_"))
+    .where(tasks.c.state == S.INTERRUPTED.value, is_due(bindparam("now_")))
     .order_by(tasks.c.run, tasks.c.id)
     .with_for_update(skip_locked=True)
 )
@@ -42,6 +42,7 @@ SILENT_WORKER_SECONDS = 60.0  # a slot shows its presence every few seconds
 class Claim:
     """A task that is ours now, and all that was recorded for it. `lease` is in seconds.
 
+    `image_digest`: the image that a batch's leg was prepared in; a preparation finds its own.
     `data_id`: what a preparation has to start from; else `snapshot`, if one was asked for. `reuse`: whether a baseline
     may take over what an earlier run has finished. `only_of`: the compare run whose differing and failed units alone are wanted.
     """
@@ -65,6 +66,7 @@ class Claim:
     reuse: bool = True
     only_of: int | None = None
     snapshot: str | None = None
+    image_digest: str | None = None
 
 
 class SqlTasks:
@@ -158,6 +160,7 @@ class SqlTasks:
             only_of=run.options.get("only_of"),
             snapshot=wanted_snapshot(run.options, leg.name),
             data_id=settled_data(connection, row.run, row.leg) if row.kind == TaskKind.PREPARE.value else None,
+            image_digest=leg.image_digest if row.kind == TaskKind.VERIFY.value else None,
         )
 
     def renew(self, task: int, attempt: int, lease: float) -> bool:
@@ -218,13 +221,10 @@ class SqlTasks:
         """Interrupt; `back`: its host says so itself, and a worker there is about to go on with the container."""
         lock_run(connection, row.run)
         now = self._db.now(connection)
+        progress = row.progress or has_new_token(connection, row)
+        outages = _outages_before(connection, row) if reason.code in OUTAGES else []
         decided = interruption(
-            reason.code,
-            progress=row.progress or has_new_token(connection, row),
-            fruitless=row.fruitless,
-            free=free,
-            outages=self._outages_before(connection, row.id, row.attempt),
-            now=now,
+            reason.code, progress=progress, fruitless=row.fruitless, free=free, outages=outages, now=now
         )
         if (why := ending(connection, row.run)) is not None:
             move(connection, row, S.CANCELLED, now, reason=why)
@@ -236,24 +236,14 @@ class SqlTasks:
             new = S.ERRORED
         else:
             due = now + decided.delay
-            move(connection, row, S.INTERRUPTED, now, reason=reason, fruitless=decided.fruitless, due_at=due)
+            told = {"progress": True} if progress else {}
+            move(connection, row, S.INTERRUPTED, now, reason=reason, told=told, fruitless=decided.fruitless, due_at=due)
             standing = (executions.c.task == row.id, executions.c.state == "running", executions.c.host == row.host)
             kept = due + RETURN_SECONDS if back else None
             connection.execute(update(executions).where(*standing).values(kept_until=kept))
             new = S.INTERRUPTED
         refresh_run(connection, row.run, now)
         return new
-
-    def _outages_before(self, connection: Connection, task: int, attempt: int) -> list[float]:
-        """Give when the attempts directly before this one ended, for as far back as they ended in an outage."""
-        query = (
-            select(attempts.c.reason_code, attempts.c.ended_at)
-            .where(attempts.c.task == task, attempts.c.attempt < attempt)
-            .order_by(attempts.c.attempt.desc())
-            .limit(1_000)
-        )
-        rows = connection.execute(query)
-        return [row.ended_at for row in takewhile(lambda row: row.reason_code in OUTAGES, rows)]
 
     def note_refusal(self, task: int, attempt: int) -> None:
         """Record that a stale attempt tried to write and was refused."""
@@ -340,13 +330,33 @@ class SqlTasks:
         for pool in idle:
             query = (
                 select(tasks.c.id, tasks.c.pool)
-                .where(tasks.c.state == S.QUEUED.value, tasks.c.pool == pool.pool, tasks.c.due_at <= now)
+                .where(tasks.c.state == S.QUEUED.value, tasks.c.pool == pool.pool, is_due(now))
                 .where(or_(tasks.c.rung_at.is_(None), tasks.c.rung_at < now - every))
                 .order_by(tasks.c.id)
                 .limit(min(limit, pool.n))
             )
             found += [(row.id, row.pool) for row in connection.execute(query)]
         return found
+
+
+def _outages_before(connection: Connection, row: Row[Any]) -> list[float]:
+    """Give when the attempts directly before this one ended, for as far back as they ended in an outage.
+
+    A resume by hand ends this, and so does the last attempt that made progress: by its end, the outage began.
+    """
+    here = (events.c.run == row.run, events.c.kind == "task", events.c.task == row.id)
+    worked = select(func.max(events.c.attempt)).where(*here, events.c.data["progress"].as_boolean().is_(True))
+    resumed = select(func.max(events.c.at)).where(events.c.run == row.run, events.c.kind == "resume")
+    query = (
+        select(attempts.c.reason_code, attempts.c.ended_at)
+        .where(attempts.c.task == row.id, attempts.c.attempt < row.attempt)
+        .where(attempts.c.attempt >= func.coalesce(worked.scalar_subquery(), 0))
+        .where(attempts.c.ended_at > func.coalesce(resumed.scalar_subquery(), 0.0))
+        .order_by(attempts.c.attempt.desc())
+        .limit(1_000)
+    )
+    rows = connection.execute(query)
+    return [one.ended_at for one in takewhile(lambda one: one.reason_code in OUTAGES, rows)]
 
 
 def _unfinished(connection: Connection, row: Row[Any]) -> Reason | None:

@@ -13,17 +13,18 @@ from typing import IO, Any, Protocol
 import docker
 import requests
 from docker.errors import APIError, DockerException
-from docker.utils.build import create_archive, walk
+from docker.utils.build import create_archive
 from urllib3.exceptions import HTTPError
 
-from runner.errors import EngineRefused, EngineUnavailable
+from runner.adapters.docker_ignore import Ignore
+from runner.errors import EngineRefused, EngineUnavailable, OutputRefused
 from runner.files import open_inside
 
 # A stream that breaks off comes as urllib3's own error.
 FAILURES = (DockerException, requests.RequestException, HTTPError, OSError)
 # How often a long call looks whether it is still wanted.
 CHECK_SECONDS = 0.2
-IGNORE_BYTES = 1 << 20
+IGNORE_BYTES = 1 << 16
 
 
 class Connect(Protocol):
@@ -88,23 +89,33 @@ def long_call(
         api.close()
 
 
-def pack_context(root: Path, extra: dict[str, bytes]) -> IO[bytes]:
+def pack_context(root: Path, extra: dict[str, bytes], check: Callable[[], None] = lambda: None) -> IO[bytes]:
     """Pack a build context as the docker client would, .dockerignore and all; links are packed as links.
 
-    Raises OutputRefused when .dockerignore is not a regular file.
+    `check` is called with each path and may raise to end it. Raises OutputRefused when .dockerignore is not a regular
+    file, is too large or holds what is no pattern.
     """
     try:
         with open_inside(root, ".dockerignore") as file:
-            lines = file.read(IGNORE_BYTES).decode("utf-8", "replace").splitlines()
+            data = file.read(IGNORE_BYTES + 1)
     except FileNotFoundError:
-        lines = []
-    patterns = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+        data = b""
+    if len(data) > IGNORE_BYTES:
+        raise OutputRefused(f".dockerignore has more than {IGNORE_BYTES:,} bytes.")
+    lines = data.decode("utf-8", "replace").splitlines()
+    ignore = Ignore(line.strip() for line in lines if not line.startswith("#"))
     # Whatever the branch has where our own files go would be in their way, a link most of all.
     ours = {name.split("/", 1)[0] for name in extra}
-    files = sorted(path for path in walk(str(root), patterns) if path.split("/", 1)[0] not in ours)
+    files = sorted(path for path in ignore.walk(root, check) if path.split("/", 1)[0] not in ours)
+
+    def each() -> Iterator[str]:
+        for path in files:
+            check()
+            yield path
+
     packed: Any = create_archive(
         str(root),
-        files=files,
+        files=each(),
         extra_files=[(name, data.decode("utf-8", "surrogateescape")) for name, data in extra.items()],
     )
     return packed  # type: ignore[no-any-return]  # a temporary file

@@ -281,7 +281,7 @@ class DockerEngine:
     ) -> Image:
         """Build from a directory; `extra` files are added to (or replace those of) the context."""
         try:
-            packed = pack_context(context, extra or {})
+            packed = pack_context(context, extra or {}, check)
         except OutputRefused as error:
             raise ImageBuildFailed(f"The build's context cannot be used: {error.text}") from error
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from pathlib import Path
 
@@ -53,8 +55,18 @@ class DuckdbParquet:
         except duckdb.InterruptException:
             raise TimeoutError from None
         except duckdb.Error as error:
+            if is_full(error):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target.parent)) from error
             raise ParquetUnreadable(str(error).split("\n", 1)[0].replace(str(link), source.name)) from error
         return tuple((str(name), str(kind)) for name, kind in columns)
+
+
+def is_full(error: duckdb.Error) -> bool:
+    """Tell whether it is the disk that lacks room, for what is written or what is kept aside."""
+    text = str(error)
+    if isinstance(error, duckdb.IOException):
+        return any(os.strerror(number) in text for number in (errno.ENOSPC, errno.EDQUOT))
+    return isinstance(error, duckdb.OutOfMemoryException) and "max_temp_directory_size" in text
 
 
 def sql_text(path: Path) -> str:

@@ -48,14 +48,23 @@ class TreeCache:
     the worker is root, else the worker's own) and keep the modes that git gives them: an overlay shows them so, and
     its writable view would otherwise refuse the workspace everywhere but at the top.
 
+    `executions` is where the host's workspaces are (see runner.workspace): what their trees lie on is not pruned.
+
     A tree is marked with the machine's boot, because it is not synced to disk: after a crash of the host its files may
     be empty, so trees of an earlier boot are laid out again.
     """
 
     def __init__(
-        self, root: Path, mirror_for: Callable[[str], Exporter], *, keep: int = 32, owner: int | None = None
+        self,
+        root: Path,
+        mirror_for: Callable[[str], Exporter],
+        *,
+        keep: int = 32,
+        owner: int | None = None,
+        executions: Path | None = None,
     ) -> None:
         self._root = root
+        self._executions = executions
         self._mirror_for = mirror_for
         self._keep = keep
         self._owner = owner if owner is not None else (_WORKSPACE_UID if os.geteuid() == 0 else os.geteuid())
@@ -112,12 +121,13 @@ class TreeCache:
                     return
 
     def prune(self) -> list[Path]:
-        """Remove the trees least recently used beyond `keep`, save those that are held or mounted; give them."""
+        """Remove the trees least recently used beyond `keep`, save those that are held, in use or mounted; give them."""
         trees = sorted(self._trees(), key=_last_use, reverse=True)
         mounts = Path("/proc/self/mountinfo").read_text() if len(trees) > self._keep else ""
+        used = self._used() if len(trees) > self._keep else set()
         removed: list[Path] = []
         for tree in trees[self._keep :]:
-            if f"{tree}:" in mounts or f"{tree}," in mounts or f"{tree} " in mounts:
+            if str(tree) in used or f"{tree}:" in mounts or f"{tree}," in mounts or f"{tree} " in mounts:
                 continue
             with suppress(BlockingIOError), _lock(_lock_file(tree), fcntl.LOCK_EX | fcntl.LOCK_NB):
                 _sweep(tree)
@@ -127,6 +137,14 @@ class TreeCache:
             with suppress(BlockingIOError), _lock(_lock_file(tree), fcntl.LOCK_EX | fcntl.LOCK_NB):
                 shutil.rmtree(left, ignore_errors=True)
         return removed
+
+    def _used(self) -> set[str]:
+        """Name the layers of the executions on this host: a worker in a container does not see what is mounted for them."""
+        used: set[str] = set()
+        for file in self._executions.glob("*/tree") if self._executions is not None else ():
+            with suppress(FileNotFoundError):  # it has just ended
+                used.update(file.read_text("utf-8").splitlines())
+        return used
 
     def _stands(self, tree: Path) -> str | None:
         """Tell whether a tree is there to be used, and note that it was: the commit it lies on ("": none), else None."""

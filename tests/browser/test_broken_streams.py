@@ -103,9 +103,10 @@ class Followed:
     web: Web
     browser: Browser
 
-    def open(self, port: int) -> Page:
+    def open(self, port: int, address: str = "") -> Page:
+        """Open the log of the batch, or another address."""
         page = self.browser.new_context(base_url=f"http://127.0.0.1:{port}").new_page()
-        page.goto(f"/runs/1?tab=log&task={self.claim.task.id}")
+        page.goto(address or f"/runs/1?tab=log&task={self.claim.task.id}")
         page.evaluate("window.same = true")
         return page
 
@@ -140,6 +141,26 @@ def followed(tmp_path: Path, chromium: Browser) -> Iterator[Followed]:
     web.process.terminate()
     web.process.wait(30)
     site.store.close()
+
+
+def test_the_logs_of_a_run_of_many_batches_are_followed(followed: Followed) -> None:
+    site = followed.site
+    site.submit()
+    site.prepare([f"unit {number}" for number in range(600)], batches=600)
+    for _ in range(599):
+        site.log(site.claim(), b"exporting\n" * 100)
+    last = site.claim()
+    page = followed.open(followed.web.port, "/runs/2?tab=log")
+    expect(page.locator("#log-follow")).to_be_checked()
+    site.log(last, b"the last batch speaks\n")
+    expect(page.get_by_text("the last batch speaks")).to_be_visible()
+    followed.web.kill()
+    expect(page.locator("#live-state")).to_contain_text("reconnecting")
+    site.log(last, b"and again\n")
+    followed.web.start()
+    expect(page.get_by_text("and again")).to_be_visible()
+    assert page.get_by_text("the last batch speaks").count() == 1
+    expect(page.locator("#live-state")).to_be_hidden()
 
 
 def test_a_proxy_that_cuts_every_connection(followed: Followed) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import psutil
 import pytest
 from fixtures_bench import BASE
 
@@ -190,6 +191,15 @@ def test_find_by_labels(world: World) -> None:
     [state] = world.engine.find(installation=world.installation, task="2")
     assert state.labels["task"] == "2"
     assert not state.running
+
+
+def test_many_containers_are_asked_about_over_few_connections(docker_engine: DockerEngine) -> None:
+    us = psutil.Process()
+    docker_engine.inspect("seatrial-nobody")
+    before = us.num_fds()
+    for number in range(40):
+        assert docker_engine.inspect(f"seatrial-nobody-{number}") is None
+    assert us.num_fds() <= before + 2
 
 
 def test_an_image_that_is_missing(world: World) -> None:

@@ -278,6 +278,21 @@ def test_what_goes_wrong_with_one_that_comes_later_is_told_when_it_is_to_be_ther
     assert s3_server.keys(s3_bucket) == [f"t/{digest[:2]}/{digest}"]
 
 
+def test_one_that_nobody_asked_after_is_sent_again_when_it_may_have_gone(s3_bucket: str, meddler: Meddler) -> None:
+    objects = S3Objects(Bucket(s3_bucket, "t/", endpoint_url=meddler.url), touch=1.0)
+    digest, _ = objects.put(io.BytesIO(b"forgotten"), later=True)
+    deadline = time.monotonic() + 20
+    while not objects.has(digest):
+        assert time.monotonic() < deadline
+    objects.put(io.BytesIO(b"forgotten"), later=True)
+    time.sleep(1.1)
+    assert [method for method, _ in meddler.seen].count("PUT") == 1, "it is there, and was so a moment ago"
+    objects.client.delete_object(**objects.place(digest))
+    objects.put(io.BytesIO(b"forgotten"), later=True)
+    objects.settle([digest])
+    assert objects.has(digest)
+
+
 # ---- the doctor's look ----
 
 

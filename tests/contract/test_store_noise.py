@@ -23,7 +23,7 @@ from jobs.noise import Moves, Noise, judged
 from jobs.overview import DIFFERING, Wanted
 from jobs.run import RunState, TaskState, Verdict
 from runner.errors import BaseReplaced
-from runner.model import BASELINE_AGAIN
+from runner.model import BASELINE_AGAIN, UnitState
 
 BASELINE = NewLeg("baseline", "v1", "b" * 40, "subject", "author", "f", SPEC, "d")
 AGAIN = replace(BASELINE, name=BASELINE_AGAIN)
@@ -99,6 +99,25 @@ class Twice:
     def done(self, baseline: str, again: str, candidate: str, unit: str = "a") -> None:
         for leg, content in zip(("baseline", BASELINE_AGAIN, "candidate"), (baseline, again, candidate), strict=True):
             self.mark(leg, {unit: content})
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 4, 5, 7, 20, 21, 22])
+@pytest.mark.parametrize("state", [None, UnitState.DONE])
+def test_pages_of_units_hold_each_legs_unit_once(hands: Hands, limit: int, state: UnitState | None) -> None:
+    one = Twice(hands)
+    names = list("abcdefg")
+    one.prepared(names)
+    one.mark("candidate", dict.fromkeys(names, "1"))
+    one.mark("baseline", dict.fromkeys("bdef", "1"))
+    one.mark(BASELINE_AGAIN, dict.fromkeys("abfg", "1"))
+    wanted = [(unit.leg, unit.unit) for unit in hands.units(one.run, state=state, limit=100)]
+    assert len(wanted) == (21 if state is None else 15)
+    seen: list[tuple[str, str]] = []
+    after: int | None = None
+    while found := hands.units(one.run, state=state, after=after, limit=limit):
+        seen += [(unit.leg, unit.unit) for unit in found]
+        after = found[-1].position
+    assert seen == wanted
 
 
 def test_a_unit_is_ready_when_all_three_have_ended(hands: Hands) -> None:

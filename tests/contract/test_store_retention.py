@@ -205,6 +205,24 @@ def test_references_of_a_long_list_are_read_in_pieces(hands: Hands, monkeypatch:
     assert run
 
 
+def test_a_list_that_comes_in_another_order_meanwhile_loses_no_reference(
+    hands: Hands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sql_keeping, "UNITS_AT_ONCE", 3)
+    names = [f"u{number}" for number in range(10)]
+    run, claim = hands.verifying(names)
+    marks = [UnitResult(n, UnitState.DONE, Output("x", f"{i:064x}", 1)) for i, n in enumerate(names[:9])]
+    hands.store.ledger.mark(claim.task.id, claim.task.attempt, marks, None)
+    hands.end(claim, TaskState.FAILED, BAD)
+    hands.clean(run)
+    hands.store.runs.resume(run, "mio")
+    found = hands.store.keeping.references()
+    read = {next(found)[0]}
+    hands.prepared(hands.take(), names[::-1])
+    assert [unit.unit for unit in hands.units(run)] == names[::-1]
+    assert read | {digest for digest, _ in found} == {f"{number:064x}" for number in range(9)}
+
+
 # ---- outputs ----
 
 

@@ -363,6 +363,24 @@ def test_a_resume_during_the_clean_up_waits_for_its_end_and_prepares_anew(hands:
     assert hands.store.runs.to_clean() == []
 
 
+def test_what_stands_on_an_absent_host_when_a_run_is_cleaned_is_never_gone_on_with(hands: Hands) -> None:
+    """Its template and its clone are dropped, and the leg may stand on other data when the host is back."""
+    run, claim = hands.verifying(["a"])
+    task, ledger = claim.task.id, hands.store.ledger
+    number = ledger.next_execution(task, claim.task.attempt)
+    ledger.execution(task, claim.task.attempt, number, state="running", container="c1", exit_code=None)
+    hands.interrupt(claim)
+    hands.store.runs.cancel(run, "mio")
+    assert ledger.live_execution(task) is not None
+    assert hands.store.workers.abandoned(host="h1") == []
+    hands.clean(run)
+    hands.store.runs.resume(run, "mio")
+    hands.prepared(hands.take("w2", host="h2"), ["a"], batches=1)
+    assert hands.store.tasks.claim(pool="local", host="h1", worker="w1", lease=60.0, adopt_only=True) is None
+    assert ledger.live_execution(task) is None
+    assert hands.store.workers.abandoned(host="h1") == [(task, number, "c1")], "its sweeper takes it away"
+
+
 def test_the_clean_up_is_told_where_clones_may_be(hands: Hands) -> None:
     run, claim = hands.preparing()
     [(text, source, chosen)] = hands.store.inside.specs(run)

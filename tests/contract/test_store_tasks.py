@@ -77,6 +77,17 @@ def test_a_claim_raises_the_attempt_and_gives_all_that_was_recorded(hands: Hands
     assert [event.kind for event in hands.events(run)] == ["submitted", "task", "claim", "run"]
 
 
+def test_a_batch_is_given_the_image_of_its_leg_and_a_preparation_finds_its_own(hands: Hands) -> None:
+    run = hands.submit()
+    hands.worker()
+    claim = hands.take()
+    hands.prepared(claim, image="sha256:9")
+    batch = hands.take()
+    assert (batch.task.run, batch.task.kind, batch.image_digest) == (run, TaskKind.VERIFY, "sha256:9")
+    assert batch.image is not None
+    assert claim.image_digest is None
+
+
 def test_a_host_without_room_adopts_what_stands_on_it_and_takes_nothing_new(hands: Hands) -> None:
     run = hands.submit()
     hands.worker()

@@ -183,6 +183,14 @@ def test_parquet_that_is_none(tmp_path: Path) -> None:
             by_parquet(a, Output.of(tmp_path / "b.parquet"))
 
 
+def test_a_full_disk_is_not_the_fault_of_the_parquet(tmp_path: Path) -> None:
+    a = parquet(tmp_path / "a.parquet", "SELECT 1 AS id")
+    target = tmp_path / "target.csv"
+    target.symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        DuckdbParquet().to_csv(a.path, target, seconds=None)
+
+
 def test_a_path_of_parquet_is_no_pattern_and_no_sql(tmp_path: Path) -> None:
     odd = tmp_path / "it's [a]*' OR 1"
     odd.mkdir()

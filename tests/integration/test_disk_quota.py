@@ -16,7 +16,7 @@ from fixtures_bench import BASE, Bench
 
 from runner.adapters.docker_engine import DockerEngine
 from runner.model import UnitState
-from runner.quota import SLACK, NoQuota, Quota, allot, mount_of
+from runner.quota import FILES_SLACK, SLACK, NoQuota, Quota, Used, allot, mount_of
 
 MAKE = {
     "xfs": ["mkfs.xfs", "-q"],
@@ -118,14 +118,14 @@ if KINDS:
             (place / "in" / "file").write_bytes(b"x" * MIB)
         assert len({quota.project for quota in quotas}) == 5
         os.sync()
-        assert [MIB <= (quota.used() or 0) < 2 * MIB for quota in quotas] == [True] * 5
+        assert [MIB <= (quota.used() or Used()).size < 2 * MIB for quota in quotas] == [True] * 5
         for place, quota in zip(places, quotas, strict=True):
             shutil.rmtree(place)
             quota.release()
             quota.release()
             freed = Quota(mount, quota.project, quota.kind)
             until = time.monotonic() + 60
-            while freed.used():  # XFS takes files away in the background
+            while freed.used() != Used():  # XFS takes files away in the background
                 assert time.monotonic() < until
                 time.sleep(0.1)
 
@@ -168,6 +168,16 @@ if KINDS:
         outcome, recorder = quota_bench.verify(limited(f"dd if=/dev/zero of=big bs=64k count=4000; {then}"))
         assert outcome.code == "limit_exceeded", (outcome.why, recorder.said())
         assert any(words in recorder.said() for words in ("No space left on device", "Disk quota exceeded", "wrote"))
+
+    def test_files_past_the_limit_are_refused_at_once(quota_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("runner.quota.FILES", 1_000)
+        script = "i=0; while [ $i -lt 5000 ]; do i=$((i+1)); : > $i || break; done; echo made $i; exit 1"
+        outcome, recorder = quota_bench.verify(limited(script, "4m"))
+        assert outcome.code == "limit_exceeded", (outcome.why, recorder.said())
+        assert "files; limits.disk, 4 MiB, allows 1,000" in outcome.why
+        made = next(int(line.split()[1]) for line in recorder.said().splitlines() if line.startswith("made "))
+        assert 900 < made <= 1_000 + FILES_SLACK
+        assert quota_bench.left_over() == []
 
     def test_what_stays_below_it_passes_and_sees_its_own_room(quota_bench: Bench) -> None:
         script = "head -c 10000000 /dev/zero | tee big > $SEATRIAL_OUTPUT/one; df -B1 --output=size $SEATRIAL_OUTPUT"

@@ -12,7 +12,7 @@ import pytest
 from fixtures_bench import BASE, Bench, MemoryRecorder
 
 from runner.adapters.docker_engine import DockerEngine
-from runner.errors import Fenced
+from runner.errors import ContainerFoundDead, Fenced
 from runner.model import TaskKind, UnitResult, UnitState
 
 UNITS = tuple("abcdef")
@@ -218,6 +218,21 @@ def test_killed_from_outside_is_an_interruption(bench: Bench) -> None:
     code, why, _ = outside(bench, "kill")
     assert code == "container_lost"
     assert "killed from outside" in why
+
+
+@pytest.mark.parametrize("how", ["kill", "stop"])
+def test_one_that_was_killed_before_it_was_taken_over_is_the_loss_of_the_attempt_before(bench: Bench, how: str) -> None:
+    order = bench.order(SLOW, UNITS)
+    recorder = bench.recorder(order)
+    running = bench.begin(order, recorder)
+    running.wait_for("line 5\n")
+    recorder.drained.set()
+    running.end()
+    subprocess.run(["docker", how, bench.container()], check=True, capture_output=True)
+    found = bench.run(bench.again(order, recorder), recorder).error
+    assert isinstance(found, ContainerFoundDead), found
+    assert bench.left_over() == []
+    assert bench.run(bench.again(order, recorder), recorder).code == "done"
 
 
 def test_stopped_from_outside_is_an_interruption(bench: Bench) -> None:

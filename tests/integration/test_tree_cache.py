@@ -18,6 +18,7 @@ from runner.adapters.git_memory import MemoryMirror, MemoryRemote
 from runner.adapters.git_mirror import GitMirror, TreeLimits
 from runner.adapters.tree_cache import TreeCache
 from runner.errors import RepositoryUnavailable, TreeRefused, TreeTooLarge
+from runner.workspace import Workspace
 
 
 class Counting(GitMirror):
@@ -251,6 +252,25 @@ def test_a_layer_goes_with_the_tree_that_it_lies_on(mirror: Counting, remote: Re
     assert cache.layers("p", shas[-2])[-1] == tree
     (tmp_path / "trees/p" / f".{shas[-2]}.over.lock").write_text(f"00000000-0000-0000-0000-000000000000 {shas[-1]}")
     assert cache.layers("p", shas[-2]) == (over.with_name(f"{shas[-2]}.over"), tree)
+
+
+def test_the_layers_of_an_execution_stay_although_no_mount_of_them_is_seen(
+    mirror: Counting, remote: Repository, tmp_path: Path
+) -> None:
+    executions = tmp_path / "executions"
+    cache = TreeCache(tmp_path / "trees", lambda _: mirror, keep=2, executions=executions)
+    shas = [remote.branch(f"b{n}", {f"{m}": b"%d" % (n * 10 + m) for m in range(9)}) for n in range(6)]
+    cache.get("p", shas[0])
+    used = cache.layers("p", shas[1])
+    workspace = Workspace(executions / "one")
+    workspace.lay_out([], None, used)
+    for sha in shas[2:]:
+        time.sleep(0.01)  # more than a tick of the filesystem's clock
+        cache.get("p", sha)
+    assert [layer.is_dir() for layer in used] == [True] * len(used)
+    assert not cache.prune()
+    workspace.remove()
+    assert sorted(cache.prune()) == sorted(used)
 
 
 def test_many_ask_for_layers_at_once(mirror: Counting, remote: Repository, tmp_path: Path) -> None:

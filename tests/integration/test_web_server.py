@@ -11,11 +11,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 import psutil
 import pytest
 from web_site import Site
+
+from web.cursor import Cursor
 
 
 @dataclass
@@ -78,6 +81,31 @@ def test_a06_fifty_viewers_see_a_line(server: Server) -> None:
     assert httpx.get(f"{server.url}/runs/{run.id}").status_code == 200
     for viewer in viewers:
         viewer.close()
+
+
+def test_a_stream_of_many_tasks_goes_on_where_it_was(server: Server) -> None:
+    server.site.worker()
+    run = server.site.submit().id
+    claim = server.site.claim()
+    server.site.log(claim, b"seen\nnot yet\n")
+    offsets = {claim.task.id: 5} | {10**6 + task: 1_000_000 for task in range(1_200)}
+    cursor = str(Cursor(0, offsets))
+    assert len(cursor) > 7_000
+    long = "0;" + ",".join(f"{task}:{offset}" for task, offset in offsets.items())
+    assert len(long) > 18_000
+    for asked, headers in (
+        ("?cursor=" + quote(cursor), {}),
+        ("", {"Last-Event-ID": cursor}),
+        ("", {"Last-Event-ID": long}),
+    ):
+        with httpx.stream("GET", f"{server.url}/api/v1/runs/{run}/stream{asked}", headers=headers) as answer:
+            assert answer.status_code == 200
+            lines = answer.iter_lines()
+            assert (
+                next(line for line in lines if line.startswith('data: {"task"'))
+                == f'data: {{"task":{claim.task.id},"offset":5}}'
+            )
+            assert next(lines) == "data: not yet\x1f"
 
 
 def test_clients_that_do_not_hang_up_delay_nobody(server: Server) -> None:

@@ -33,7 +33,17 @@ from jobs.run import RunState, TaskState, Verdict
 from jobs.service import Service
 from jobs.sweeper import Sweeper
 from jobs.worker import Place, Slot
-from runner.errors import Cancelled, DatabaseLost, Drained, Fenced, SeatrialError, StepFailed, StoreUnavailable
+from runner.errors import (
+    Cancelled,
+    ContainerFoundDead,
+    ContainerLost,
+    DatabaseLost,
+    Drained,
+    Fenced,
+    SeatrialError,
+    StepFailed,
+    StoreUnavailable,
+)
 from runner.model import Order, Prepared, UnitResult, UnitState
 
 LEASE = 1.5
@@ -368,6 +378,22 @@ def test_each_end_is_recorded_with_all_that_was_printed(
     assert (task.state, task.reason.code) == (state, code)
     assert whole_log(hands, tmp_path, task.id) == b"last words\n"
     assert hands.store.inside.attempts(run)[-1].outcome == state.value
+
+
+@pytest.mark.parametrize(("error", "again"), [(ContainerLost("killed"), False), (ContainerFoundDead("killed"), True)])
+def test_a_container_that_was_found_dead_is_not_counted_once_more(
+    road: Road, slot: Callable[[Work], Slot], error: SeatrialError, again: bool
+) -> None:
+    """Its worker was lost with it, which counted; the last try of three is still to be made."""
+    hands = road.direct
+    _, claim = hands.verifying(["a"])
+    for _ in range(2):
+        hands.interrupt(claim)
+        hands.make_due()
+        claim = hands.take()
+    slot(fail(error)).do(claim)
+    waits = hands.store.inside.task(claim.task.id).state is TaskState.INTERRUPTED
+    assert waits is again
 
 
 def test_a_preparation_and_its_batches(road: Road, slot: Callable[[Work], Slot]) -> None:

@@ -172,6 +172,52 @@ def test_only_what_was_asked_for_is_sent(site: Site, app: Flask) -> None:
     none.close()
 
 
+def test_a_run_that_ends_while_its_log_is_read_ends_after_the_last_byte(
+    site: Site, app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("web.hub.READ_AT_ONCE", 30_000)  # a tick's share; the log needs ten of them
+    run = site.submit()
+    claim = site.claim()
+    streams = [Stream(app, run.id), Stream(app, run.id, f"?logs={claim.task.id}")]
+    for stream in streams:
+        stream.until("steps")
+    data = b"".join(b"line %d\n" % n for n in range(28_000))
+    site.log(claim, data)
+    site.end(claim, TaskState.CANCELLED)
+    assert site.service.run(run.id).state.final
+    for stream in streams:
+        stream.until("end")
+        assert stream.logs[claim.task.id] == data
+        stream.close()
+
+
+def test_a_run_that_ends_just_after_the_sizes_were_read_ends_after_the_last_byte(
+    site: Site, app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = site.submit()
+    claim = site.claim()
+    site.log(claim, b"first\n")
+    stream = Stream(app, run.id)
+    while claim.task.id not in stream.logs:
+        stream.until("log")
+    monkeypatch.setattr("web.hub.SNAPSHOT_EVERY", 0.0)  # the next change makes a new one at once
+    pulses = site.service.pulses
+    late = [b"the error\n"]
+
+    def before_the_end(runs: Sequence[int]) -> dict[int, Pulse]:
+        found = pulses(runs)
+        if late:
+            site.log(claim, late.pop())
+            site.end(claim, TaskState.CANCELLED)
+        return found
+
+    monkeypatch.setattr(site.service, "pulses", before_the_end)
+    site.step(claim, "image", 1.0)
+    stream.until("end")
+    assert stream.logs[claim.task.id] == b"first\nthe error\n"
+    stream.close()
+
+
 def test_a_silent_stream_has_a_heartbeat(site: Site, app: Flask) -> None:
     run = site.submit()
     stream = Stream(app, run.id)

@@ -161,6 +161,15 @@ def test_a_unit_is_shown_side_by_side(whole: FlaskClient) -> None:
     page(whole, "/runs/1/diffs/nope", 404)
 
 
+def test_the_largest_number_beside_a_small_one_has_its_bar(site: Site, client: FlaskClient) -> None:
+    largest = "1.7976931348623157e308"
+    compared(site, {"a/pl": ledger()}, {"a/pl": ledger({4001: largest, 4002: "5003.50", 4003: "1e400"})})
+    text = page(client, "/runs/1/diffs/a/pl")
+    assert "1e+308 to 1.798e+308: 1 up, 0 down" in text
+    for path in ("/runs/1?tab=differences", "/runs/1/report.html", "/runs/1/report.md"):
+        page(client, path)
+
+
 def test_each_class_says_why(whole: FlaskClient) -> None:
     for unit, words in {
         "tenant_001/cash": "The bytes differ, the figures do not: numbers within the tolerance. By the rule */cash.",

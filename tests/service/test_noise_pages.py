@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import html
 import re
 
 import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import update
-from web_compare import outputs, run_twice, with_rules
+from web_compare import ledger, outputs, run_twice, with_rules
 from web_site import Site
 
 from jobs.adapters.sql_schema import legs as legs_table
@@ -101,6 +102,20 @@ def test_the_page_shows_it(noisy: FlaskClient) -> None:
     assert "Baseline again" in text
     assert "The candidate differs by more than that." in page(noisy, "/runs/1/diffs/d/mixed")
     assert "baseline again" in page(noisy, "/runs/1?tab=units")
+
+
+@pytest.mark.parametrize("tab", ["units", "files"])
+def test_the_list_of_units_goes_on_to_the_last_one(site: Site, client: FlaskClient, tab: str) -> None:
+    legs = ("baseline", BASELINE_AGAIN, "candidate")
+    run_twice(site, {leg: {f"t{number:02}/pl": ledger() for number in range(70)} for leg in legs})
+    following: str | None = f"/runs/1?tab={tab}"
+    seen: set[str] = set()
+    while following is not None:
+        text = page(client, following)
+        seen |= set(re.findall(r'href="(/runs/1/units/[a-z_]+/t\d\d/pl)"', text))
+        link = re.search(r'rel="next" href="([^"]+)"', text)
+        following = html.unescape(link[1]) if link is not None else None
+    assert len(seen) == 3 * 70
 
 
 def test_the_reports_name_it(noisy: FlaskClient) -> None:

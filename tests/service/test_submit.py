@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 from web_site import Site
 
+from jobs.adapters.sql_schema import runs
 from jobs.projects import SpecRefused
 from jobs.settings import load_settings
 from runner.adapters.git_memory import MemoryMirror
@@ -55,4 +57,12 @@ def test_what_is_not_in_the_settings_any_more_is_not_run_again(site: Site, tmp_p
     config.write_text(config.read_text().replace("[projects.accounts]", "[projects.renamed]"))
     site.service._settings = load_settings(config, {"HOME": str(tmp_path)})
     with pytest.raises(Conflict, match=r"Project accounts is not in seatrial\.toml any more"):
+        site.service.rerun(run.id, user="rin")
+
+
+def test_a_rerun_of_what_differed_is_not_run_again_without_what_differed(site: Site) -> None:
+    run = site.passed()
+    with site.store.database.write() as connection:
+        connection.execute(update(runs).where(runs.c.id == run.id).values(options={"only_of": 77}))
+    with pytest.raises(Conflict, match=r"repeats what differed in run 77, of which nothing is recorded any more"):
         site.service.rerun(run.id, user="rin")

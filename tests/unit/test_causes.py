@@ -66,6 +66,24 @@ def test_what_is_no_number_has_no_sign(delta: object) -> None:
     assert share.cause == Cause("*/pl", "value", "name")
 
 
+def test_a_number_that_vanished_is_a_cause_beside_those_that_moved() -> None:
+    cells = [cell("100", "100.5"), cell("200", "201"), {"change": "value", "column": "amount", "a": "1", "b": ""}]
+    cells[2] |= {"delta": None, "key": ["3"]}
+    assert causes(different(result({"amount": {"value": 3}})), cells) == (
+        Share(Cause("*/pl", "value", "amount", "up"), 2, (1.005, 1.005), (0.5, 1.0)),
+        Share(Cause("*/pl", "value", "amount"), 1),
+    )
+    [share] = causes(different(result({"amount": {"value": 9_000}})), cells[:2])
+    assert share.count == 9_000, "only the largest are stored"
+
+
+def test_rows_in_another_order_are_a_cause_beside_others() -> None:
+    note = {"code": "row_order", "text": "…", "count": 1}
+    found = causes(different(result({"n": {"value": 1}}, notes=[note])), [cell("1", "2", "n")])
+    assert [share.cause for share in found] == [Cause("*/pl", "value", "n", "up"), Cause("*/pl", "other")]
+    assert causes(different(result(notes=[note]))) == (Share(Cause("*/pl", "other"), 1),)
+
+
 def test_rows_columns_and_kinds_are_causes_of_their_own() -> None:
     columns = {"added": ["rate"], "removed": ["old"], "types": [{"column": "n", "a": "int64", "b": "double"}]}
     rows = {"changed": 1, "added": 4, "removed": 2, "same": 1}

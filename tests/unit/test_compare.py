@@ -206,6 +206,23 @@ def test_no_header(trial: Any) -> None:
     assert codes(guessed) == ["header_of_numbers"]
 
 
+def test_a_space_in_the_name_of_a_column_is_another_name(trial: Any) -> None:
+    found = trial("id,amount\n1,2\n", "id,amount \n1,2\n")
+    assert (found.outcome, found.columns.removed, found.columns.added) == (
+        Outcome.DIFFERENT,
+        ("amount",),
+        ("amount ",),
+    )
+    assert (
+        trial("id, amount\n1,2\n", "id, amount\n1,3\n", key=("id",), ignore=("amount",)).outcome is Outcome.EQUIVALENT
+    )
+    assert trial('id,"amount",\n1,2,\n', 'id,amount,""\n1,2,\n').leniencies == (Leniency.WRITING,)
+    lenient = trial("id,amount\n1,2\n", "id,amount \n1,2\n", lenient=("text",))
+    assert (lenient.outcome, lenient.leniencies) == (Outcome.EQUIVALENT, (Leniency.TEXT_FORMAT,))
+    doubled = trial("v,v \n1,2\n", "v,v\n1,2\n")
+    assert (doubled.columns.removed, doubled.columns.added) == (("v ",), ("v (2)",))
+
+
 def test_doubled_column_names(trial: Any) -> None:
     found = trial("id,v,v\n1,2,3\n", "id,v,v\n1,2,4\n")
     assert [change.column for change in found.changes] == ["v (2)"]
@@ -219,6 +236,18 @@ def test_odd_quotes(trial: Any) -> None:
     assert (open_quote.outcome, codes(open_quote)) == (Outcome.DIFFERENT, ["odd_quotes"])
 
 
+def test_nothing_and_an_empty_text_beside_odd_quotes(trial: Any) -> None:
+    found = trial('id,v,w\n1,"",5" pipe\n2,,x\n', 'id,v,w\n1,,5" pipe\n2,,x\n', key=("id",))
+    assert (found.outcome, found.changes[0].kinds) == (Outcome.DIFFERENT, {"null": 1})
+    assert (found.differences[0].a, found.differences[0].b) == ('""', "")
+    same = trial('id,v,w\n1,"",5" pipe\n2,"a,"",b",""\n', 'id,v,w\n2,"a,"",b",""\n1,"",5" pipe\n')
+    assert (same.outcome, same.leniencies) == (Outcome.EQUIVALENT, (Leniency.ROW_ORDER,))
+    unclosed = trial('id,v,w\n1,"",",\n', 'id,v,w\n1,,",\n', key=("id",))
+    assert unclosed.outcome is Outcome.DIFFERENT
+    alone = trial('v\n""\n"x"y\n', 'v\n\n"x"y\n')
+    assert alone.outcome is Outcome.DIFFERENT
+
+
 def test_line_ends_inside_of_quotes(trial: Any) -> None:
     found = trial('id,v,w\n1,"x\ny",1\n2,z,1\n', 'id,v,w\n2,z,1\n1,"x\nq",1\n', key=("id",))
     assert (found.rows, found.differences[0].a, found.differences[0].b) == (Rows(changed=1, same=1), "x\ny", "x\nq")
@@ -230,6 +259,13 @@ def test_bytes_that_are_no_text(trial: Any) -> None:
     assert {"undecodable:first", "undecodable:second"} <= set(codes(found))
     nul = trial(b"id,v\n1,a\x00b\n", b"id,v\n1,a\x00c\n")
     assert nul.differences[0].a == "a\0b"
+
+
+def test_a_byte_that_is_no_text_is_not_its_code(trial: Any) -> None:
+    found = trial(b"id,v\n1,caf\xe9,\n", b"id,v\n1,caf\\xe9,\n", encoding="utf-8")
+    assert (found.outcome, found.differences[0].a) == (Outcome.DIFFERENT, "caf\ufffd\\xe9")
+    named = trial(b"id,\xe9\n1,2\n", b"id,\\xe9\n1,2\n")
+    assert named.columns.removed == ("\ufffd\\xe9",)
 
 
 def test_utf_16_goes_by_bytes(trial: Any) -> None:
@@ -253,6 +289,15 @@ def test_formats_that_differ_go_by_bytes(tmp_path: Path) -> None:
 def test_tsv(trial: Any) -> None:
     found = trial("id\tv, w\n1\t2,0\n", "id\tv, w\n1\t2,1\n", "tsv")
     assert (found.format, found.differences[0].column) == ("tsv", "v, w")
+
+
+@pytest.mark.parametrize("depth", [100, 300, 500, 700, 900, 5_000])
+def test_json_that_is_nested_deeply(trial: Any, depth: int) -> None:
+    a, b = ('{"a":' * depth + number + "}" * depth + "\n" for number in "12")
+    found = trial(a, b, "jsonl")
+    assert found.outcome is Outcome.DIFFERENT
+    assert ("not_json" in codes(found)) is (depth > 200)
+    assert trial(a, " " + a, "jsonl").outcome is not Outcome.SAME
 
 
 def test_json_lines(trial: Any) -> None:

@@ -119,6 +119,14 @@ def test_what_is_no_date(text: str) -> None:
     assert read_date(text) is None
 
 
+def test_a_billionth_of_a_second_is_another_moment() -> None:
+    lenient = Limits(lenient=frozenset({"dates"}))
+    one, other = "2024-01-01 00:00:00.123456789", "2024-01-01 00:00:00.123456000"
+    assert judge(one, other, lenient).change is Change.VALUE
+    assert judge(other, "2024/01/01T00:00:00.123456", lenient).leniency is Leniency.DATE_FORMAT
+    assert plain_form(one) != plain_form(other)
+
+
 def test_dates_at_the_ends_of_time() -> None:
     assert read_date("0001-01-01 00:00:00+09:00") is None
     assert read_date("2024-01-01 00:00:00+99:00") is None

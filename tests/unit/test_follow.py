@@ -6,11 +6,12 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from fixtures_bench import BASE, Bench, Inside, ScriptedEngine
 
-from runner.disk import DiskWatch
+from runner.disk import DiskLimit, DiskWatch, host_is_full
 from runner.model import UnitState
 from runner.steps import StepReader
 
@@ -158,9 +159,40 @@ def test_a_disk_watch_answers_when_the_walk_has_ended(tmp_path: Path) -> None:
     while (used := watch.poll()) is None and time.monotonic() < until:
         time.sleep(0.005)
     assert used is not None
-    assert 100_000 <= used < 200_000
+    assert 100_000 <= used.size < 200_000
+    assert used.files == 2, "the directory and the file"
     assert watch.poll() is None, "not again for a while"
     watch._next = 0.0
     watch.poll()
     watch.close()
     watch.close()
+
+
+@pytest.mark.parametrize(
+    ("blocks", "files", "files_left", "full"),
+    [
+        (1 << 20, 1_000_000, 500_000, False),
+        (100, 1_000_000, 500_000, True),
+        (1 << 20, 1_000_000, 1_000, True),
+        (1 << 20, 0, 0, False),
+    ],
+)
+def test_a_disk_is_full_without_bytes_or_without_inodes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blocks: int, files: int, files_left: int, full: bool
+) -> None:
+    found = SimpleNamespace(f_bavail=blocks, f_frsize=4_096, f_files=files, f_favail=files_left)
+    monkeypatch.setattr("runner.disk.os.statvfs", lambda path: found)
+    assert host_is_full(tmp_path) is full
+
+
+def test_without_a_quota_files_are_counted_by_asking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runner.quota.FILES", 3)
+    for name in ("a", "b", "c"):
+        (tmp_path / name).touch()
+    limit = DiskLimit(tmp_path, 20_000, None)
+    limit._watch._next = 0.0
+    until = time.monotonic() + 5
+    while (error := limit.passed()) is None and time.monotonic() < until:
+        time.sleep(0.005)
+    assert "made 4 files; limits.disk, 19.5 KiB, allows 3" in str(error)
+    limit.close()

@@ -2,7 +2,16 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.run import BUDGET_WITHOUT_PROGRESS, LAST_TRY_SECONDS, OUTAGE_SECONDS, OUTAGES, WORKER_LOST, interruption
+from jobs.run import (
+    BUDGET_WITHOUT_PROGRESS,
+    LAST_TRY_SECONDS,
+    OUTAGE_SECONDS,
+    OUTAGE_STEP_SECONDS,
+    OUTAGES,
+    WORKER_LOST,
+    Interruption,
+    interruption,
+)
 
 NOW = 1_000_000.0
 
@@ -39,11 +48,37 @@ def test_an_outage_costs_nothing_and_is_tried_ever_more_rarely(code: str) -> Non
     assert delays == [1, 2, 4, 8, 16, 32, 60, 60, 60]
 
 
-def test_an_outage_of_hours_needs_attention() -> None:
-    outages = [NOW - OUTAGE_SECONDS - 1]
-    found = interruption("database_unavailable", progress=False, fruitless=0, free=False, outages=outages, now=NOW)
+def away(outages: list[float], *, progress: bool = False) -> Interruption:
+    return interruption("database_unavailable", progress=progress, fruitless=0, free=False, outages=outages, now=NOW)
+
+
+def each(seconds: float, *, through: float) -> list[float]:
+    """Give outages that were so far from each other, the newest first."""
+    return [NOW - seconds * number for number in range(1, int(through / seconds) + 1)]
+
+
+@pytest.mark.parametrize("seconds", [60.0, 300.0, OUTAGE_STEP_SECONDS])
+def test_an_outage_that_was_tried_through_for_hours_needs_attention(seconds: float) -> None:
+    found = away(each(seconds, through=OUTAGE_SECONDS + seconds))
     assert found.errored
-    assert "6 hours" in found.why
+    assert "6 hours of tries" in found.why
+    assert not away(each(seconds, through=OUTAGE_SECONDS - seconds)).errored
+
+
+def test_hours_in_which_nobody_tried_do_not_count() -> None:
+    """The lid was closed for the night, and the tunnel is not up yet."""
+    night = [NOW - 15 * 3600.0 - 60.0 * number for number in range(3)]
+    assert (away(night).errored, away(night).delay) == (False, 8.0)
+    assert not away([NOW - 60.0, *night]).errored
+
+
+def test_hours_of_work_before_it_do_not_count() -> None:
+    assert not away([NOW - OUTAGE_SECONDS - 1]).errored
+
+
+def test_an_outage_after_progress_is_the_first_one() -> None:
+    found = away(each(60.0, through=2 * OUTAGE_SECONDS), progress=True)
+    assert (found.errored, found.delay, found.fruitless) == (False, 1.0, 0)
 
 
 def test_a_lost_worker_is_followed_at_once_and_one_that_is_lost_again_is_not() -> None:

@@ -71,6 +71,25 @@ def test_what_agrees_within_the_rules_is_no_noise(tmp_path: Path) -> None:
     assert learn(result(tmp_path, table("10:00"), table("10:00"))) is None
 
 
+def test_rows_in_another_order_beside_what_moves(tmp_path: Path) -> None:
+    ordered = KEYED.model_copy(update={"order": True})
+    noise = learn(result(tmp_path, table("10:00"), table("10:01"), rule=ordered))
+    assert noise is not None
+    moved = f"{HEAD}2,7,10:07\n1,5,10:07\n"
+    found = result(tmp_path, table("10:00"), moved, rule=ordered)
+    assert not explains(noise, found)
+    assert explains(noise, result(tmp_path, table("10:00"), table("10:07"), rule=ordered))
+    also = learn(result(tmp_path, table("10:00"), moved, rule=ordered))
+    assert also is not None
+    assert (also.columns, also.whole) == (("generated_at",), ("other",))
+    assert explains(also, found)
+    more = result(tmp_path, table("10:00"), moved.replace("5", "6"), rule=ordered)
+    left = Compared("u", 0, UnitClass.DIFFERENT, summary=more)
+    left = Compared("u", 0, UnitClass.DIFFERENT, summary=more, causes=causes(left))
+    assert [one.cause.what for one in judged(left, noise).causes] == ["value", "other"]
+    assert [one.cause.what for one in judged(left, also).causes] == ["value"]
+
+
 def test_rows_that_come_and_go(tmp_path: Path) -> None:
     noise = learn(result(tmp_path, table("1", more="8,1,1\n"), table("1", more="9,1,1\n")))
     assert noise is not None

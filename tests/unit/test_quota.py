@@ -14,7 +14,7 @@ from fixtures_bench import BASE, Bench, Inside, ScriptedEngine
 from runner import quota as module
 from runner.disk import DiskLimit
 from runner.model import UnitState
-from runner.quota import Mounted, NoQuota, Quota, allot, mount_of
+from runner.quota import Mounted, NoQuota, Quota, allot, most_files, mount_of
 
 Maker = Callable[[Callable[[Inside], int | None]], Bench]
 LIMITED = f"""
@@ -62,11 +62,11 @@ def test_of_many_mounts_of_one_file_system_the_path_s_own_is_told(
 
 
 class Kernel:
-    """Quotas as a file system would count them: project → (bytes, limit in blocks)."""
+    """Quotas as a file system would count them: project → limits in blocks and files."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, refuses: int = 0, taken: int = 0) -> None:
-        self.space = self.refuses = 0
-        self.limits: dict[int, int] = {}
+        self.space = self.files = self.refuses = 0
+        self.limits: dict[int, tuple[int, int]] = {}
         self.joined: list[Path] = []
         self.refuses, self.taken = refuses, taken
         monkeypatch.setattr(module, "mount_of", lambda _: Mounted("/", "xfs", ("prjquota",)))
@@ -78,22 +78,22 @@ class Kernel:
         if self.taken:
             self.taken -= 1
             return SimpleNamespace(space=0, inodes=3)
-        return SimpleNamespace(space=self.space, inodes=0)
+        return SimpleNamespace(space=self.space, inodes=self.files)
 
-    def set(self, place: Path, project: int, blocks: int) -> None:
+    def set(self, place: Path, project: int, blocks: int, files: int) -> None:
         if self.refuses:
             raise OSError(self.refuses, "refused")
-        self.limits[project] = blocks
+        self.limits[project] = blocks, files
 
 
 def test_a_number_that_somebody_has_is_not_given_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     kernel = Kernel(monkeypatch, taken=7)
     found = allot(tmp_path, [tmp_path / "a", tmp_path / "b"], 10 << 20)
-    assert kernel.limits == {found.project: (10 << 10) + (module.SLACK >> 10)}
+    assert kernel.limits == {found.project: ((10 << 10) + (module.SLACK >> 10), 65_536 + module.FILES_SLACK)}
     assert kernel.joined == [tmp_path / "a", tmp_path / "b"]
     assert 1 << 30 <= found.project < (1 << 32) - 1
     found.release()
-    assert kernel.limits == {found.project: 0}
+    assert kernel.limits == {found.project: (0, 0)}
 
 
 def test_when_all_are_taken_there_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -154,8 +154,30 @@ def test_a_script_that_is_over_the_limit_at_its_end_has_failed(
     )
     assert recorder.units == {"all": UnitState.FAILED}
     assert "limits.disk, 20 MiB, is a project quota of xfs (project 1073741824)" in recorder.said()
-    assert kernel.limits == {1 << 30: 0}, "released"
+    assert kernel.limits == {1 << 30: (0, 0)}, "released"
     assert bench.left_over() == []
+
+
+@pytest.mark.parametrize("code", [0, 1, None])
+def test_more_files_than_the_limit_allows_are_the_branchs_fault(
+    scripted: Maker, monkeypatch: pytest.MonkeyPatch, code: int | None
+) -> None:
+    def script(inside: Inside) -> int | None:
+        kernel.files = 65_537
+        return code
+
+    bench, kernel = bench_with_quota(scripted, monkeypatch, script)
+    outcome, _ = bench.verify(LIMITED)
+    assert outcome.code == "limit_exceeded", outcome.why
+    assert outcome.why == (
+        "The workspace made 65,537 files; limits.disk, 20 MiB, allows 65,536. "
+        "Make fewer, or raise workspace.limits.disk in seatrial.yml."
+    )
+
+
+def test_a_file_for_each_16_kib_is_allowed() -> None:
+    assert most_files(10 << 30) == 655_360
+    assert most_files(1) == 65_536
 
 
 def test_one_that_goes_on_is_ended(scripted: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,7 +210,7 @@ def test_a_quota_that_tells_nothing_any_more_is_no_evidence(monkeypatch: pytest.
 
 def test_what_xfs_only_reserved_does_not_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     counted = 15
-    monkeypatch.setattr(module, "_get", lambda place, project: SimpleNamespace(space=counted))
+    monkeypatch.setattr(module, "_get", lambda place, project: SimpleNamespace(space=counted, inodes=1))
 
     def trim(quota: Quota) -> None:
         nonlocal counted

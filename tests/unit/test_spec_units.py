@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from fnmatch import fnmatchcase
 
 import pytest
@@ -89,6 +90,26 @@ def test_two_hundred_thousand_units_are_read() -> None:
     names = [f"tenant_{number // 12:05}/report_{number % 12:02}" for number in range(200_000)]
     assert parse_units("\n".join(names).encode(), limit=200_000) == tuple(names)
     assert "199,999 units" in str(refused("\n".join(names).encode(), limit=199_999))
+
+
+def test_blank_lines_take_no_memory() -> None:
+    data = b"\n" * 500_000 + b"a"
+    tracemalloc.start()
+    try:
+        assert parse_units(data, limit=1) == ("a",)
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_list_that_is_too_large_is_refused() -> None:
+    error = refused(b"\n" * (1 << 20) + b"a", limit=4_096)
+    assert "more than 1,048,576 bytes; 4,096 units (workspace.limits.units) take less" in str(error)
+
+
+def test_the_list_is_read_no_further_than_its_limit_and_one() -> None:
+    error = refused(b"a\nb\nc\n\xff\n", limit=2)
+    assert "line 3: 'c' is one more than the 2 units" in str(error)
 
 
 _SEGMENT = st.text("ab. -_損", min_size=1, max_size=6).filter(

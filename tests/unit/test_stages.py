@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fixtures_bench import Bench, Inside, MemoryRecorder, ScriptedEngine
+from fixtures_bench import BASE, Bench, Inside, MemoryRecorder, ScriptedEngine
 
 from runner.adapters.postgres_memory import MemoryDatabases, MemoryServer
 from runner.errors import EngineRefused, StoreUnavailable
 from runner.model import Known, Order, Prepared, TaskKind, UnitState
+from runner.outputs import Outputs
+from runner.traces import Traces
+from runner.workspace import Command, Workspace
 
 Maker = Callable[[Callable[[Inside], int | None]], Bench]
 UNITS = ("a", "b", "c")
@@ -619,3 +622,75 @@ def test_what_an_earlier_attempt_left_is_followed_to_its_end(scripted: Maker) ->
     known = Known(7, "baseline", first.image_digest, first.template.data_id, first.units)
     found, _ = spared(world, known, elsewhere=(9,))
     assert found.known is None
+
+
+# ---- the image --------------------------------------------------------------------------------------------
+
+
+def test_a_batch_runs_in_the_image_of_its_leg_whatever_has_the_name_now(scripted: Maker) -> None:
+    bench = scripted(everything)
+    engine = bench.engine
+    assert isinstance(engine, ScriptedEngine)
+    first, second = engine.images[BASE], "sha256:" + "2" * 64
+    engine.images |= {BASE: second, "untagged": first}
+    batch = {"image": BASE, "image_digest": first}
+    outcome, recorder = bench.verify(SPEC, UNITS, **batch)
+    assert outcome.code == "done"
+    assert engine.described[-1].image == first
+    assert "another one" not in recorder.said()
+    del engine.images["untagged"]
+    outcome, recorder = bench.verify(SPEC, UNITS, **batch)
+    assert outcome.code == "done", outcome.why
+    assert engine.described[-1].image == second
+    told = f"{BASE} is {'2' * 12}, the leg was prepared in {'1' * 12}, which is not here"
+    assert f"seatrial: {told}: what differs may come from the image\n" in recorder.said()
+    assert [detail for name, state, _, detail in recorder.steps if (name, state) == ("image", "done")] == [
+        f"prepared (another one: {told.removeprefix(f'{BASE} is ')})"
+    ]
+
+
+def test_an_image_that_is_fetched_anew_is_held_against_the_legs(scripted: Maker) -> None:
+    bench = scripted(everything)
+    engine = bench.engine
+    assert isinstance(engine, ScriptedEngine)
+    first = engine.images.pop(BASE)
+    engine.registry[BASE] = first
+    _, recorder = bench.verify(SPEC, UNITS, image=BASE, image_digest=first)
+    assert "which is not here" not in recorder.said()
+    engine.images[BASE] = "sha256:" + "2" * 64
+    _, recorder = bench.verify(SPEC, UNITS, image=BASE, image_digest="sha256:3")
+    assert "the leg was prepared in 3, which is not here" in recorder.said()
+
+
+# ---- the log ----------------------------------------------------------------------------------------------
+
+
+def test_truncating_the_log_makes_no_room_in_it(scripted: Maker, tmp_path: Path) -> None:
+    bench = scripted(everything)
+    order = bench.order(f"run: x\nworkspace: {{image: '{BASE}', limits: {{log: 64k}}}}")
+    workspace = Workspace(tmp_path / "x")
+    workspace.lay_out([Command("run", "x")], None)
+    recorder = bench.recorder(order)
+    outputs = Outputs(workspace.output, bench.objects, (), file_limit=1)
+
+    def traces() -> Traces:
+        return Traces(order, 1, workspace, recorder, outputs, None, lambda *_: None, lambda *_: None)
+
+    def printed(size: int) -> None:
+        (workspace.io / "log").write_bytes(b"\0" * size)
+        for _ in range(3):  # the first may only see that the file was cut
+            followed.take()
+
+    followed = traces()
+    printed(60_000)
+    printed(3_000)
+    printed(0)
+    printed(5_000)
+    assert recorder.text.count(b"\0") == 65_536
+    assert recorder.said().count("log: the file was truncated") == 2
+    assert followed.log_room() == 0
+    assert followed.log_left() == 5_000 - 2_536
+    followed.close()
+    followed = traces()
+    assert followed.log_room() == 65_536 - 2_536, "whoever takes over knows the place in the file alone"
+    followed.close()

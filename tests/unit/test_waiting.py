@@ -178,6 +178,17 @@ def test_a_resumed_run_waits_for_the_end_of_its_clean_up() -> None:
     assert found == Waiting("cleaning_up", "What is left of its attempts before is cleaned up first.", due)
 
 
+def test_what_was_queued_before_the_clock_was_set_back_waits_for_a_slot() -> None:
+    due = NOW + timedelta(hours=2)
+    found = ask(pool(slot(1)), replace(TASK, due_at=due))
+    assert found is not None
+    assert found.code == "about_to_start"
+    run = replace(RUN, state=RunState.INTERRUPTED, reason=Reason("database_lost", "The connection dropped."))
+    late = ask(pool(slot(1)), replace(TASK, state=TaskState.INTERRUPTED, due_at=due), run=run)
+    assert late is not None
+    assert late.text == "The connection dropped. It is tried again any moment."
+
+
 # ---- a pool whose machines are started and stopped ----
 
 

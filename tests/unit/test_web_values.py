@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from urllib.parse import quote
 
 import pytest
 
@@ -191,14 +192,44 @@ def test_other_outputs_are_shown_as_text_or_not_at_all() -> None:
     assert preview("x.csv", b'"open\r' + b"x" * 200_000, 200_006).kind in ("text", "table")
 
 
-def test_a_cursor_survives_its_text() -> None:
-    cursor = Cursor(7, {3: 65_536, 1: 0})
-    assert str(cursor) == "7;1:0,3:65536"
-    assert Cursor.parse(str(cursor)) == cursor
+@pytest.mark.parametrize(
+    ("cursor", "text"),
+    [
+        (Cursor(), "0~"),
+        (Cursor(7, {1: 5}), "7~5"),
+        (Cursor(7, {3: 65_536}), "7~3-10000"),
+        (Cursor(0, {300: 1_024, 301: 31, 303: 9}), "0~12c-400.1f.2-9"),
+        (Cursor(2**63 - 1, {2**63 - 1: 2**63 - 1}), "9223372036854775807~7fffffffffffffff-7fffffffffffffff"),
+    ],
+)
+def test_a_cursor_survives_its_text(cursor: Cursor, text: str) -> None:
+    assert str(cursor) == text
+    assert Cursor.parse(text) == cursor
+
+
+def test_a_cursor_leaves_out_what_is_at_its_beginning() -> None:
+    assert str(Cursor(7, {1: 0, 2: 0, 3: 4})) == "7~3-4"
+
+
+def test_a_cursor_as_it_was_written_once_is_understood() -> None:
+    assert Cursor.parse("7;1:0,3:65536") == Cursor(7, {1: 0, 3: 65_536})
     assert Cursor.parse("0;") == Cursor()
 
 
-@pytest.mark.parametrize("text", ["", "x", "1", "1;2", "1;2:", "-1;", "1;1:1,", "1;1:99999999999999999999", "²;"])
+def test_a_cursor_of_a_thousand_tasks_fits_into_a_request_line() -> None:
+    cursor = Cursor(10**9, {10**6 + task: 1_000_000 + task for task in range(1_000)})
+    assert len(quote(str(cursor), safe="")) < 8_000
+    assert Cursor.parse(str(cursor)) == cursor
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "x", "1", "1;2", "1;2:", "-1;", "1;1:1,", "1;1:99999999999999999999", "²;"),
+        *("1~-", "1~1-", "1~-1", "1~1.", "1~.1", "1~1-1-1", "1~A", "~1", "1~1;", "1~1_0", "1~9000000000000000"),
+        "1~7fffffffffffffff-1.1",
+    ],
+)
 def test_a_broken_cursor_is_refused(text: str) -> None:
     with pytest.raises(RequestError) as refused:
         Cursor.parse(text)
@@ -239,11 +270,43 @@ def test_an_archive_never_ends_well_when_an_object_is_short() -> None:
         list(archive.tarred(short))
 
 
-@pytest.mark.parametrize("path", ["../x", "/etc/passwd", "a/../../b", "a\\b", "a\x00b"])
+@pytest.mark.parametrize("path", ["../x", "/etc/passwd", "a/../../b", "a\x00b"])
 def test_an_archive_refuses_paths_that_leave_it(path: str) -> None:
     manifest = io.BytesIO(json.dumps({path: {"digest": "d", "size": 1}}).encode())
     with pytest.raises(ValueError, match="not a path"):
         list(archive.tree_entries("candidate/all", manifest, lambda _: io.BytesIO(b"x")))
+
+
+def contents(entries: list[archive.Entry]) -> dict[str, bytes]:
+    """Write the entries to both kinds of archive; give what either holds, by path."""
+    zipped = zipfile.ZipFile(io.BytesIO(b"".join(archive.zipped(entries))))
+    found = {name: zipped.read(name) for name in zipped.namelist()}
+    with tarfile.open(fileobj=io.BytesIO(b"".join(archive.tarred(entries)))) as tar:
+        assert tar.getnames() == zipped.namelist()
+    return found
+
+
+def test_a_backslash_in_a_name_breaks_no_archive() -> None:
+    names = ["a%5Cb.csv", "a\\b.csv", "plain.csv", "..\\up.csv", "\\x92\\xa0.csv", "a%5Cb (2).csv"]
+    manifest = json.dumps({name: {"digest": name, "size": len(name)} for name in names}).encode()
+    output = Output("all", "manifest", 1, tree=True)
+    files = {"manifest": manifest} | {name: name.encode() for name in names}
+    found = contents(list(archive.entries_of("candidate", "all", output, lambda digest: io.BytesIO(files[digest]))))
+    assert found == {
+        "candidate/all/..%5Cup.csv": b"..\\up.csv",
+        "candidate/all/%5Cx92%5Cxa0.csv": b"\\x92\\xa0.csv",
+        "candidate/all/a%5Cb (2).csv": b"a%5Cb (2).csv",
+        "candidate/all/a%5Cb.csv": b"a%5Cb.csv",
+        "candidate/all/a%5Cb (3).csv": b"a\\b.csv",
+        "candidate/all/plain.csv": b"plain.csv",
+    }
+
+
+def test_an_extension_with_a_backslash_breaks_no_archive() -> None:
+    output = Output("pl.c\\v", "d", 1)
+    assert contents(list(archive.entries_of("candidate", "t/pl", output, lambda _: io.BytesIO(b"x")))) == {
+        "candidate/t/pl.c%5Cv": b"x"
+    }
 
 
 def test_an_output_is_named_after_its_unit() -> None:

@@ -79,4 +79,4 @@ export function follow(logs, cursor) {
   return source;
 }
 
-if (page && page.dataset.live === "yes" && page.dataset.tab !== "log") follow("none", "0;");
+if (page && page.dataset.live === "yes" && page.dataset.tab !== "log") follow("none", "0~");

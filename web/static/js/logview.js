@@ -172,13 +172,18 @@ export class LogView extends EventTarget {
 
   // ---- live ----
 
-  // Where the stream has to go on, for each task that is known now.
+  // Where the stream has to go on, for each task that is known now; written as the server does (web/cursor.py).
   cursor() {
-    const places = this.tasks.map((task) => {
-      const shown = this.blocks.findLast((block) => block.task === task && block.atEnd);
-      return `${task.id}:${shown ? shown.offset : task.size}`;
-    });
-    return `0;${places.join(",")}`;
+    const places = [];
+    let before = 0;
+    for (const task of this.tasks.toSorted((one, other) => one.id - other.id)) {
+      const offset = this.blocks.findLast((block) => block.task === task && block.atEnd)?.offset ?? task.size;
+      if (!offset) continue;
+      const gap = task.id - before;
+      places.push(gap === 1 ? offset.toString(16) : `${gap.toString(16)}-${offset.toString(16)}`);
+      before = task.id;
+    }
+    return `0~${places.join(".")}`;
   }
 
   push({ task: id, offset, bytes }) {
