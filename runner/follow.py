@@ -181,7 +181,7 @@ class Follower:
         return Ending(code)
 
     def _lost(self, text: str) -> ContainerLost:
-        found_so = self.order.live == self.execution and not self._watched
+        found_so = self.order.live == self.execution and self._seen is None
         return ContainerFoundDead(text) if found_so else ContainerLost(text)
 
     def _exit_file(self) -> Ending | None:
