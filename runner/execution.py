@@ -346,9 +346,10 @@ class Execution:
             self._record("ended")
         if not dead:
             self.runtime.engine.remove(self.name)
+        if self.order.spec.database is not None:  # not only when this attempt opened it: it may have taken it over
+            self.runtime.door.close(self.name)
         out = self._way_out
         if out is not None:
-            self.runtime.door.close(self.name)
             if out.database == self.order.leg_database():  # the template, or the leg's own: others use it
                 out.source.shut(out.role)  # what hangs on there would hold its locks against the next execution
             else:

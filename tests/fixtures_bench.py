@@ -156,6 +156,7 @@ class NoDoor:
 
     def __init__(self) -> None:
         self.opened: list[tuple[str, str, str]] = []
+        self.closed: list[str] = []
         self.lines: list[str] = []
         self.root: Path | None = None
 
@@ -174,7 +175,7 @@ class NoDoor:
         return True
 
     def close(self, execution: str) -> None:
-        return
+        self.closed.append(execution)
 
     def standing(self) -> set[str]:
         return set()

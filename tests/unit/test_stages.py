@@ -564,6 +564,20 @@ def test_from_the_first_unit_on_that_was_finished_under_watch_the_probe_is_asked
     assert working.recorder.units["b"] is UnitState.FAILED
 
 
+def test_a_door_is_closed_also_by_an_attempt_that_took_it_over_and_cannot_use_it(scripted: Maker) -> None:
+    world = World(scripted, lambda inside: inside.print("begun\n"), "execution")
+    order = world.bench.order(world.spec, kind=TaskKind.PREPARE)
+    recorder = world.bench.recorder(order)
+    running = world.bench.begin(order, recorder)
+    running.wait_for("begun")
+    recorder.drained.set()
+    assert running.end().code == "drained"
+    assert world.bench.door.closed == []
+    world.server.stop()
+    assert world.bench.run(world.bench.again(order, recorder), recorder).code == "database_unavailable"
+    assert world.bench.door.closed == [order.container(1)]
+
+
 def test_a_batch_without_a_frozen_template_says_so(scripted: Maker, tmp_path: Path) -> None:
     world = World(scripted, listing, "execution")
     prepared = world.prepare()
