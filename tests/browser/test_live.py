@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from hands import Hands
 from playwright.sync_api import Page, expect
 from web_browser import Eyes, Served
 
@@ -73,7 +74,7 @@ def test_the_next_try_is_counted_down(going: tuple[Served, Claim], eyes: Eyes) -
     outage = Reason("database_unavailable", "The database does not answer.")
     for _ in range(5):  # each outage in a row waits longer
         served.site.store.tasks.interrupt(claim.task.id, claim.task.attempt, outage)
-        served.site.service.resume(1, user="mio")
+        Hands(served.site.store).make_due()
         claim = served.site.claim()
     served.site.store.tasks.interrupt(claim.task.id, claim.task.attempt, outage)
     page = eyes.open("/runs/1")
