@@ -203,7 +203,7 @@ class Server:
                     continue
                 process = psutil.Process(pid)
                 words = process.cmdline()
-                if process.status() != psutil.STATUS_ZOMBIE and (not role or _role(words) == role):
+                if process.status() != psutil.STATUS_ZOMBIE and (not role or role_of(words) == role):
                     found.append(process)
         return found
 
@@ -412,8 +412,11 @@ class Server:
         return self.wait(run, *(states or ("done",)))
 
 
-def _role(words: list[str]) -> str:
+def role_of(words: list[str]) -> str:
+    """Tell what a process is by its command line; "" for another one, and for one that has none while it begins or ends."""
     words = " ".join(words).split()  # a process that names itself has one word only
+    if not words:
+        return ""
     if "valkey" in Path(words[0]).name:
         return "valkey"
     if any("gunicorn" in word for word in words[:3]):

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 from chaos_check import Evidence, Json, RunEvidence, violations
+from fixtures_server import role_of
 
 LOG = b"~ c1 1 begin u/1\n~ c1 2 end u/1\n~ c1 3 fin\n"
 
@@ -80,3 +81,19 @@ def test_a_good_trial_has_no_violation() -> None:
 )
 def test_each_invariant_is_seen_to_break(evidence: Evidence, invariant: str) -> None:
     assert any(text.startswith(invariant) for text in violations(evidence)), violations(evidence)
+
+
+@pytest.mark.parametrize(
+    ("words", "role"),
+    [
+        ([], ""),
+        (["", ""], ""),
+        (["/usr/bin/valkey-server *:0"], "valkey"),
+        (["gunicorn: master [seatrial web]"], "web"),
+        (["seatrial worker --pool local"], "supervisor"),
+        (["python", "-m", "jobs.cli", "up"], "up"),
+    ],
+)
+def test_a_process_is_known_by_its_command_line(words: list[str], role: str) -> None:
+    """One that begins or ends just now has none."""
+    assert role_of(words) == role
