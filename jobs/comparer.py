@@ -122,7 +122,7 @@ class Comparer:
             try:
                 one = plain or self._compare_outputs(run, pair)
                 found.append((pair, judged(one, None if twice is None else self._learn(run, twice))))
-            except Exception as error:
+            except Exception as error:  # whatever is wrong with one pair, other runs go on
                 expected = isinstance(error, (PutOff, StoreUnavailable, OSError))
                 log.error("compare.put_off", run=run, unit=pair.unit, error=str(error), exc_info=not expected)
                 whole = False

@@ -191,13 +191,15 @@ def test_a_resume_point_that_cannot_be_kept_is_kept_by_the_next_attempt(
         assert seen == [None], "its one unit has failed"
 
 
-def test_a_worker_that_is_to_end_keeps_the_resume_point_first(scripted: Maker) -> None:
-    def script(inside: Inside) -> int:
-        inside.write("part", "1")
-        inside.mark("page 2")
-        return 75
+def half_done(inside: Inside) -> int:
+    """Write a part, and ask to be resumed from there."""
+    inside.write("part", "1")
+    inside.mark("page 2")
+    return 75
 
-    bench = scripted(script)
+
+def test_a_worker_that_is_to_end_keeps_the_resume_point_first(scripted: Maker) -> None:
+    bench = scripted(half_done)
     order = bench.order("run: bin/run\n")
     recorder = bench.recorder(order)
     state = recorder.execution
@@ -213,12 +215,7 @@ def test_a_worker_that_is_to_end_keeps_the_resume_point_first(scripted: Maker) -
 
 
 def test_a_stale_attempt_keeps_no_resume_point_and_takes_nothing_away(scripted: Maker) -> None:
-    def script(inside: Inside) -> int:
-        inside.write("part", "1")
-        inside.mark("page 2")
-        return 75
-
-    bench = scripted(script)
+    bench = scripted(half_done)
     order = bench.order("run: bin/run\n")
     recorder = bench.recorder(order)
     token = recorder.token
