@@ -92,7 +92,7 @@ class Execution:
         self._exit_code: int | None = None
         self._fault: Reason | None = None
         self.resume_point: tuple[str, Output] | None = None
-        self._kept = False
+        self._kept = self._unstored = False
         self.left_before: tuple[int, ...] = ()
         self.stands = False
         self._closed = False
@@ -104,8 +104,9 @@ class Execution:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if isinstance(error, (Drained, Fenced, EngineUnavailable, StoreUnavailable)):
-            self._stop_watching()  # it goes on running, for whoever claims the task next
+        to_be_stored = self._unstored and isinstance(error, (InfraError, OSError))
+        if to_be_stored or isinstance(error, (Drained, Fenced, EngineUnavailable, StoreUnavailable)):
+            self._stop_watching()  # it goes on running, or its files wait, for whoever claims the task next
             return
         if isinstance(error, BranchError):
             self._fault = Reason(error.code, error.text)
@@ -317,9 +318,14 @@ class Execution:
         return "Last lines:\n" + "\n".join(lines[-count:]) if lines else ""
 
     def whole_output(self, ended: Ended) -> UnitResult:
-        """Store everything in the output directory as the output of a script without units."""
+        """Store everything in the output directory as the output of a script without units.
+
+        Hours of work are in it: when there is no room for it now, it stays until the next attempt.
+        """
         assert self._outputs is not None
+        self._unstored = True
         result = UnitResult(ONE_UNIT, UnitState.DONE, self._outputs.take_all(), seconds=ended.seconds)
+        self._unstored = False
         self.finished[ONE_UNIT] = result.state
         return result
 

@@ -191,6 +191,37 @@ def test_a_resume_point_that_cannot_be_kept_is_kept_by_the_next_attempt(
         assert seen == [None], "its one unit has failed"
 
 
+@pytest.mark.parametrize("error", [StoreUnavailable("away"), OSError(errno.ENOSPC, "No space left on device")])
+def test_what_a_script_without_units_has_written_waits_until_it_can_be_stored(
+    scripted: Maker, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """It may be the work of hours: it is stored by a later attempt, not made again."""
+    runs: list[str] = []
+
+    def script(inside: Inside) -> int:
+        runs.append(inside.container.name)
+        inside.write("report.csv", "1")
+        return 0
+
+    def put(*_: object, **__: object) -> None:
+        raise error
+
+    bench = scripted(script)
+    order = bench.order("run: bin/run\n")
+    recorder = bench.recorder(order)
+    monkeypatch.setattr(bench.objects, "put", put)
+    expected = "store_unavailable" if isinstance(error, StoreUnavailable) else "disk_full"
+    for _ in range(2):
+        assert bench.run(order, recorder).code == expected
+        assert (recorder.live(), recorder.units["all"]) == (1, UnitState.TODO)
+        order = bench.again(order, recorder)
+    monkeypatch.undo()
+    assert bench.run(order, recorder).code == "done"
+    assert runs == [order.container(1)]
+    assert recorder.executions == {1: ("ended", 0)}
+    assert bench.left_over() == []
+
+
 def half_done(inside: Inside) -> int:
     """Write a part, and ask to be resumed from there."""
     inside.write("part", "1")
