@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from runner.disk import DiskLimit
 from runner.errors import (
+    BranchError,
     Cancelled,
     ContainerFoundDead,
     ContainerLost,
@@ -21,7 +22,7 @@ from runner.errors import (
     TimedOut,
 )
 from runner.files import open_inside
-from runner.model import Order
+from runner.model import Order, Reason
 from runner.outputs import Outputs
 from runner.ports import Engine, Recorder, Watch
 from runner.quantities import format_duration, format_size
@@ -257,8 +258,14 @@ class Follower:
         error = self._passed_limit()
         if error is not None:
             self.traces.say(error.text)
+            if isinstance(error, BranchError):  # on record before the grace, in which we may be killed
+                self._record_fault(error)
             self._stop()
             raise error
+
+    def _record_fault(self, error: BranchError) -> None:
+        fault = Reason(error.code, error.text)
+        self.recorder.execution(self.execution, state="running", container=self.name, fault=fault)
 
     def _passed_limit(self) -> SeatrialError | None:
         now, timeouts = time.monotonic(), self.timeouts

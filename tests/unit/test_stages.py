@@ -13,7 +13,7 @@ import pytest
 from fixtures_bench import BASE, Bench, Inside, MemoryRecorder, ScriptedEngine
 
 from runner.adapters.postgres_memory import MemoryDatabases, MemoryServer
-from runner.errors import EngineRefused, StoreUnavailable
+from runner.errors import EngineRefused, EngineUnavailable, StoreUnavailable
 from runner.model import Known, Order, Prepared, TaskKind, UnitState
 from runner.outputs import Outputs
 from runner.traces import Traces
@@ -112,14 +112,33 @@ def test_what_the_branch_did_wrong_is_recorded_with_the_container_that_it_ended(
     assert "The script ended with exit code 4." in recorder.faults[1].text
 
 
-def test_a_limit_that_was_passed_is_recorded_with_the_container(scripted: Maker) -> None:
-    def script(inside: Inside) -> None:
-        everything(inside)
+def hangs_in_the_end(inside: Inside) -> None:
+    everything(inside)
 
-    code, recorder = run(scripted(script), SPEC + "timeouts: {run: 60s, stall: 1s}\n")
+
+def test_a_limit_that_was_passed_is_recorded_with_the_container(scripted: Maker) -> None:
+    code, recorder = run(scripted(hangs_in_the_end), SPEC + "timeouts: {run: 60s, stall: 1s}\n")
     assert code == "stalled"
     assert set(recorder.units.values()) == {UnitState.DONE}
     assert recorder.faults[1].code == "stalled"
+
+
+def test_a_limit_that_was_passed_is_on_record_before_the_script_is_asked_to_end(
+    scripted: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its worker may be killed in the seconds that the script has for that."""
+    bench = scripted(hangs_in_the_end)
+    stopped: list[str] = []
+
+    def stop(*_: object, **__: object) -> None:
+        stopped.append(recorder.faults[1].code)
+        raise EngineUnavailable("as if we were gone")
+
+    monkeypatch.setattr(bench.engine, "stop", stop)
+    order = bench.order(SPEC + "timeouts: {run: 60s, stall: 1s}\n", UNITS)
+    recorder = bench.recorder(order)
+    assert bench.run(order, recorder).code == "engine_unavailable"
+    assert stopped == ["stalled"]
 
 
 @pytest.mark.parametrize("code", [0, 75])
