@@ -16,6 +16,7 @@ from runner.model import Clone
 
 # PostgreSQL 18 brought file_copy_method; `clone` shares the blocks where the filesystem can (XFS with reflink, Btrfs).
 CLONING = 180_000
+DROPS = 3
 
 COMMENTS = "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = %s"
 # Of another role's session we see no state or type; autovacuum's workers, which step aside, have no user.
@@ -33,7 +34,7 @@ def copy(connection: Connection, template: str, database: str, label: Label, *, 
     """
     with locked(connection, database):
         refuse_foreign(connection, database, label.installation)
-        execute(connection, "DROP DATABASE IF EXISTS {} WITH (FORCE)", name(database))
+        _drop(connection, database)
         clone = _create(connection, template, database, limit)
         execute(connection, "REVOKE ALL ON DATABASE {} FROM PUBLIC", name(database))
         describe(connection, "DATABASE", database, label)
@@ -169,4 +170,24 @@ def drop_database(server: Server, connection: Connection, database: str, install
         refuse_foreign(connection, database, installation)
         if exists(connection, database):
             settle(server, connection, database)
+            _drop(connection, database)
+
+
+def _drop(connection: Connection, database: str) -> None:
+    """Drop a database with the sessions on it, whether or not autovacuum is at work in it.
+
+    By force nobody but a superuser may end autovacuum's workers, which are no role's; they step aside when it is asked for
+    without, which in turn waits 5 s for all others and then gives up.
+    """
+    for left in reversed(range(DROPS)):
+        try:
             execute(connection, "DROP DATABASE IF EXISTS {} WITH (FORCE)", name(database))
+            return
+        except psycopg.errors.InsufficientPrivilege:
+            if not left:
+                raise
+        try:
+            execute(connection, "DROP DATABASE IF EXISTS {}", name(database))
+            return
+        except psycopg.errors.ObjectInUse:
+            continue

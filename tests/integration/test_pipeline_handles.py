@@ -39,5 +39,5 @@ def test_a07_attempts_leave_nothing_open(bench: Bench) -> None:
     for _ in range(3):
         assert bench.verify(SPEC, UNITS)[0].code == "done"
     assert not kinds(bench) - files
-    assert threading.active_count() == threads
+    assert threading.active_count() <= threads, "one that another test left may end meanwhile"
     assert bench.left_over() == []
