@@ -175,7 +175,7 @@ class Server:
         web = self.direct("web")
         # The API must be the present web's, and is asked after that is sure: a killed one leaves a worker that answers
         # for a moment.
-        served = bool(web) and all(one.ppid() == web[0].pid for one in self.processes("web") if one not in web)
+        served = bool(web) and all(parent(one) == web[0].pid for one in self.processes("web") if one not in web)
         if not served or len(pids) != self.slots:
             return False
         try:
@@ -210,7 +210,7 @@ class Server:
     def direct(self, role: str) -> list[psutil.Process]:
         """List the processes of a role that `up` itself started."""
         assert self.up is not None
-        return [process for process in self.processes(role) if process.ppid() == self.up.pid]
+        return [process for process in self.processes(role) if parent(process) == self.up.pid]
 
     def remove(self) -> None:
         """End it, see that nothing is left of it, and remove its directory."""
@@ -410,6 +410,13 @@ class Server:
 
         until(look, f"run {run} ends with its gates open", every=0.3)
         return self.wait(run, *(states or ("done",)))
+
+
+def parent(process: psutil.Process) -> int:
+    """Give the pid of its parent; 0 for one that has just gone."""
+    with suppress(psutil.Error):
+        return process.ppid()
+    return 0
 
 
 def role_of(words: list[str]) -> str:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fixtures_bench import Bench, MemoryRecorder, Outcome
+from fixtures_bench import GATE, Bench, MemoryRecorder, Outcome
 from fixtures_engine import PrivateEngine, SocketRoad
 from fixtures_postgres import Proxy
 from fixtures_s3 import S3Server
@@ -19,7 +19,6 @@ from jobs.adapters.s3_objects import S3Objects
 from runner.adapters.docker_engine import DockerEngine
 from runner.errors import InfraError
 from runner.model import Container, Order, UnitState
-from runner.workspace import Workspace
 
 # The SDK forgets to close a socket that it could not connect.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
@@ -74,13 +73,7 @@ def bench_on(tmp_path: Path) -> Iterator[Callable[..., Bench]]:
 
 
 # The last unit waits for the test.
-GATED = SCRIPT.replace(
-    'echo "begin $u"', '[ $u != f ] || until [ -e /seatrial/io/go ]; do sleep 0.02; done; echo "begin $u"'
-)
-
-
-def open_gate(bench: Bench) -> None:
-    (Workspace(bench.runtime.executions / bench.container()).io / "go").touch()
+GATED = SCRIPT.replace('echo "begin $u"', f'[ $u != f ] || {GATE}; echo "begin $u"')
 
 
 def begun(recorder: MemoryRecorder) -> list[str]:
@@ -116,7 +109,7 @@ def test_b14_dockerd_killed_with_live_restore(engine: PrivateEngine, bench_on: C
     running.wait_for("the Docker engine does not answer")
     running.wait_for("line c 5\n")  # while there is no engine
     engine.start()
-    open_gate(bench)
+    bench.open_gate()
     outcome = running.end()
     assert outcome.code == "done", outcome.why
     assert begun(recorder) == list(UNITS)
@@ -144,7 +137,7 @@ def test_b15_dockerd_restarted_without_live_restore(
 ) -> None:
     """Its containers end with it: an interruption, never a failing branch; the next attempt has the rest to do."""
     bench = bench_on(engine.url)
-    order = bench.order(SCRIPT, UNITS)
+    order = bench.order(GATED, UNITS)
     recorder = bench.recorder(order)
     running = bench.begin(order, recorder)
     running.wait_for("line c 5\n")
@@ -165,7 +158,7 @@ def test_b15_dockerd_restarted_without_live_restore(
 
 def test_b15_the_host_of_engine_and_container_came_back(engine: PrivateEngine, bench_on: Callable[..., Bench]) -> None:
     bench = bench_on(engine.url)
-    order = bench.order(SCRIPT, UNITS)
+    order = bench.order(GATED, UNITS)
     recorder = bench.recorder(order)
     running = bench.begin(order, recorder)
     running.wait_for("line b 5\n")
@@ -187,7 +180,7 @@ def test_an_engine_that_is_away_for_a_while(
     engine: PrivateEngine, bench_on: Callable[..., Bench], tmp_path: Path, how: Callable[[SocketRoad], None]
 ) -> None:
     road = SocketRoad(engine.socket, tmp_path / "road.sock")
-    bench = bench_on(road.url, timeout=1.5)
+    bench = bench_on(road.url, timeout=6.0)
     order = bench.order(SCRIPT, UNITS)
     recorder = bench.recorder(order)
     running = bench.begin(order, recorder)
@@ -208,7 +201,7 @@ def test_an_engine_that_is_away_when_a_task_begins(
     engine: PrivateEngine, bench_on: Callable[..., Bench], tmp_path: Path
 ) -> None:
     road = SocketRoad(engine.socket, tmp_path / "road.sock")
-    bench = bench_on(road.url, timeout=1.5)
+    bench = bench_on(road.url, timeout=6.0)
     road.cut()
     order = bench.order("run: 'true'")
     recorder = bench.recorder(order)
@@ -224,7 +217,7 @@ def test_b16_connections_that_are_cut_again_and_again(
 ) -> None:
     """Nothing is read from a connection that stays: the log is whole, and no end is taken for one that was not."""
     road = SocketRoad(engine.socket, tmp_path / "road.sock")
-    bench = bench_on(road.url, timeout=1.5)
+    bench = bench_on(road.url, timeout=6.0)
     order = bench.order(GATED, UNITS)
     recorder = bench.recorder(order)
     running = bench.begin(order, recorder)
@@ -233,7 +226,7 @@ def test_b16_connections_that_are_cut_again_and_again(
         road.blink()
     road.break_at(b"GET /v1.41/containers/")  # and in the middle of a question
     assert road.broke.wait(30)
-    open_gate(bench)
+    bench.open_gate()
     outcome = running.end()
     assert outcome.code == "done", outcome.why
     assert begun(recorder) == list(UNITS)
@@ -248,14 +241,14 @@ def test_b17_the_answer_to_a_create_or_start_is_lost(
 ) -> None:
     """One container, whoever asks again: under its fixed name there can be no second one."""
     road = SocketRoad(engine.socket, tmp_path / "road.sock")
-    bench = bench_on(road.url, timeout=1.5)
+    bench = bench_on(road.url, timeout=6.0)
     order = bench.order(SCRIPT, UNITS)
     recorder = bench.recorder(order)
     path = "create" if asked == "create" else f"{bench.container()}/start"
     road.lose_answer(f"POST /v1.41/containers/{path}".encode())
     outcome = bench.run(order, recorder)
     interrupted(outcome, recorder, "engine_unavailable")
-    assert road.lost.wait(10), "the engine answered, to nobody"
+    assert road.lost.wait(30), "the engine answered, to nobody"
     [state] = bench.engine.find(installation=bench.installation)
     assert state.name == bench.container()
     running = bench.begin(bench.again(order, recorder), recorder)
@@ -273,7 +266,7 @@ def test_b17_a_create_that_is_asked_twice_gives_the_one_container(
     engine: PrivateEngine, bench_on: Callable[..., Bench], tmp_path: Path
 ) -> None:
     road = SocketRoad(engine.socket, tmp_path / "road.sock")
-    bench = bench_on(road.url, timeout=1.5)
+    bench = bench_on(road.url, timeout=6.0)
     one = Container(
         name=f"seatrial-{bench.installation}-twice", image="seatrial/base:bookworm", command=("sleep", "60"),
         labels={"installation": bench.installation},

@@ -9,22 +9,25 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from fixtures_bench import BASE, Bench, MemoryRecorder
+from fixtures_bench import BASE, GATE, Bench, MemoryRecorder
 
 from runner.adapters.docker_engine import DockerEngine
 from runner.errors import ContainerFoundDead, Fenced
 from runner.model import TaskKind, UnitResult, UnitState
+from runner.workspace import Workspace
 
 UNITS = tuple("abcdef")
-SLOW = """
+# Its last unit waits for the test.
+SLOW = f"""
 units: [a, b, c, d, e, f]
 run: |
   n=0
   while read -r u; do
+    [ $u != f ] || {GATE}
     for i in 1 2 3 4 5 6 7 8 9 10; do n=$((n+1)); echo "line $n"; sleep 0.02; done
     echo $u > $SEATRIAL_OUTPUT/$u.csv; echo $u >> $SEATRIAL_CHECKPOINT
   done < $SEATRIAL_UNITS
-  exit ${CODE:-0}
+  exit ${{CODE:-0}}
 """
 
 
@@ -43,7 +46,7 @@ def test_a_container_that_was_left_is_followed_on(bench: Bench, how: str) -> Non
     state = bench.engine.inspect(bench.container())
     assert state is not None
     assert state.running, "it goes on without a worker"
-    time.sleep(0.3)
+    bench.open_gate()
     outcome = bench.run(bench.again(order, recorder), recorder)
     assert outcome.code == "done", outcome.why
     assert lines(recorder) == list(range(1, 61)), "no gap, no duplicate"
@@ -59,10 +62,11 @@ def test_many_takeovers_leave_no_gap(bench: Bench) -> None:
     recorder = bench.recorder(order)
     for number in range(1, 7):
         running = bench.begin(order, recorder)
-        running.wait_for(f"line {number * 9}\n")
+        running.wait_for(f"line {number * 8}\n")
         recorder.drained.set()
         assert running.end().code == "drained"
         order = bench.again(order, recorder)
+    bench.open_gate()
     assert bench.run(order, recorder).code == "done"
     assert lines(recorder) == list(range(1, 61))
     assert recorder.executions == {1: ("ended", 0)}
@@ -76,6 +80,7 @@ def test_b06_one_that_ended_meanwhile_is_taken_once(bench: Bench, code: int) -> 
     running.wait_for("line 5\n")
     recorder.drained.set()
     running.end()
+    bench.open_gate()
     until = time.monotonic() + 20
     while (state := bench.engine.inspect(bench.container())) is not None and state.running:
         assert time.monotonic() < until
@@ -104,6 +109,7 @@ def test_a_mark_that_its_worker_died_over_is_taken_by_the_next(bench: Bench, mon
     monkeypatch.undo()
     order = bench.again(order, recorder)
     assert "c" in order.units
+    bench.open_gate()
     outcome = bench.run(order, recorder)
     assert outcome.code == "done", outcome.why
     assert set(recorder.units.values()) == {UnitState.DONE}
@@ -117,7 +123,9 @@ def test_one_whose_units_are_all_marked_is_followed_to_its_end(bench: Bench, cod
 units: [a, b]
 run: |
   for u in a b; do echo $u > $SEATRIAL_OUTPUT/$u.csv; echo $u >> $SEATRIAL_CHECKPOINT; done
-  for i in 1 2 3 4 5 6 7 8 9 10; do echo "line $i"; sleep 0.1; done
+  for i in 1 2 3 4 5; do echo "line $i"; done
+  {GATE}
+  for i in 6 7 8 9 10; do echo "line $i"; done
   exit {code}
 """,
         ("a", "b"),
@@ -130,6 +138,7 @@ run: |
     assert set(recorder.units.values()) == {UnitState.DONE}
     order = bench.again(order, recorder)
     assert order.units == ()
+    bench.open_gate()
     outcome = bench.run(order, recorder)
     assert outcome.code == {0: "done", 3: "step_failed"}[code]
     assert lines(recorder) == list(range(1, 11))
@@ -139,26 +148,25 @@ run: |
 
 def test_the_timeout_of_a_step_goes_on_over_a_takeover(bench: Bench) -> None:
     order = bench.order(
-        f"run: 'while :; do echo .; sleep 0.1; done'\nworkspace: {{image: '{BASE}'}}\ntimeouts: {{run: 3s}}"
+        f"run: 'while :; do echo .; sleep 0.1; done'\nworkspace: {{image: '{BASE}'}}\ntimeouts: {{run: 5s}}"
     )
     recorder = bench.recorder(order)
-    start = time.monotonic()
     running = bench.begin(order, recorder)
-    time.sleep(2)
+    running.wait_for(".\n" * 30)
     recorder.drained.set()
     running.end()
     assert bench.run(bench.again(order, recorder), recorder).code == "timed_out"
-    assert time.monotonic() - start < 6
+    assert recorder.said().count(".\n") < 70, "it would be 80, had the five seconds begun anew"
 
 
 def test_marks_taken_before_a_takeover_are_still_voided_and_failures_remembered(bench: Bench) -> None:
     order = bench.order(
-        """
+        f"""
 units: [a, b, c]
 run: |
   O=$SEATRIAL_OUTPUT; C=$SEATRIAL_CHECKPOINT
   if [ $(wc -l < $SEATRIAL_UNITS) = 3 ]; then
-    echo 1 > $O/a.csv; echo a >> $C; printf 'b\\tfailed\\twrong\\n' >> $C; echo ready; sleep 1.5; echo 2 > $O/a.csv
+    echo 1 > $O/a.csv; echo a >> $C; printf 'b\\tfailed\\twrong\\n' >> $C; {GATE}; echo 2 > $O/a.csv
   else
     echo again > $O/a.csv; echo a >> $C
   fi
@@ -172,6 +180,7 @@ run: |
     recorder.drained.set()
     running.end()
     order = bench.again(order, recorder)
+    bench.open_gate()
     outcome = bench.run(order, recorder)
     assert recorder.voided == [("a", "its output was changed after its mark")]
     assert outcome.code == "units_failed"
@@ -180,7 +189,7 @@ run: |
 
 def test_a_prepare_is_followed_on_too(bench: Bench) -> None:
     order = bench.order(
-        'setup: ["echo one; sleep 0.5", "echo two; sleep 1"]\nunits: "echo three >&2; echo u"\nrun: "true"',
+        f'setup: ["echo one", "echo two; {GATE}"]\nunits: "echo three >&2; echo u"\nrun: "true"',
         kind=TaskKind.PREPARE,
     )
     recorder = bench.recorder(order)
@@ -188,6 +197,7 @@ def test_a_prepare_is_followed_on_too(bench: Bench) -> None:
     running.wait_for("two\n")
     recorder.drained.set()
     running.end()
+    bench.open_gate()
     outcome = bench.run(bench.again(order, recorder), recorder)
     assert outcome.prepared is not None
     assert outcome.prepared.units == ("u",)
@@ -268,7 +278,9 @@ def test_what_a_container_that_vanished_had_finished_is_not_run_again(bench: Ben
     running.wait_for("line 5\n")
     recorder.drained.set()
     running.end()
-    time.sleep(0.7)  # it finishes units that nobody takes
+    marks = Workspace(bench.runtime.executions / bench.container()).io / "checkpoint"
+    while len(marks.read_bytes().splitlines()) < 3:  # it finishes units that nobody takes
+        time.sleep(0.02)
     bench.engine.remove(bench.container())
     outcome = bench.run(bench.again(order, recorder), recorder)
     assert outcome.code == "done", outcome.why
@@ -324,13 +336,14 @@ def test_b05_one_that_was_created_and_never_started_is_replaced(bench: Bench) ->
 
 def test_a_stale_worker_takes_nothing_away(bench: Bench) -> None:
     """One that was stopped for longer than its lease sees the exit, but may not write: the files stay for its successor."""
-    order = bench.order("run: 'echo ready; sleep 1; echo done'")
+    order = bench.order("run: 'echo ready; " + GATE + "; echo done'")
     recorder = bench.recorder(order)
     running = bench.begin(order, recorder)
     running.wait_for("ready")
     recorder.fenced.set()
     assert running.end().code == "fenced"
     assert (bench.runtime.executions / bench.container()).is_dir()
+    bench.open_gate()
     assert bench.run(bench.again(order, recorder), recorder).code == "done"
 
 
