@@ -44,20 +44,39 @@ class Cleanup:
         self._store, self._engine, self._door, self._sources = store, engine, door, sources
         self._executions, self._installation, self._host = executions, installation, host
 
-    def run(self, run: int) -> None:
-        """Remove all that a final run has on this host, then the databases of its legs and executions.
+    def run(self, run: int, still: Callable[[], bool]) -> Iterator[str]:
+        """Remove all that a final run has on this host, then the databases of its legs and executions; gives their names.
 
-        Raises an InfraError when something of it has to wait.
+        `still` is asked before each of them: once it says no, the rest is left to others. What there is was looked for
+        before, so that nothing is among it that was made later. Raises an InfraError when something of it has to wait.
         """
-        for container in self._engine.find(installation=self._installation, run=str(run), kind="workspace"):
-            self._remove(container.name)
-        for name in self._left(f"seatrial-{self._installation}-r{run}-"):
+        found = self._engine.find(installation=self._installation, run=str(run), kind="workspace")
+        here = {container.name for container in found} | set(self._left(f"seatrial-{self._installation}-r{run}-"))
+        databases, away = self._databases_of(run)
+        for name in sorted(here):
+            if not still():
+                return
             self._remove(name)
+            yield name
+        for source, database in databases:
+            if not still():
+                return
+            source.drop(database, role=database)
+            yield database
+        if away is not None:
+            raise away
+
+    def _databases_of(self, run: int) -> tuple[list[tuple[Sweepable, str]], InfraError | None]:
+        """Give the databases and roles of a run, each with its source, and the error of a source that does not answer."""
+        found: list[tuple[Sweepable, str]] = []
+        away = None
         known = self._sources()
         for name in sorted(self._sources_of(run) & set(known)):
-            source = known[name]
-            for database in source.made_for(run):
-                source.drop(database, role=database)
+            try:
+                found += [(known[name], database) for database in known[name].made_for(run)]
+            except InfraError as error:
+                away = error
+        return found, away
 
     def _sources_of(self, run: int) -> set[str]:
         """Name the sources of which a run's legs may have clones, whatever was recorded of them."""

@@ -141,17 +141,19 @@ class Sweeper:
             self._orphans()
 
     def _clean(self, run: int) -> None:
-        if not self._store.runs.begin_cleaning(run):
+        token = self._store.runs.begin_cleaning(run)
+        if token is None:
             return
         cleaned = False
         try:
-            self._cleanup.run(run)
+            for name in self._cleanup.run(run, lambda: self._store.runs.still_cleaning(run, token)):
+                log.info("cleanup.removed", run=run, name=name)
             cleaned = True
-            log.info("run.cleaned", run=run)
         except InfraError as error:
             self._postponed[run] = time.monotonic() + CLEANUP_SECONDS
             log.warning("cleanup.postponed", run=run, code=error.code, error=error.text)
-        self._store.runs.cleaned(run, all_of_it=cleaned)
+        if self._store.runs.cleaned(run, token, all_of_it=cleaned):
+            log.info("run.cleaned", run=run, whole=cleaned)
 
     def _orphans(self) -> None:
         try:

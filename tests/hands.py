@@ -140,8 +140,13 @@ class Hands:
         return self.store.tasks.requeue_due()
 
     def clean(self, run: int) -> None:
-        assert self.store.runs.begin_cleaning(run)
-        self.store.runs.cleaned(run)
+        self.store.runs.cleaned(run, self.cleaning(run))
+
+    def cleaning(self, run: int) -> str:
+        """Begin to clean up a run; gives the token."""
+        token = self.store.runs.begin_cleaning(run)
+        assert token is not None
+        return token
 
     # ---- from here to there ----
 

@@ -265,6 +265,8 @@ def refresh_run(connection: Connection, run: int, now: float) -> Derived:
     }
     if before.started_at is None and any(fact.attempt > 0 for fact in facts):
         values["started_at"] = now
+    if derived.state.final and derived.state.value != before.state:
+        values["cleaning_token"] = None  # a clean-up that began before the run was resumed is over, if it knows or not
     connection.execute(update(runs).where(runs.c.id == run).values(**values))
     if derived.state.value != before.state:
         data = {

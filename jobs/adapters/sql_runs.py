@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,12 +39,13 @@ class SqlRuns(SqlSubmissions):
             )
             return list(connection.scalars(query))
 
-    def begin_cleaning(self, run: int) -> bool:
-        """Begin to clean up a final run; False when it is not final any more, or somebody cleans it up now.
+    def begin_cleaning(self, run: int) -> str | None:
+        """Begin to clean up a final run: a token; None when it is not final any more, or somebody cleans it up now.
 
         From here on its legs must be prepared anew on resume, and what is resumed meanwhile waits for cleaned(). What still
         stands of it is given up, so that nobody goes on with it: the sweeper of a host that is away now removes it later.
         """
+        token = secrets.token_hex(16)
         with self._db.write() as connection:
             now = self._db.now(connection)
             changed = connection.execute(
@@ -54,28 +56,52 @@ class SqlRuns(SqlSubmissions):
                     runs.c.cleaned_at.is_(None),
                     or_(runs.c.cleaning_until.is_(None), runs.c.cleaning_until < now),
                 )
-                .values(cleaning_until=now + CLEANING_SECONDS)
+                .values(cleaning_until=now + CLEANING_SECONDS, cleaning_token=token)
             )
-            if changed.rowcount:
-                connection.execute(update(legs).where(legs.c.run == run).values(prepared=False))
-                its_tasks = select(tasks.c.id).where(tasks.c.run == run)
-                standing = (executions.c.task.in_(its_tasks), executions.c.state == "running")
-                connection.execute(update(executions).where(*standing).values(state="abandoned"))
-            return bool(changed.rowcount)
+            if not changed.rowcount:
+                return None
+            connection.execute(update(legs).where(legs.c.run == run).values(prepared=False))
+            its_tasks = select(tasks.c.id).where(tasks.c.run == run)
+            standing = (executions.c.task.in_(its_tasks), executions.c.state == "running")
+            connection.execute(update(executions).where(*standing).values(state="abandoned"))
+            return token
 
-    def cleaned(self, run: int, *, all_of_it: bool = True) -> None:
-        """Record the end of a clean-up: nothing of the run is left but its records, or (not `all_of_it`) some is."""
+    def still_cleaning(self, run: int, token: str) -> bool:
+        """Ask before each removal: True, and the time is one's own anew; False when the run was resumed, or another cleans.
+
+        What is resumed from now on waits for cleaned(), for CLEANING_SECONDS at most: a removal may take so long.
+        """
         with self._db.write() as connection:
             now = self._db.now(connection)
+            changed = connection.execute(
+                update(runs)
+                .where(runs.c.id == run, runs.c.cleaning_token == token, runs.c.finished_at.is_not(None))
+                .values(cleaning_until=now + CLEANING_SECONDS)
+            )
+            return bool(changed.rowcount)
+
+    def cleaned(self, run: int, token: str, *, all_of_it: bool = True) -> bool:
+        """Record the end of a clean-up: nothing of the run is left but its records, or (not `all_of_it`) some is.
+
+        What was resumed meanwhile may begin. False, and nothing is recorded, when another has begun to clean it up since,
+        or it has ended anew.
+        """
+        with self._db.write() as connection:
+            now = self._db.now(connection)
+            mine = (runs.c.id == run, runs.c.cleaning_token == token)
+            if connection.execute(select(runs.c.id).where(*mine)).one_or_none() is None:
+                return False
+            # Its tasks before the run, as everywhere. While any of them waits, nobody else can begin to clean up.
             waiting = (tasks.c.run == run, tasks.c.state == TaskState.QUEUED.value, tasks.c.due_at > now)
             connection.execute(update(tasks).where(*waiting).values(due_at=now))
-            connection.execute(update(runs).where(runs.c.id == run).values(cleaning_until=None))
             if all_of_it:
                 changed = connection.execute(
-                    update(runs).where(runs.c.id == run, runs.c.finished_at.is_not(None)).values(cleaned_at=now)
+                    update(runs).where(*mine, runs.c.finished_at.is_not(None)).values(cleaned_at=now)
                 )
                 if changed.rowcount:
                     connection.execute(update(legs).where(legs.c.run == run).values(template=None))
+            changed = connection.execute(update(runs).where(*mine).values(cleaning_until=None, cleaning_token=None))
+            return bool(changed.rowcount)
 
     # ---- cancel and resume ------------------------------------------------------------------------------
 

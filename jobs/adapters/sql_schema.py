@@ -76,6 +76,7 @@ runs = Table(
     Column("started_at", Float),
     Column("finished_at", Float),
     Column("cleaning_until", Float),  # what is cleaned up now is not claimed before
+    Column("cleaning_token", String(32)),  # of the clean-up that goes on; none once the run has ended anew
     Column("cleaned_at", Float),
     Column("search", Text, nullable=False),
     Column("outputs_removed_at", Float),  # from then on its outputs and its log are nobody's

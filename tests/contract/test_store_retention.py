@@ -249,9 +249,9 @@ def test_outputs_of_a_run_that_is_not_over_stay(hands: Hands) -> None:
     hands.end(claim, TaskState.FAILED, BAD)
     assert hands.run(living).state is RunState.FAILED
     assert not hands.store.retention.remove_outputs(living, before=later(), why=WHY), "it is not cleaned up yet"
-    assert hands.store.runs.begin_cleaning(living)
+    token = hands.cleaning(living)
     assert not hands.store.retention.remove_outputs(living, before=later(), why=WHY), "it is being cleaned up"
-    hands.store.runs.cleaned(living)
+    hands.store.runs.cleaned(living, token)
     assert hands.store.retention.remove_outputs(living, before=later(), why=WHY)
     assert not hands.store.retention.remove_outputs(12_345, before=later(), why=WHY)
 

@@ -331,12 +331,12 @@ def test_a_preparation_that_died_while_it_wrote_its_list_is_repeated(hands: Hand
 def test_only_what_is_over_is_cleaned_and_only_once(hands: Hands) -> None:
     run, other = hands.submit(), hands.submit()
     assert hands.store.runs.to_clean() == []
-    assert hands.store.runs.begin_cleaning(run) is False
+    assert hands.store.runs.begin_cleaning(run) is None
     hands.store.runs.cancel(run, "mio")
     assert hands.store.runs.to_clean() == [run]
-    assert hands.store.runs.begin_cleaning(run) is True
-    assert hands.store.runs.begin_cleaning(run) is False  # another sweeper
-    hands.store.runs.cleaned(run)
+    token = hands.cleaning(run)
+    assert hands.store.runs.begin_cleaning(run) is None  # another sweeper
+    assert hands.store.runs.cleaned(run, token) is True
     assert hands.store.runs.to_clean() == []
     assert [order[0] for order in hands.store.inside.live_orders()] == [other]
 
@@ -344,10 +344,9 @@ def test_only_what_is_over_is_cleaned_and_only_once(hands: Hands) -> None:
 def test_a_clean_up_that_could_not_end_is_tried_again(hands: Hands) -> None:
     run = hands.submit()
     hands.store.runs.cancel(run, "mio")
-    hands.store.runs.begin_cleaning(run)
-    hands.store.runs.cleaned(run, all_of_it=False)
+    hands.store.runs.cleaned(run, hands.cleaning(run), all_of_it=False)
     assert hands.store.runs.to_clean() == [run]
-    assert hands.store.runs.begin_cleaning(run) is True
+    assert hands.cleaning(run)
     assert len(hands.store.inside.live_orders()) == 1  # what is left of it is not an orphan's
 
 
@@ -355,12 +354,63 @@ def test_a_resume_during_the_clean_up_waits_for_its_end_and_prepares_anew(hands:
     run, claim = hands.verifying(["a", "b"])
     hands.mark(claim, "a")
     hands.end(claim)
-    assert hands.store.runs.begin_cleaning(run)
+    token = hands.cleaning(run)
+    assert hands.store.runs.still_cleaning(run, token) is True
     hands.store.runs.resume(run, "mio")
+    assert hands.store.runs.still_cleaning(run, token) is False, "what follows would be the resumed run's"
     assert hands.claim() is None
-    hands.store.runs.cleaned(run)
+    assert hands.store.runs.cleaned(run, token) is True
     assert hands.take().task.kind is TaskKind.PREPARE
     assert hands.store.runs.to_clean() == []
+
+
+def let_pass(hands: Hands, run: int, seconds: float) -> None:
+    """Let so much time pass for a run that is cleaned up."""
+    with hands.store.database.write() as connection:
+        connection.execute(text(f"UPDATE runs SET cleaning_until = cleaning_until - {seconds} WHERE id = {run}"))
+        connection.execute(text(f"UPDATE tasks SET due_at = due_at - {seconds} WHERE run = {run}"))
+
+
+def test_a_clean_up_that_takes_long_never_reaches_the_run_that_went_on(hands: Hands) -> None:
+    run, claim = hands.verifying(["a", "b"])
+    hands.mark(claim, "a")
+    hands.end(claim)
+    slow = hands.cleaning(run)
+    hands.store.runs.resume(run, "mio")
+    let_pass(hands, run, 61.0)
+    claim = hands.take()
+    assert claim.task.kind is TaskKind.PREPARE
+    assert hands.store.runs.still_cleaning(run, slow) is False
+    hands.prepared(claim, ["a", "b"], batches=1, data="d")
+    hands.end(hands.take())
+    # It has ended anew, with databases that the slow one has never seen, and that another one cleans up.
+    assert hands.store.runs.still_cleaning(run, slow) is False
+    assert hands.store.runs.cleaned(run, slow) is False
+    assert hands.store.runs.to_clean() == [run]
+
+
+def test_of_two_who_clean_up_one_run_only_the_later_may_go_on(hands: Hands) -> None:
+    run = hands.submit()
+    hands.store.runs.cancel(run, "mio")
+    slow = hands.cleaning(run)
+    let_pass(hands, run, 61.0)
+    other = hands.cleaning(run)
+    assert hands.store.runs.still_cleaning(run, slow) is False
+    assert hands.store.runs.cleaned(run, slow) is False
+    hands.store.runs.resume(run, "mio")
+    assert hands.claim() is None, "the later one is still at it"
+    assert hands.store.runs.cleaned(run, other) is True
+    assert hands.take().task.run == run
+
+
+def test_who_is_at_it_keeps_the_others_off(hands: Hands) -> None:
+    run = hands.submit()
+    hands.store.runs.cancel(run, "mio")
+    token = hands.cleaning(run)
+    for _ in range(3):
+        let_pass(hands, run, 50.0)
+        assert hands.store.runs.still_cleaning(run, token) is True
+        assert hands.store.runs.begin_cleaning(run) is None
 
 
 def test_what_stands_on_an_absent_host_when_a_run_is_cleaned_is_never_gone_on_with(hands: Hands) -> None:

@@ -172,7 +172,7 @@ def test_a_resume_and_a_clean_up_at_once_never_drop_what_is_used(shared_hands: H
         run, claim = shared_hands.preparing()
         shared_hands.prepared(claim, ["a"], batches=1, data="d")
         shared_hands.end(shared_hands.take())
-        began: list[bool] = []
+        began: list[str | None] = []
         at_once(
             2,
             lambda index, run=run, began=began: (  # type: ignore[misc]
@@ -181,8 +181,8 @@ def test_a_resume_and_a_clean_up_at_once_never_drop_what_is_used(shared_hands: H
                 else began.append(shared_hands.store.runs.begin_cleaning(run))
             ),
         )
-        if began == [True]:
-            shared_hands.store.runs.cleaned(run)
+        if began[0] is not None:
+            assert shared_hands.store.runs.cleaned(run, began[0])
             assert shared_hands.take().task.kind.value == "prepare"
         else:
             assert shared_hands.take().template is not None

@@ -26,8 +26,9 @@ PLACES = [
 
 def removed(site: Site, run: Run, *, shredded: bool = True) -> Run:
     """Remove outputs and log of a run."""
-    assert site.store.runs.begin_cleaning(run.id)
-    site.store.runs.cleaned(run.id)
+    token = site.store.runs.begin_cleaning(run.id)
+    assert token is not None
+    site.store.runs.cleaned(run.id, token)
     assert site.store.retention.remove_outputs(run.id, before=time.time() + 60, why=WHY)
     while shredded and site.store.retention.shred():
         pass

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hands import Hands
+from hands import SPEC, Hands
 
 from jobs.adapters.sql_store import Store
 from jobs.cleanup import Cleanup
 from runner.adapters.engine_memory import MemoryEngine
+from runner.adapters.postgres_memory import MemoryDatabases, MemoryServer
 from runner.door import GatewayDoor
+from runner.errors import DatabaseUnavailable
 from runner.model import Container
 
 GATEWAY = "seatrial/gateway:1"
@@ -24,9 +27,23 @@ class Host:
         self.engine = MemoryEngine(images={GATEWAY: "sha256:1"})
         self.doors, self.executions = root / "doors", root / "executions"
         door = GatewayDoor(self.engine, self.doors, labels={"installation": "i"})
+        self.server = MemoryServer()
+        self.source = MemoryDatabases("books", server=self.server, owner="app", installation="i")
         self.cleanup = Cleanup(
-            self.hands.store, self.engine, door, dict, self.executions, installation="i", host="h1"
-        )  # fmt: skip
+            self.hands.store,
+            self.engine,
+            door,
+            lambda: {"books": self.source},
+            self.executions,
+            installation="i",
+            host="h1",
+        )
+
+    def submit(self) -> int:
+        """Accept a run that has a database."""
+        new = self.hands.new()
+        leg = replace(new.legs[0], spec_text=f"{SPEC}database: {{source: books}}\n")
+        return self.hands.store.runs.add(replace(new, legs=(leg,)), key=None, body="")[0].id
 
     def door(self, execution: str) -> None:
         """Stand up what is left of a door: its two containers and its directory."""
@@ -57,5 +74,45 @@ def test_a_run_takes_its_doors_along(host: Host) -> None:
     run, _ = host.hands.preparing()
     host.door(f"seatrial-i-r{run}-t1-e1")
     host.door(f"seatrial-i-r{run}0-t1-e1")
-    host.cleanup.run(run)
+    assert list(host.cleanup.run(run, lambda: True)) == [f"seatrial-i-r{run}-t1-e1"]
     assert {name.split("-")[2] for name in host.left()} == {f"r{run}0"}
+
+
+def test_a_clean_up_asks_before_each_removal_and_takes_nothing_that_was_made_since(host: Host) -> None:
+    run = host.submit()
+    base = host.source.bless().database
+    leg, execution = f"seatrial_leg_i_r{run}_candidate", f"seatrial_x_i_r{run}_t1_e1"
+    host.door(f"seatrial-i-r{run}-t1-e1")
+    host.source.clone(base, execution)
+    asked: list[int] = []
+
+    def still() -> bool:
+        asked.append(1)
+        if len(asked) == 1:
+            host.source.clone(base, leg)
+        return True
+
+    assert list(host.cleanup.run(run, still)) == [f"seatrial-i-r{run}-t1-e1", execution]
+    assert len(asked) == 2
+    assert host.source.made_for(run) == [leg]
+
+
+def test_a_clean_up_that_is_overtaken_leaves_the_rest(host: Host) -> None:
+    run = host.submit()
+    clone = f"seatrial_leg_i_r{run}_candidate"
+    host.door(f"seatrial-i-r{run}-t1-e1")
+    host.source.clone(host.source.bless().database, clone)
+    answers = iter([True, False])
+    assert list(host.cleanup.run(run, lambda: next(answers))) == [f"seatrial-i-r{run}-t1-e1"]
+    assert host.source.made_for(run) == [clone]
+
+
+def test_a_source_that_is_away_keeps_no_container(host: Host) -> None:
+    run = host.submit()
+    host.door(f"seatrial-i-r{run}-t1-e1")
+    host.server.stop()
+    removing = host.cleanup.run(run, lambda: True)
+    assert next(removing) == f"seatrial-i-r{run}-t1-e1"
+    with pytest.raises(DatabaseUnavailable):
+        next(removing)
+    assert host.left() == []

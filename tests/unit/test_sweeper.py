@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -52,16 +53,23 @@ class Bell:
 
 
 class Broom:
-    """A clean-up that notes its runs, or cannot do them now."""
+    """A clean-up that notes its runs and what it removed of them, or cannot do them now."""
 
-    def __init__(self) -> None:
-        self.ran: list[int] = []
+    def __init__(self, *left: str) -> None:
+        self.left, self.ran, self.removed = left, [], []  # type: ignore[var-annotated]
         self.away = False
+        self.meanwhile: Callable[[], object] = lambda: None
 
-    def run(self, run: int) -> None:
+    def run(self, run: int, still: Callable[[], bool]) -> Iterator[str]:
         self.ran.append(run)
         if self.away:
             raise DatabaseUnavailable("away")
+        for name in self.left:
+            if not still():
+                return
+            self.removed.append(name)
+            yield name
+            self.meanwhile()
 
     def orphans(self) -> list[str]:
         return []
@@ -143,4 +151,15 @@ def test_what_is_over_is_cleaned_once_and_what_cannot_be_is_postponed(twin: Hand
     one.clean()
     one.clean()
     assert broom.ran == [first, first]
+    assert twin.store.runs.to_clean() == []
+
+
+def test_a_clean_up_ends_where_its_run_is_resumed(twin: Hands) -> None:
+    broom = Broom("container", "database")
+    run = twin.submit()
+    twin.store.runs.cancel(run, "mio")
+    broom.meanwhile = lambda: twin.store.runs.resume(run, "mio")
+    sweeper(twin, broom=broom).clean()
+    assert broom.removed == ["container"]
+    assert twin.take().task.run == run, "it waits no longer for a clean-up that is over"
     assert twin.store.runs.to_clean() == []
