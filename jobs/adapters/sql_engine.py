@@ -32,6 +32,16 @@ POSTGRES_LINK = {
     "application_name": "seatrial",
     "target_session_attrs": "read-write",  # after a failover the old name may lead to the demoted server for a while
 }
+# And so does the server: a host that lost its power, or a process that was stopped, in the middle of a transaction would
+# keep its locks for hours, and everybody would wait for them. Said after connecting: a pooler refuses options at the start.
+POSTGRES_SESSION = {
+    "idle_in_transaction_session_timeout": "10s",
+    "lock_timeout": f"{WRITE_LOCK_SECONDS:.0f}s",
+    "tcp_keepalives_idle": "5",
+    "tcp_keepalives_interval": "2",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "10s",
+}
 READ_ONLY = "25006"  # read_only_sql_transaction
 
 
@@ -44,8 +54,17 @@ def open_engine(url: str) -> Engine:
         parsed = parsed.set(drivername="postgresql+psycopg")
     link = {key: value for key, value in POSTGRES_LINK.items() if key not in parsed.query}
     engine = create_engine(parsed, pool_pre_ping=True, pool_size=10, max_overflow=50, connect_args=link)
+    event.listen(engine, "connect", _limit_session)
     event.listen(engine, "handle_error", _part_with_a_demoted_server)
     return engine
+
+
+def _limit_session(connection: Any, _record: object) -> None:
+    """Let the server end what this session leaves undone."""
+    connection.autocommit = True
+    settings = ", ".join(f"set_config('{name}', '{value}', false)" for name, value in POSTGRES_SESSION.items())
+    connection.execute(f"SELECT {settings}")
+    connection.autocommit = False
 
 
 def _part_with_a_demoted_server(context: ExceptionContext) -> None:

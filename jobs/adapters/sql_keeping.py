@@ -95,8 +95,9 @@ class SqlKeeping:
     def _of_comparisons(self, run: int) -> Iterator[tuple[str, bool]]:
         with self._db.read() as connection:
             query = select(comparisons.c.rows).where(comparisons.c.run == run, comparisons.c.rows.is_not(None))
-            for digest in connection.scalars(query):
-                yield digest, False
+            found = list(connection.scalars(query))
+        for digest in found:  # whoever asks takes his time, and no transaction waits for him
+            yield digest, False
 
     def _of_tasks(self, run: int) -> Iterator[tuple[str, bool]]:
         with self._db.read() as connection:

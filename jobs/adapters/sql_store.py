@@ -81,6 +81,8 @@ class Store:
         config.set_main_option("script_location", str(MIGRATIONS))
         with self.database.write() as connection:
             if not self.database.is_sqlite:
+                connection.execute(text("SET LOCAL lock_timeout = 0"))  # large tables take their time, and others wait
+                connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
                 connection.execute(text("SELECT pg_advisory_xact_lock(7130925)"))
             config.attributes["connection"] = connection
             command.upgrade(config, "head")

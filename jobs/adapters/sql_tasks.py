@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
@@ -278,29 +279,35 @@ class SqlTasks:
     def expire(self, task: int, attempt: int, renewals: int) -> bool:
         """Interrupt a running task whose lease ran out; False when it was renewed meanwhile, or could not be.
 
-        Who waited for the store to be writable, as this did, was not silent: it is given another chance.
+        Who waited for the store to be writable, as this did, was not silent: it is given another chance. One that is
+        locked is being written; nobody waits for it here, since all the others are to be judged too.
         """
         asked = time.monotonic()
         with self._db.write() as connection:
             if time.monotonic() - asked > LONG_WAIT:
                 return False
-            row = connection.execute(select(tasks).where(tasks.c.id == task).with_for_update()).one_or_none()
+            query = select(tasks).where(tasks.c.id == task).with_for_update(skip_locked=True)
+            row = connection.execute(query).one_or_none()
             if row is None or (row.state, row.attempt, row.renewals) != (S.RUNNING.value, attempt, renewals):
                 return False
             if not self._db.is_sqlite and row.lease_until > self._db.now(connection):
                 return False  # its holder's lease is longer than that of the sweeper that asks
+            if not _lock_free_runs(connection, [row.run]):
+                return False
             text = f"The worker {row.worker} on {row.host} fell silent."
             self._interrupt(connection, row, Reason(WORKER_LOST, text))
             return True
 
     def requeue_due(self) -> list[int]:
-        """Queue the interrupted tasks whose time has come."""
+        """Queue the interrupted tasks whose time has come; those of a run that is locked a pass later."""
         with self._db.write() as connection:
             now = self._db.now(connection)
             rows = connection.execute(_DUE, {"now_": now}).all()
+            free = _lock_free_runs(connection, [row.run for row in rows])
+            rows = [row for row in rows if row.run in free]
             for row in rows:
                 move(connection, row, S.QUEUED, now)
-            for run in sorted({row.run for row in rows}):
+            for run in sorted(free):
                 refresh_run(connection, run, now)
             return [row.id for row in rows]
 
@@ -315,9 +322,12 @@ class SqlTasks:
         with self._db.write() as connection:
             found = self._silent(connection, every, limit)
             now = self._db.now(connection)
-            if found:
-                connection.execute(update(tasks).where(tasks.c.id.in_([t for t, _ in found])).values(rung_at=now))
-            return found
+            # One that is locked is being claimed, or was cancelled.
+            wanted = tasks.c.id.in_([task for task, _ in found])
+            free = set(connection.scalars(select(tasks.c.id).where(wanted).with_for_update(skip_locked=True)))
+            if free:
+                connection.execute(update(tasks).where(tasks.c.id.in_(free)).values(rung_at=now))
+            return [(task, pool) for task, pool in found if task in free]
 
     def _silent(self, connection: Connection, every: float, limit: int) -> list[tuple[int, str]]:
         now = self._db.now(connection)
@@ -337,6 +347,12 @@ class SqlTasks:
             )
             found += [(row.id, row.pool) for row in connection.execute(query)]
         return found
+
+
+def _lock_free_runs(connection: Connection, wanted: Iterable[int]) -> set[int]:
+    """Lock those of the runs that nobody else has locked, and give them."""
+    query = select(runs.c.id).where(runs.c.id.in_(set(wanted))).order_by(runs.c.id)
+    return set(connection.scalars(query.with_for_update(skip_locked=True)))
 
 
 def _outages_before(connection: Connection, row: Row[Any]) -> list[float]:
