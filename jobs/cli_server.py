@@ -24,7 +24,7 @@ from jobs.logs import configure_logging
 from jobs.run import WORKER_LOST
 from jobs.settings import Settings, host_environment
 from jobs.supervisor import Program, Supervisor
-from runner.errors import EngineUnavailable, ImageMissing, StoreUnavailable
+from runner.errors import EngineUnavailable, ImageGone, StoreUnavailable
 from runner.model import Reason
 
 # A slot that is asked to end hands its task over; one that hangs is killed by its worker after this time, and `up`
@@ -241,7 +241,7 @@ def _be_slot(settings: Settings, pool: str, instance: int, number: int) -> None:
     reopen = partial(open_network, engine, settings, pool, instance, number)
     try:
         network = reopen()
-    except ImageMissing:
+    except ImageGone:
         network = "none"  # the gateway image is not made yet: starts take longer, nothing else changes
     place = Place(
         name=name,

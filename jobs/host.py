@@ -19,7 +19,7 @@ from runner.adapters.docker_engine import DockerEngine
 from runner.adapters.postgres_clone import PostgresSource
 from runner.adapters.tree_cache import TreeCache
 from runner.door import GatewayDoor
-from runner.errors import EngineUnavailable, ImageMissing
+from runner.errors import EngineUnavailable, ImageGone
 from runner.execution import Runtime
 from runner.images import BuildHost
 from runner.model import Container
@@ -113,6 +113,7 @@ def build_runtime(settings: Settings, *, network: str = "none") -> Runtime:
         executions=executions,
         network=network,
         build_host=build_host(),
+        host=host_name(settings),
         aside=Aside(),
     )
 
@@ -157,7 +158,7 @@ class SlotEngine:
             state = self._engine.inspect(self._pause)
             if self._pause != "none" and (state is None or state.status != "running"):
                 self._reopen()
-        except (EngineUnavailable, ImageMissing) as error:
+        except (EngineUnavailable, ImageGone) as error:
             return f"{NO_ENGINE}: {error.text.rstrip('.')}"
         return None
 

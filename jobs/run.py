@@ -9,7 +9,15 @@ from enum import StrEnum
 from itertools import pairwise
 from typing import Any
 
-from runner.errors import DatabaseUnavailable, DiskFull, EngineUnavailable, RepositoryUnavailable, StoreUnavailable
+from runner.errors import (
+    DatabaseUnavailable,
+    DiskFull,
+    EngineUnavailable,
+    ImageGone,
+    RegistryUnavailable,
+    RepositoryUnavailable,
+    StoreUnavailable,
+)
 from runner.model import Output, Reason, TaskKind, UnitState
 
 
@@ -74,7 +82,16 @@ LAST_TRY_SECONDS = 30.0
 # What a task needs is away, and says so: that is no mark against the task. It is tried again, ever more rarely, for as
 # long as a failover, a reconnecting tunnel or a night's maintenance may take.
 OUTAGES = frozenset(
-    error.code for error in (DatabaseUnavailable, DiskFull, EngineUnavailable, RepositoryUnavailable, StoreUnavailable)
+    error.code
+    for error in (
+        DatabaseUnavailable,
+        DiskFull,
+        EngineUnavailable,
+        ImageGone,
+        RegistryUnavailable,
+        RepositoryUnavailable,
+        StoreUnavailable,
+    )
 )
 OUTAGE_SECONDS = 6 * 3600.0
 # A try is at most a minute after the one before, and takes some minutes when what it asks does not answer. Between two

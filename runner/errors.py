@@ -142,7 +142,7 @@ class ImageBuildFailed(BranchError):
 
 
 class ImageMissing(BranchError):
-    """The workspace image is not on this machine and could not be fetched."""
+    """The registry has no such image, or does not give it to this machine."""
 
     code = "image_missing"
 
@@ -220,6 +220,18 @@ class EngineRefused(EngineUnavailable):
     """The Docker engine answered with an error."""
 
     code = "engine_refused"
+
+
+class RegistryUnavailable(InfraError):
+    """The registry of the workspace's image does not answer."""
+
+    code = "registry_unavailable"
+
+
+class ImageGone(InfraError):
+    """An image that a container needs is not on this host any more."""
+
+    code = "image_gone"
 
 
 class ContainerLost(InfraError):

@@ -48,6 +48,7 @@ def _at_once(action: Callable[[], None]) -> None:
 @dataclass(frozen=True)
 class Runtime:
     """The world of one worker slot. `network`: the namespace its containers join (a pause container's, or `none`).
+    `host`: the name that people know it by.
 
     `aside` does what nobody has to wait for; what it raises, the sweeper makes good.
     """
@@ -60,6 +61,7 @@ class Runtime:
     executions: Path
     network: str = "none"
     build_host: BuildHost = field(default_factory=BuildHost)
+    host: str = "this host"
     aside: Callable[[Callable[[], None]], None] = _at_once
 
 

@@ -94,7 +94,7 @@ class Engine(Protocol):
     def create(self, container: Container) -> ContainerState:
         """Create, or adopt the one that stands under this name with the same labels (an answer that was lost).
 
-        Raises ContainerForeign when another one has the name, ImageMissing when the image is not on this host.
+        Raises ContainerForeign when another one has the name, ImageGone when the image is not on this host.
         """
         ...
 
@@ -132,7 +132,10 @@ class Engine(Protocol):
         ...
 
     def pull(self, name: str, *, check: Callable[[], None] = lambda: None) -> Image:
-        """Fetch an image from its registry; raises ImageMissing. `check`: as for `build`."""
+        """Fetch an image from its registry; raises ImageMissing when that says no, RegistryUnavailable, DiskFull.
+
+        `check`: as for `build`.
+        """
         ...
 
     def build(

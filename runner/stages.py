@@ -14,7 +14,9 @@ from runner.errors import (
     ContainerLost,
     Drained,
     Fenced,
+    ImageGone,
     Incomplete,
+    RegistryUnavailable,
     SeatrialError,
     StepFailed,
     UnitsError,
@@ -98,9 +100,7 @@ def image(state: State) -> State:
             found = replace(found, name=order.image or found.name)
             detail.append("prepared")
         else:
-            found, how = acquire(
-                engine, order.spec, state.tree[0], state.runtime.build_host, recorder.log, recorder.check
-            )
+            found, how = _acquired(state, state.tree[0])
             detail.append(f"{how} {found.name} {_short(found.id)}")
         if order.image_digest not in (None, found.id):
             # Hosts may have made theirs each for itself, so it is told and no error.
@@ -108,6 +108,18 @@ def image(state: State) -> State:
             detail.append(f"(another one: {other})")
             recorder.log(f"seatrial: {found.name} is {other}: what differs may come from the image\n".encode())
     return replace(state, image=found)
+
+
+def _acquired(state: State, tree: Path) -> tuple[Image, str]:
+    """Take, fetch or build the image. For a leg that was prepared in one the branch has proved that it can be had."""
+    order, runtime, recorder = state.order, state.runtime, state.recorder
+    try:
+        return acquire(runtime.engine, order.spec, tree, runtime.build_host, recorder.log, recorder.check)
+    except (BranchError, RegistryUnavailable) as error:
+        if order.image_digest is None:
+            raise
+        gone = f"{order.image} ({_short(order.image_digest)}), in which the leg was prepared, is not on {runtime.host}"
+        raise ImageGone(f"The image {gone}. Load or build it there. {error.text}") from error
 
 
 def _short(digest: str) -> str:

@@ -12,7 +12,15 @@ TESTS = Path(__file__).parent
 sys.path.insert(0, str(TESTS))
 
 pytest_plugins = ["fixtures_bench"]
-SERVICES = ["fixtures_docker", "fixtures_ec2", "fixtures_engine", "fixtures_postgres", "fixtures_s3", "fixtures_store"]
+SERVICES = [
+    "fixtures_docker",
+    "fixtures_ec2",
+    "fixtures_engine",
+    "fixtures_postgres",
+    "fixtures_registry",
+    "fixtures_s3",
+    "fixtures_store",
+]
 # How many examples a property is tried with. `make test` asks for the thorough profile, `make unit` for none.
 EXAMPLES = {"quick": 20, "thorough": 100}
 

@@ -13,6 +13,7 @@ from docker.errors import APIError, ImageNotFound, NotFound
 from docker.types import DriverConfig, LogConfig, Ulimit
 from docker.types import Mount as DockerMount
 
+from runner.adapters.docker_answers import not_built, not_fetched
 from runner.adapters.docker_calls import long_call, pack_context, translated
 from runner.adapters.docker_client import EngineClient
 from runner.adapters.process_watch import Gone, ProcessWatch
@@ -21,6 +22,7 @@ from runner.errors import (
     ContainerLost,
     EngineUnavailable,
     ImageBuildFailed,
+    ImageGone,
     ImageMissing,
     ImageUnusable,
     OutputRefused,
@@ -74,8 +76,8 @@ class DockerEngine:
             cause = error.__cause__
             # 404 may also be the container whose network namespace it is to join.
             if isinstance(cause, ImageNotFound) or "No such image" in str(cause):
-                raise ImageMissing(
-                    f"The image {container.image} is not on this machine. Check its name, or build or load it here."
+                raise ImageGone(
+                    f"The image {container.image} is not on this machine. Build or load it here (ours: make images)."
                 ) from error
             if not (isinstance(cause, APIError) and cause.status_code == 409):
                 raise
@@ -250,21 +252,21 @@ class DockerEngine:
             raise
 
     def pull(self, name: str, *, check: Callable[[], None] = lambda: None) -> Image:
-        """Fetch an image from its registry; raises ImageMissing."""
+        """Fetch an image from its registry; raises ImageMissing, RegistryUnavailable, DiskFull."""
         repository, tag = _reference(name)
         try:
             for item in long_call(
                 self._connect, f"pull {name}", lambda api: api.pull(repository, tag, stream=True, decode=True), check
             ):
                 if "error" in item:
-                    raise _missing(name, item["error"])
+                    raise not_fetched(name, item["error"])
         except EngineUnavailable as error:
             if not isinstance(error.__cause__, APIError):
                 raise
-            raise _missing(name, error.__cause__.explanation or str(error.__cause__)) from error
+            raise not_fetched(name, error.__cause__.explanation or str(error.__cause__)) from error
         image = self.image(name)
         if image is None:
-            raise _missing(name, "the registry answered with another one")
+            raise ImageMissing(f"The image {name} could not be fetched: the registry answered with another one.")
         return image
 
     def build(
@@ -299,14 +301,17 @@ class DockerEngine:
                 labels={LABEL + "build": "1"},
             )
 
+        step = ""
         try:
             with packed:
                 for item in long_call(self._connect, f"build {tag}", begin, check):
                     if "stream" in item:
                         log(item["stream"].encode("utf-8", "replace"))
+                        step = item["stream"] if item["stream"].startswith("Step ") else step
                     if "error" in item:
                         log(item["error"].encode("utf-8", "replace") + b"\n")
-                        raise ImageBuildFailed(f"The image could not be built: {item['error']}")
+                        failed = ImageBuildFailed(f"The image could not be built: {item['error']}")
+                        raise not_built(step, item["error"]) or failed
         except EngineUnavailable as error:
             cause = error.__cause__
             if not isinstance(cause, APIError) or (
@@ -354,10 +359,3 @@ def _reference(name: str) -> tuple[str, str | None]:
         return name, None
     repository, colon, tag = name.rpartition(":")
     return (repository, tag) if colon and "/" not in tag else (name, "latest")
-
-
-def _missing(name: str, why: str) -> ImageMissing:
-    return ImageMissing(
-        f"The image {name} is not on this machine and could not be fetched: {why}. "
-        "Check its name, or build or load it here."
-    )

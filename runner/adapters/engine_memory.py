@@ -14,8 +14,10 @@ from runner.errors import (
     ContainerLost,
     EngineUnavailable,
     ImageBuildFailed,
+    ImageGone,
     ImageMissing,
     ImageUnusable,
+    RegistryUnavailable,
 )
 from runner.files import walk_inside
 from runner.model import Container, ContainerState, Image
@@ -50,13 +52,14 @@ class _Stored:
 class MemoryEngine:
     """An `Engine` (see runner.ports). `programs` tells what a command does, by its last word; others end with 0.
 
-    `images`: name → id, `registry`: those that can be pulled. `up`: whether it answers.
+    `images`: name → id, `registry`: those that can be pulled. `up`, `registry_up`: whether they answer.
     """
 
     images: dict[str, str] = field(default_factory=dict)
     registry: dict[str, str] = field(default_factory=dict)
     programs: Mapping[str, Program] = field(default_factory=dict)
     up: bool = True
+    registry_up: bool = True
 
     def __post_init__(self) -> None:
         self._containers: dict[str, _Stored] = {}
@@ -75,7 +78,7 @@ class MemoryEngine:
             known = self._containers.get(container.name)
             if known is None:
                 if container.image not in self.images and container.image not in self.images.values():
-                    raise ImageMissing(f"The image {container.image} is not on this machine.")
+                    raise ImageGone(f"The image {container.image} is not on this machine.")
                 found = f"{next(self._numbers):064x}"
                 state = ContainerState(container.name, found, "created", None, False, "", labels=dict(container.labels))
                 program = self.programs.get(container.command[-1], Program())
@@ -163,6 +166,8 @@ class MemoryEngine:
         """Take an image from the registry."""
         check()
         with self._answering():
+            if not self.registry_up:
+                raise RegistryUnavailable(f"The registry of {name} does not answer.")
             if name not in self.registry:
                 raise ImageMissing(f"The image {name} is not on this machine and could not be fetched: not found.")
             self.images[name] = self.registry[name]
@@ -190,6 +195,8 @@ class MemoryEngine:
                 log(f"Step {number}/{len(lines)} : {line}\n".encode())
                 word, _, rest = line.partition(" ")
                 if word == "FROM" and rest != "scratch" and rest not in self.images:
+                    if not self.registry_up:
+                        raise RegistryUnavailable(f"The registry of {rest} does not answer.")
                     raise self._failed(log, f"pull access denied for {rest}")
                 if word == "RUN" and rest.startswith("exit ") and rest != "exit 0":
                     raise self._failed(log, f"The command '{rest}' returned a non-zero code")

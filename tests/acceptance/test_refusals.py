@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from fixtures_git import Repository
+from fixtures_registry import Registry
 from fixtures_server import IMAGE, Json, Server, branch_files, until
 
 GOOD = "work() { :; }\neach\n"
@@ -220,11 +222,30 @@ def test_image_that_cannot_be_built(server: Server, lab: Repository) -> None:
     assert "about to fail" in server.http.get(f"/runs/{found['id']}/log").text
 
 
-def test_image_that_does_not_exist(server: Server, lab: Repository) -> None:
-    spec = b"version: 1\nworkspace: {image: 'localhost:1/nothing:1'}\nrun: 'true'\n"
-    found = ends(server, lab, "imageless", "failed", {"seatrial.yml": spec})
+def test_image_that_its_registry_does_not_have(server: Server, lab: Repository, registry: Registry) -> None:
+    registry.status, registry.code = 404, "MANIFEST_UNKNOWN"
+    spec = f"version: 1\nworkspace: {{image: '{registry.image}'}}\nrun: 'true'\n"
+    found = ends(server, lab, "imageless", "failed", {"seatrial.yml": spec.encode()})
     assert found["reason"]["code"] == "image_missing"
-    assert "localhost:1/nothing:1" in found["reason"]["text"]
+    assert registry.image in found["reason"]["text"]
+
+
+def test_image_whose_registry_does_not_answer(server: Server, lab: Repository) -> None:
+    """As on a machine without any registry: the run waits, says at once for what, and goes on when it is loaded."""
+    name = "localhost:1/loaded-later:1"
+    spec = f"version: 1\nworkspace: {{image: '{name}'}}\nrun: 'true'\n"
+    lab.branch("unloaded", {"seatrial.yml": spec.encode()})
+    run = server.submit("lab", "unloaded")["id"]
+    found = server.wait(run, "interrupted")
+    assert found["reason"]["code"] == "registry_unavailable"
+    assert f"The image {name} is not on this machine" in found["waiting"]["text"]
+    assert "Build or load it here" in found["waiting"]["text"]
+    subprocess.run(["docker", "tag", IMAGE, name], check=True)
+    try:
+        server.passes(run)
+    finally:
+        subprocess.run(["docker", "rmi", name], check=True, capture_output=True)
+    assert "failed" not in server.states(run)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from fixtures_bench import BASE, Bench, Inside, MemoryRecorder, ScriptedEngine
 
 from runner.adapters.postgres_memory import MemoryDatabases, MemoryServer
 from runner.errors import EngineRefused, EngineUnavailable, StoreUnavailable
-from runner.model import Known, Order, Prepared, TaskKind, UnitState
+from runner.model import Container, ContainerState, Known, Order, Prepared, TaskKind, UnitState
 from runner.outputs import Outputs
 from runner.traces import Traces
 from runner.workspace import Command, Workspace
@@ -721,6 +721,54 @@ def test_an_image_that_is_fetched_anew_is_held_against_the_legs(scripted: Maker)
     engine.images[BASE] = "sha256:" + "2" * 64
     _, recorder = bench.verify(SPEC, UNITS, image=BASE, image_digest="sha256:3")
     assert "the leg was prepared in 3, which is not here" in recorder.said()
+
+
+@pytest.mark.parametrize("registry_up", [True, False])
+def test_a_batch_whose_image_was_removed_from_its_host_is_no_failure(scripted: Maker, registry_up: bool) -> None:
+    bench = scripted(everything)
+    engine = bench.engine
+    assert isinstance(engine, ScriptedEngine)
+    first = engine.images.pop(BASE)
+    engine.registry_up = registry_up
+    bench.runtime = replace(bench.runtime, host="builder-2")
+    order = bench.order(SPEC, UNITS, image=BASE, image_digest=first)
+    recorder = bench.recorder(order)
+    outcome = bench.run(order, recorder)
+    assert outcome.code == "image_gone"
+    assert f"{BASE} ({'1' * 12}), in which the leg was prepared, is not on builder-2" in outcome.why
+    assert "Load or build it there" in outcome.why
+    engine.images[BASE] = first
+    assert bench.run(bench.again(order, recorder), recorder).code == "done"
+
+
+def test_an_image_that_goes_right_before_its_container_is_made_is_no_failure(scripted: Maker) -> None:
+    bench = scripted(everything)
+    engine = bench.engine
+    assert isinstance(engine, ScriptedEngine)
+    made, images = engine.create, dict(engine.images)
+
+    def create(container: Container) -> ContainerState:
+        engine.images.clear()
+        return made(container)
+
+    engine.create = create  # type: ignore[method-assign]
+    order = bench.order(SPEC, UNITS)
+    recorder = bench.recorder(order)
+    assert bench.run(order, recorder).code == "image_gone"
+    assert bench.left_over() == []
+    engine.create, engine.images = made, images  # type: ignore[method-assign]
+    assert bench.run(bench.again(order, recorder), recorder).code == "done"
+
+
+def test_what_the_registry_says_of_a_name_is_the_branchs_and_its_silence_is_not(scripted: Maker) -> None:
+    bench = scripted(everything)
+    engine = bench.engine
+    assert isinstance(engine, ScriptedEngine)
+    del engine.images[BASE]
+    for answers, code in ((True, "image_missing"), (False, "registry_unavailable")):
+        engine.registry_up = answers
+        outcome, _ = bench.verify(SPEC, UNITS)
+        assert outcome.code == code
 
 
 # ---- the log ----------------------------------------------------------------------------------------------
