@@ -231,8 +231,8 @@ DEFENCES: tuple[Defence, ...] = (
         "a worker that ends leaves its containers running",
         f"{WORKERS}::test_b08_nobody_there_for_a_while",
         "runner/execution.py",
-        "        if isinstance(error, (Drained, Fenced, EngineUnavailable, StoreUnavailable)):\n",
-        "        if isinstance(error, (Fenced, EngineUnavailable, StoreUnavailable)):\n",
+        "        if to_be_stored or isinstance(error, (Drained, Fenced, EngineUnavailable, StoreUnavailable)):\n",
+        "        if to_be_stored or isinstance(error, (Fenced, EngineUnavailable, StoreUnavailable)):\n",
     ),
     guard(
         "B9",
