@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-import structlog
-
 from jobs.adapters.sql_store import Store
-from runner.errors import InfraError
+from jobs.patience import Patience
+from runner.errors import DatabaseUnavailable, InfraError, SpecError
 from runner.model import execution_database, leg_database
 from runner.ports import Databases, Door, Engine
 from runner.spec import parse_spec
 from runner.workspace import Workspace
-
-log = structlog.get_logger(__name__)
 
 
 class Sweepable(Databases, Protocol):
@@ -35,14 +33,16 @@ class Cleanup:
         store: Store,
         engine: Engine,
         door: Door,
-        sources: Callable[[], dict[str, Sweepable]],
+        sources: Mapping[str, Callable[[], Sweepable]],
         executions: Path,
         *,
         installation: str,
         host: str,
     ) -> None:
+        """Take the parts. `sources`: by name, what opens one."""
         self._store, self._engine, self._door, self._sources = store, engine, door, sources
         self._executions, self._installation, self._host = executions, installation, host
+        self._patience = Patience()
 
     def run(self, run: int, still: Callable[[], bool]) -> Iterator[str]:
         """Remove all that a final run has on this host, then the databases of its legs and executions; gives their names.
@@ -70,19 +70,28 @@ class Cleanup:
         """Give the databases and roles of a run, each with its source, and the error of a source that does not answer."""
         found: list[tuple[Sweepable, str]] = []
         away = None
-        known = self._sources()
-        for name in sorted(self._sources_of(run) & set(known)):
+        for name in sorted(self._sources_of(run) & set(self._sources)):
             try:
-                found += [(known[name], database) for database in known[name].made_for(run)]
+                source = self._source(name)
+                found += [(source, database) for database in source.made_for(run)]
             except InfraError as error:
                 away = error
         return found, away
+
+    def _source(self, name: str) -> Sweepable:
+        try:
+            return self._sources[name]()
+        except (OSError, KeyError, ValueError):  # never the error's own words: they could hold the dsn
+            raise DatabaseUnavailable(f"The dsn of the source {name} cannot be read.") from None
 
     def _sources_of(self, run: int) -> set[str]:
         """Name the sources of which a run's legs may have clones, whatever was recorded of them."""
         found = set()
         for text, where, chosen in self._store.inside.specs(run):
-            spec = parse_spec(text, source=where)
+            try:
+                spec = parse_spec(text, source=where)
+            except SpecError:  # it was valid for the version that accepted it: it may have a clone of any source
+                return set(self._sources)
             if spec.database is not None:
                 found.add(chosen or spec.database.source)
         return found
@@ -90,27 +99,42 @@ class Cleanup:
     def orphans(self) -> Iterator[str]:
         """Remove what stands here of tasks that are over or went on elsewhere, and databases that nothing refers to.
 
-        Gives what was removed. Another host may have cleaned up after a run's end, and cannot reach what it has here.
+        Gives what was removed. Another host may have cleaned up after a run's end, and cannot reach what it has here. What
+        cannot be removed is left for a while, and keeps nothing else from being removed. Raises StoreUnavailable.
         """
+        parts = {"executions": self._unwanted, "given up": self._given_up, "volumes": self._volumes}
+        for name in self._sources:
+            parts[f"source {name}"] = partial(self._unwanted_databases, name)
+        for what, part in parts.items():
+            if self._patience.ready(what):
+                with self._patience.guard(what):
+                    yield from part()
+
+    def _unwanted(self) -> Iterator[str]:
         # In this order: what is there now had its task when it was made, so a task that begins meanwhile is safe.
         found = self._engine.find(installation=self._installation, kind="workspace")
         standing = {container.name: int(container.labels.get("task", "0")) for container in found}
         standing |= {name: _task(name) for name in self._left(f"seatrial-{self._installation}-r")}
         live = self._store.inside.live_tasks() if standing else set()
         for name, task in standing.items():
-            if task not in live:
-                self._remove(name)
-                yield name
+            if task not in live and self._patience.ready(name):
+                with self._patience.guard(name):
+                    self._remove(name)
+                    yield name
+
+    def _given_up(self) -> Iterator[str]:
         for task, execution, name in self._store.workers.abandoned(host=self._host):
-            self._remove(name)
-            self._store.workers.removed(task, execution)
-            yield name
+            if self._patience.ready(name):
+                with self._patience.guard(name):
+                    self._remove(name)
+                    self._store.workers.removed(task, execution)
+                    yield name
+
+    def _volumes(self) -> Iterator[str]:
         yield from self._engine.remove_volumes(installation=self._installation)
-        for name, source in self._sources().items():
-            try:
-                yield from source.sweep(self._wanted)
-            except InfraError as error:  # it is found again when the server answers
-                log.warning("cleanup.postponed", source=name, code=error.code, error=error.text)
+
+    def _unwanted_databases(self, source: str) -> Iterator[str]:
+        yield from self._source(source).sweep(self._wanted)
 
     def _wanted(self) -> set[str]:
         """Name the databases of all legs and executions of runs that have not ended or not been cleaned up."""
@@ -124,6 +148,8 @@ class Cleanup:
         self._engine.remove(name)
         self._door.close(name)
         Workspace(self._executions / name).remove()
+        if (self._executions / name).exists():
+            raise OSError(f"{self._executions / name} cannot be removed")
 
     def _left(self, prefix: str) -> list[str]:
         """Name the executions whose directory or door is here, their container or not."""

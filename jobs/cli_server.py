@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
 from importlib import import_module
@@ -19,7 +19,6 @@ import structlog
 from jobs.cli_common import current_settings, pass_config
 from jobs.flag import Flag
 from jobs.instances import slot_name, take_instance
-from jobs.keeping import Done
 from jobs.logs import configure_logging
 from jobs.run import WORKER_LOST
 from jobs.settings import Settings, host_environment
@@ -314,12 +313,7 @@ def sweeper(config: Path | None, *, dry_run: bool, no_capacity: bool) -> None:
         return
     cleanup = build_cleanup(settings, store, build_runtime(settings))
     house = build_housekeeping(settings, store, host=host_name(settings))
-
-    def tidy() -> Iterator[Done]:
-        yield from house.tidy()
-        yield from pruning.tidy()
-        yield from prune_all(settings, store)
-
+    tidy = (house.tidy, pruning.tidy, lambda: prune_all(settings, store))
     controllers = [] if no_capacity else build_controllers(settings, store)
     beside = {f"controller-{one.pool.name}": one.work for one in controllers}
     lease = settings.server.lease

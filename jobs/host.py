@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import socket
 from collections.abc import Callable
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from pathlib import Path
 
 from jobs.adapters.sql_store import Store
@@ -83,7 +83,7 @@ def build_cleanup(settings: Settings, store: Store, runtime: Runtime) -> Cleanup
         store,
         runtime.engine,
         runtime.door,
-        lambda: {name: sources(name) for name in settings.databases},
+        {name: partial(sources, name) for name in settings.databases},
         runtime.executions,
         installation=installation(settings),
         host=host_name(settings),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -18,7 +19,7 @@ from jobs.settings import Settings
 from runner.adapters.docker_engine import DockerEngine
 from runner.adapters.docker_images import RETIRED, BuiltImages
 from runner.adapters.tree_eviction import evict_trees, standing_trees
-from runner.errors import InfraError
+from runner.errors import InfraError, StoreUnavailable
 from runner.quantities import format_size
 
 TEND_SECONDS = DAY
@@ -67,13 +68,20 @@ class Housekeeping:
 
     def tidy(self) -> Iterator[Done]:
         """Part with what nobody needs; each part goes on when another's world is away."""
-        for part in (self._part_with_trees, self._tend_mirrors, self._part_with_images):
+        parts = {"trees": self._part_with_trees, "images": self._part_with_images}
+        for project, path in self._mirrors.items():
+            parts[f"mirror of {project}"] = partial(self._tend_mirror, project, path)
+        for name, part in parts.items():
             try:
                 yield from part()
+            except StoreUnavailable:
+                raise
             except InfraError as error:
-                log.warning("housekeeping.postponed", part=part.__name__.strip("_"), code=error.code, error=error.text)
+                log.warning("housekeeping.postponed", part=name, code=error.code, error=error.text)
             except (OSError, KeyError) as error:  # a directory or a token that cannot be read: its name, never its text
-                log.warning("housekeeping.postponed", part=part.__name__.strip("_"), error=type(error).__name__)
+                log.warning("housekeeping.postponed", part=name, error=type(error).__name__)
+            except Exception as error:  # whatever is wrong with one part, the others go on
+                log.exception("housekeeping.postponed", part=name, error=str(error))
 
     def _below_mark(self) -> str | None:
         return self._room.lacking(times=MARK)
@@ -103,18 +111,17 @@ class Housekeeping:
 
     # ---- mirrors --------------------------------------------------------------------------------------------
 
-    def _tend_mirrors(self) -> Iterator[Done]:
-        for project, path in self._mirrors.items():
-            if not path.is_dir() or not _due(path, "tended", TEND_SECONDS):
-                continue
-            repack = self._has_room_for_a_copy(path) and _due(path, "repacked", REPACK_SECONDS)
-            freed = self._mirror(project).tend(older_than=DAY, repack=repack)
-            _note(path, "tended")
-            if repack:
-                _note(path, "repacked")
-            if freed:
-                why = "left by gits that were killed, or held by no ref and no run for two weeks"
-                yield Done("mirror", project, f"{format_size(freed)} {why}")
+    def _tend_mirror(self, project: str, path: Path) -> Iterator[Done]:
+        if not path.is_dir() or not _due(path, "tended", TEND_SECONDS):
+            return
+        repack = self._has_room_for_a_copy(path) and _due(path, "repacked", REPACK_SECONDS)
+        freed = self._mirror(project).tend(older_than=DAY, repack=repack)
+        _note(path, "tended")
+        if repack:
+            _note(path, "repacked")
+        if freed:
+            why = "left by gits that were killed, or held by no ref and no run for two weeks"
+            yield Done("mirror", project, f"{format_size(freed)} {why}")
 
     def _has_room_for_a_copy(self, path: Path) -> bool:
         size = sum(pack.stat().st_size for pack in path.glob("objects/pack/*.pack"))

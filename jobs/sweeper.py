@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
@@ -14,7 +15,8 @@ from jobs.adapters.sql_store import Store
 from jobs.cleanup import Cleanup
 from jobs.flag import Flag
 from jobs.keeping import Done
-from runner.errors import InfraError, StoreUnavailable
+from jobs.patience import Patience
+from runner.errors import StoreUnavailable
 
 PASS_SECONDS = 1.0
 RING_AGAIN_SECONDS = 5.0
@@ -58,10 +60,10 @@ class Sweeper:
         cleanup: Cleanup,
         *,
         lease: float,
-        housekeeping: Callable[[], Iterator[Done]] = lambda: iter(()),
+        housekeeping: Sequence[Callable[[], Iterator[Done]]] = (),
         beside: Mapping[str, Callable[[Flag], None]] | None = None,
     ) -> None:
-        """Take the parts; `housekeeping` parts with what this host and the records need no more, and tells of it.
+        """Take the parts. `housekeeping`: what parts with what this host and the records need no more, and tells of it.
 
         `beside`: what goes on in threads of their own until the flag is raised, by their names.
         """
@@ -69,7 +71,7 @@ class Sweeper:
         self._housekeeping = housekeeping
         self._beside = beside or {}
         self._seen: dict[int, Sighting] = {}
-        self._postponed: dict[int, float] = {}
+        self._patience = Patience()
         self._next_look = 0.0
         self.stop = Flag()  # a signal handler may raise it
 
@@ -77,12 +79,11 @@ class Sweeper:
         """Pass after pass until stopped."""
         log.info("sweeper.ready")
         # A thread of its own: a Docker engine or a database that hangs must not hold up the leases.
-        threads = [threading.Thread(target=self._clean_on, name="cleaner", daemon=True)]
+        threads = [self._thread("cleaner", self._clean_on)]
         # And another one: an image takes its time to be removed, and a mirror to be packed anew.
-        threads.append(threading.Thread(target=self._keep_house, name="housekeeper", daemon=True))
+        threads.append(self._thread("housekeeper", self._keep_house))
         # And one for each pool of machines: EC2 may take its time too.
-        for name, work in self._beside.items():
-            threads.append(threading.Thread(target=work, args=(self.stop,), name=name, daemon=True))
+        threads += [self._thread(name, partial(work, self.stop)) for name, work in self._beside.items()]
         for thread in threads:
             thread.start()
         while not self.stop.wait(PASS_SECONDS):
@@ -91,54 +92,78 @@ class Sweeper:
             except StoreUnavailable as error:
                 self._seen = {}  # nobody could renew meanwhile: everyone gets a whole lease again
                 log.error("sweeper.store_away", error=error.text)
-            for thread in threads:
-                if not thread.is_alive() and not self.stop.is_set():
-                    # a bug: its trace is in the log, the supervisor starts anew
-                    raise RuntimeError(f"the {thread.name} ended")
+
+    def _thread(self, name: str, work: Callable[[], None]) -> threading.Thread:
+        """Give a thread that works until stopped: an error in it ends neither the thread nor the watch on the leases."""
+
+        def run() -> None:
+            while not self.stop.is_set():
+                if self._patience.ready(name):
+                    try:
+                        with self._patience.guard(name):
+                            work()
+                    except StoreUnavailable as error:
+                        log.error("sweeper.store_away", error=error.text)
+                self.stop.wait(PASS_SECONDS)
+
+        return threading.Thread(target=run, name=name, daemon=True)
 
     def _clean_on(self) -> None:
         while not self.stop.wait(PASS_SECONDS):
-            try:
-                self.clean()
-            except StoreUnavailable as error:
-                log.error("sweeper.store_away", error=error.text)
+            self.clean()
 
     def _keep_house(self) -> None:
         while not self.stop.wait(HOUSEKEEPING_SECONDS):
-            try:
-                for done in self._housekeeping():
+            self.keep_house()
+
+    def keep_house(self) -> None:
+        """Part with what this host and the records need no more."""
+        for number, part in enumerate(self._housekeeping):
+            with self._patience.guard(f"housekeeping {number}"):
+                for done in part():
                     log.info("housekeeping.removed", what=done.what, name=done.name, why=done.why)
-            except StoreUnavailable as error:
-                log.error("sweeper.store_away", error=error.text)
 
     def sweep(self) -> None:
-        """Do one pass over the tasks."""
+        """Do one pass over the tasks. Raises StoreUnavailable; whatever else is wrong with one of them holds up no other."""
         running = [(task, attempt, renewals) for task, attempt, renewals, _, _ in self._store.tasks.running()]
         now = time.monotonic()
         self._seen = sight(self._seen, running, now)
         for task, sighting in expired(self._seen, now, self._lease):
-            if self._store.tasks.expire(task, sighting.attempt, sighting.renewals):
-                log.warning("task.lease_expired", task=task, attempt=sighting.attempt)
+            what = f"task {task}"
+            if self._patience.ready(what):
+                with self._patience.guard(what):
+                    if self._store.tasks.expire(task, sighting.attempt, sighting.renewals):
+                        log.warning("task.lease_expired", task=task, attempt=sighting.attempt)
+        for what, step in (("due tasks", self._queue_due), ("rings", self._ring)):
+            if self._patience.ready(what):
+                with self._patience.guard(what):
+                    step()
+
+    def _queue_due(self) -> None:
         for task in self._store.tasks.requeue_due():
             log.info("task.due", task=task)
+
+    def _ring(self) -> None:
         for task, pool in self._store.tasks.to_ring(every=RING_AGAIN_SECONDS):
             if not self._doorbell.ring(pool, task):
                 break
 
     def clean(self) -> None:
-        """Do one pass over what is over."""
+        """Do one pass over what is over. Raises StoreUnavailable; what cannot be cleaned up is left for a while."""
         self._store.database.write_back()
+        for run in self._store.runs.to_clean():
+            what = f"run {run}"
+            if self._patience.ready(what):
+                with self._patience.guard(what):
+                    self._clean(run)
         now = time.monotonic()
-        runs = self._store.runs.to_clean()
-        self._postponed = {run: until for run, until in self._postponed.items() if until > now}
-        for run in runs:
-            if run not in self._postponed:
-                self._clean(run)
         if now >= self._next_look:
             self._next_look = now + CLEANUP_SECONDS
-            self._store.runs.forget_keys()
-            self._store.machines.forget_old()
-            self._orphans()
+            with self._patience.guard("old records"):
+                self._store.runs.forget_keys()
+                self._store.machines.forget_old()
+            for name in self._cleanup.orphans():
+                log.warning("cleanup.orphan", name=name)
 
     def _clean(self, run: int) -> None:
         token = self._store.runs.begin_cleaning(run)
@@ -149,15 +174,6 @@ class Sweeper:
             for name in self._cleanup.run(run, lambda: self._store.runs.still_cleaning(run, token)):
                 log.info("cleanup.removed", run=run, name=name)
             cleaned = True
-        except InfraError as error:
-            self._postponed[run] = time.monotonic() + CLEANUP_SECONDS
-            log.warning("cleanup.postponed", run=run, code=error.code, error=error.text)
-        if self._store.runs.cleaned(run, token, all_of_it=cleaned):
-            log.info("run.cleaned", run=run, whole=cleaned)
-
-    def _orphans(self) -> None:
-        try:
-            for name in self._cleanup.orphans():
-                log.warning("cleanup.orphan", name=name)
-        except InfraError as error:
-            log.warning("cleanup.postponed", code=error.code, error=error.text)
+        finally:
+            if self._store.runs.cleaned(run, token, all_of_it=cleaned):
+                log.info("run.cleaned", run=run, whole=cleaned)

@@ -28,7 +28,7 @@ class SqlRuns(SqlSubmissions):
 
     # ---- clean up ---------------------------------------------------------------------------------------
 
-    def to_clean(self, limit: int = 50) -> list[int]:
+    def to_clean(self, limit: int = 1_000) -> list[int]:
         """List final runs whose databases and directories were not cleaned up yet."""
         with self._db.read() as connection:
             query = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from subprocess import TimeoutExpired
 
 import pytest
 from hands import SPEC, Hands
@@ -28,21 +29,27 @@ class Host:
         self.doors, self.executions = root / "doors", root / "executions"
         door = GatewayDoor(self.engine, self.doors, labels={"installation": "i"})
         self.server = MemoryServer()
+        self.dsn_error: Exception | None = None
         self.source = MemoryDatabases("books", server=self.server, owner="app", installation="i")
         self.cleanup = Cleanup(
             self.hands.store,
             self.engine,
             door,
-            lambda: {"books": self.source},
+            {"books": self.open_source},
             self.executions,
             installation="i",
             host="h1",
         )
 
-    def submit(self) -> int:
+    def open_source(self) -> MemoryDatabases:
+        if self.dsn_error is not None:
+            raise self.dsn_error
+        return self.source
+
+    def submit(self, more: str = "database: {source: books}\n") -> int:
         """Accept a run that has a database."""
         new = self.hands.new()
-        leg = replace(new.legs[0], spec_text=f"{SPEC}database: {{source: books}}\n")
+        leg = replace(new.legs[0], spec_text=f"{SPEC}{more}")
         return self.hands.store.runs.add(replace(new, legs=(leg,)), key=None, body="")[0].id
 
     def door(self, execution: str) -> None:
@@ -116,3 +123,41 @@ def test_a_source_that_is_away_keeps_no_container(host: Host) -> None:
     with pytest.raises(DatabaseUnavailable):
         next(removing)
     assert host.left() == []
+
+
+def test_a_run_whose_specification_is_valid_no_more_is_cleaned_up(host: Host) -> None:
+    run = host.submit("no_such_key: 1\n")
+    clone = f"seatrial_leg_i_r{run}_candidate"
+    host.source.clone(host.source.bless().database, clone)
+    assert list(host.cleanup.run(run, lambda: True)) == [clone]
+    assert host.source.made_for(run) == []
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError("dsn"), KeyError("DSN"), ValueError("dsn")])
+def test_a_dsn_that_cannot_be_read_keeps_no_container(host: Host, error: Exception) -> None:
+    host.dsn_error = error
+    run = host.submit()
+    host.door(f"seatrial-i-r{run}-t1-e1")
+    host.door("seatrial-i-r999-t999-e1")
+    assert list(host.cleanup.orphans()) == ["seatrial-i-r999-t999-e1"]
+    removing = host.cleanup.run(run, lambda: True)
+    assert next(removing) == f"seatrial-i-r{run}-t1-e1"
+    with pytest.raises(DatabaseUnavailable, match="The dsn of the source books cannot be read"):
+        next(removing)
+
+
+def test_what_cannot_be_removed_keeps_nothing_else(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    remove, tried = host.engine.remove, []
+
+    def stuck(name: str) -> None:
+        if name == "seatrial-i-r1-t91-e1":
+            tried.append(name)
+            raise TimeoutExpired("rm", 600)
+        remove(name)
+
+    monkeypatch.setattr(host.engine, "remove", stuck)
+    for number in (91, 92):
+        host.door(f"seatrial-i-r1-t{number}-e1")
+    assert list(host.cleanup.orphans()) == ["seatrial-i-r1-t92-e1"]
+    assert list(host.cleanup.orphans()) == []
+    assert tried == ["seatrial-i-r1-t91-e1"], "it is left alone for a while"

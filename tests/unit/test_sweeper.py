@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.adapters.sql_store import Store
+from jobs.keeping import Done
 from jobs.run import RunState, TaskState
 from jobs.sweeper import Sighting, Sweeper, expired, sight
 from runner.errors import DatabaseUnavailable, StoreUnavailable
@@ -57,13 +59,14 @@ class Broom:
 
     def __init__(self, *left: str) -> None:
         self.left, self.ran, self.removed = left, [], []  # type: ignore[var-annotated]
-        self.away = False
+        self.error: Exception | None = None
+        self.bad: int | None = None  # the only run that it is raised for
         self.meanwhile: Callable[[], object] = lambda: None
 
     def run(self, run: int, still: Callable[[], bool]) -> Iterator[str]:
         self.ran.append(run)
-        if self.away:
-            raise DatabaseUnavailable("away")
+        if self.error is not None and self.bad in (None, run):
+            raise self.error
         for name in self.left:
             if not still():
                 return
@@ -141,17 +144,94 @@ def test_what_is_over_is_cleaned_once_and_what_cannot_be_is_postponed(twin: Hand
     one = sweeper(twin, broom=broom)
     first = twin.submit()
     twin.store.runs.cancel(first, "mio")
-    broom.away = True
+    broom.error = DatabaseUnavailable("away")
     one.clean()
     one.clean()
     assert broom.ran == [first]
     assert twin.store.runs.to_clean() == [first]
-    broom.away = False
-    one._postponed.clear()
+    broom.error = None
+    one = sweeper(twin, broom=broom)  # some time later
     one.clean()
     one.clean()
     assert broom.ran == [first, first]
     assert twin.store.runs.to_clean() == []
+
+
+def test_a_run_that_can_never_be_cleaned_keeps_no_other_waiting(twin: Hands) -> None:
+    broom = Broom()
+    one = sweeper(twin, broom=broom)
+    bad, good = twin.submit(), twin.submit()
+    for run in (bad, good):
+        twin.store.runs.cancel(run, "mio")
+    broom.bad = bad
+    broom.error = ValueError("nobody expected that")
+    one.clean()
+    assert broom.ran == [bad, good]
+    assert twin.store.runs.to_clean() == [bad]
+    one.clean()
+    assert broom.ran == [bad, good], "it is left alone for a while"
+
+
+def test_leases_are_judged_on_whatever_the_other_threads_come_to(twin: Hands, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> Any:
+        failed.add(threading.current_thread().name)
+        if len(failed) == 3:
+            everything_failed.set()
+        raise ValueError("nobody expected that")
+
+    failed: set[str] = set()
+    everything_failed = threading.Event()
+    run, _ = twin.preparing()
+    broom = Broom()
+    monkeypatch.setattr(broom, "orphans", broken)
+    monkeypatch.setattr("jobs.sweeper.PASS_SECONDS", 0.01)
+    monkeypatch.setattr("jobs.sweeper.HOUSEKEEPING_SECONDS", 0.01)
+    one = Sweeper(
+        twin.store, Bell(), broom, lease=0.0, housekeeping=[broken], beside={"pool": broken}  # type: ignore[arg-type]
+    )  # fmt: skip
+    sweep = one.sweep
+
+    def and_stop() -> None:
+        if everything_failed.wait(30):
+            sweep()
+            sweep()
+        one.stop.set()
+
+    monkeypatch.setattr(one, "sweep", and_stop)
+    one.work()
+    assert failed == {"cleaner", "housekeeper", "pool"}
+    assert twin.tasks(run)[0].state is TaskState.QUEUED
+
+
+def test_a_lease_that_cannot_be_judged_holds_up_no_other(twin: Hands, monkeypatch: pytest.MonkeyPatch) -> None:
+    (_, bad), (run, _) = twin.preparing(), twin.preparing()
+    expire = twin.store.tasks.expire
+
+    def broken(task: int, attempt: int, renewals: int) -> bool:
+        if task == bad.task.id:
+            raise ValueError("nobody expected that")
+        return expire(task, attempt, renewals)
+
+    monkeypatch.setattr(twin.store.tasks, "expire", broken)
+    one = sweeper(twin, lease=0.0)
+    one.sweep()
+    one.sweep()
+    assert twin.tasks(run)[0].state is TaskState.QUEUED
+    assert twin.tasks(bad.task.run)[0].state is TaskState.RUNNING
+
+
+def test_a_part_of_the_housekeeping_that_fails_holds_up_no_other(twin: Hands) -> None:
+    def broken() -> Iterator[Done]:
+        raise ValueError("nobody expected that")
+
+    def works() -> Iterator[Done]:
+        worked.append(1)
+        yield Done("tree", "accounts/1", "not used for 40d")
+
+    worked: list[int] = []
+    parts = [broken, works]
+    Sweeper(twin.store, Bell(), Broom(), lease=5.0, housekeeping=parts).keep_house()  # type: ignore[arg-type]
+    assert worked == [1]
 
 
 def test_a_clean_up_ends_where_its_run_is_resumed(twin: Hands) -> None:
