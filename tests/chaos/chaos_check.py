@@ -12,6 +12,9 @@ from typing import Any
 Json = dict[str, Any]
 
 FINAL = ("done", "failed", "errored", "cancelled")
+# Which checks tell that something accepted was lost, and which that something was done, or noted, twice.
+LOST = ("ends_once", "true_verdicts")
+TWICE = ("one_attempt_at_a_time", "one_container_at_a_time", "logs_are_whole", "marks_only_rise", "nothing_done_twice")
 _LINE = re.compile(rb"^~ (\S+) (\d+) (.*)$", re.MULTILINE)
 
 
@@ -52,6 +55,17 @@ def violations(evidence: Evidence) -> list[str]:
     checks = (ends_once, one_attempt_at_a_time, one_container_at_a_time, logs_are_whole, marks_only_rise,
               nothing_done_twice, true_verdicts, nothing_left, no_secret_shown)  # fmt: skip
     return [f"{check.__name__}: {text}" for check in checks for text in check(evidence)]
+
+
+def given_up(evidence: Evidence) -> list[int]:
+    """List the runs that were ended as ones that need attention: the third attempt in a row without progress was killed."""
+    found = evidence.runs.items()
+    return [run for run, one in found if (one.run["reason"] or {}).get("code") == "needs_attention"]
+
+
+def among(checks: Sequence[str], found: Sequence[str]) -> list[str]:
+    """Choose the violations that these checks found."""
+    return [text for text in found if text.partition(":")[0] in checks]
 
 
 def ends_once(evidence: Evidence) -> Iterator[str]:

@@ -57,6 +57,11 @@ def sweeper(field: Field, chance: Random) -> str | None:
     return _kill(field, "sweeper", chance)
 
 
+def comparer(field: Field, chance: Random) -> str | None:
+    """Kill the comparer."""
+    return _kill(field, "comparer", chance)
+
+
 def web(field: Field, chance: Random) -> str | None:
     """Kill one process of the web server."""
     return _kill(field, "web", chance)
@@ -133,15 +138,24 @@ def everything(field: Field, _chance: Random) -> str | None:
     return "all"
 
 
-FAULTS: tuple[Fault, ...] = (slot, slot, slot_and_container, worker, sweeper, web, redis, redis_hangs, redis_forgets,
+FAULTS: tuple[Fault, ...] = (slot, slot, slot_and_container, worker, sweeper, comparer, web, redis, redis_hangs, redis_forgets,
                              slot_hangs, container, container_removed, link_blinks, link_cut, everything)  # fmt: skip
 
 
 class Nemesis:
     """Does one fault after the other in a thread of its own, until told to stop."""
 
-    def __init__(self, field: Field, history: History, seed: int, *, faults: tuple[Fault, ...] = FAULTS) -> None:
-        self._field, self._history, self._faults = field, history, faults
+    def __init__(
+        self,
+        field: Field,
+        history: History,
+        seed: int,
+        *,
+        faults: tuple[Fault, ...] = FAULTS,
+        pause: tuple[float, float] = (0.3, 1.2),
+    ) -> None:
+        """Take the field. `pause`: between two faults, in leases, at least and at most."""
+        self._field, self._history, self._faults, self._pause = field, history, faults, pause
         self._chance = Random(seed)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="nemesis")
@@ -160,7 +174,7 @@ class Nemesis:
                 process.resume()
 
     def _work(self) -> None:
-        while not self._stop.wait(self._field.lease * self._chance.uniform(0.3, 1.2)):
+        while not self._stop.wait(self._field.lease * self._chance.uniform(*self._pause)):
             fault = self._chance.choice(self._faults)
             self._history.note("fault", name=fault.__name__, what=fault(self._field, self._chance))
 

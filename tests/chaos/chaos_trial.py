@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
@@ -35,37 +36,78 @@ def works(seed: int, count: int) -> list[Work]:
     return [kinds[number % len(kinds)](f"t{seed}-{number}") for number in range(count)]
 
 
+@dataclass(frozen=True)
+class Pace:
+    """How a trial goes on. `faults`: the pause between two, and `submissions`: the longest one between two, in leases.
+
+    `ahead`: how many runs may be there that have not ended. `patience`: seconds for all to end when all is quiet.
+    """
+
+    faults: tuple[float, float] = (0.3, 1.2)
+    submissions: float = 0.5
+    ahead: int = 1_000
+    patience: float = 240.0
+
+
 class Trial:
     """A seed's trial on a server that is ready."""
 
     def __init__(
-        self, server: Server, link: Proxy, sample: Sample, lab: Repository, folder: Path, *, lease: float
+        self,
+        server: Server,
+        link: Proxy,
+        sample: Sample,
+        lab: Repository,
+        folder: Path,
+        *,
+        lease: float,
+        pace: Pace | None = None,
+        texts: bool = True,
     ) -> None:
         self.server, self.link, self.sample, self.lab, self.lease = server, link, sample, lab, lease
+        self.pace, self._look_into_texts = pace or Pace(), texts
         self.history = History(folder / "history.jsonl")
         self.works: dict[int, Work] = {}
+        self._open: set[int] = set()  # those that were not seen to have ended
 
     def go(
         self, seed: int, branches: Sequence[Work], *, seconds: float, faults: tuple[Fault, ...] = FAULTS
     ) -> Evidence:
         """Do it: `seconds` is how long the nemesis works at least; it goes on until all runs were submitted."""
         chance = Random(seed)
-        for work in branches:
+        for work in {work.branch: work for work in branches}.values():
             self.lab.branch(work.branch, work.files)
-        nemesis = Nemesis(Field(self.server, self.link, self.lease), self.history, seed, faults=faults)
+        field = Field(self.server, self.link, self.lease)
+        nemesis = Nemesis(field, self.history, seed, faults=faults, pause=self.pace.faults)
         with Watch(self.server, self.history):
             nemesis.start()
             try:
                 ends = time.monotonic() + seconds
                 for work in branches:
+                    self._hold_back()
                     self._submit(work, chance)
-                    time.sleep(chance.uniform(0.0, self.lease / 2))
+                    time.sleep(chance.uniform(0.0, self.lease * self.pace.submissions))
                 time.sleep(max(0.0, ends - time.monotonic()))
             finally:
                 nemesis.stop()
             self.history.note("quiet")
             self._wait()
         return self._evidence()
+
+    def _hold_back(self) -> None:
+        """Wait while too many runs have not ended."""
+        ends = time.monotonic() + self.pace.patience
+        while len(self._open) >= self.pace.ahead and time.monotonic() < ends:
+            self._look_who_ended()
+            time.sleep(0.05)
+
+    def _look_who_ended(self) -> None:
+        for run in list(self._open):
+            with suppress(httpx.TransportError):
+                if self.server.run(run)["state"] in FINAL:
+                    self._open.discard(run)
+                elif len(self._open) >= self.pace.ahead:
+                    break  # the older ones end first
 
     def _submit(self, work: Work, chance: Random) -> None:
         """Submit as a client does that does not know whether its request arrived: again, with the same key."""
@@ -84,6 +126,7 @@ class Trial:
 
         run = until(ask, f"{work.branch} is accepted", timeout=60.0, every=0.2)
         self.works[run] = work
+        self._open.add(run)
         self.server.submitted.append(run)
         self.history.note("accepted", run=run, branch=work.branch)
         if "cancelled" in work.states:
@@ -101,29 +144,40 @@ class Trial:
         self.history.note("cancel", run=run)
 
     def _wait(self) -> None:
+        """Wait until all has ended and nothing is left; what is not so in the end is for the checker."""
         self.server.wait_ready()
-        for run in self.works:
-            until(lambda: self.server.run(run)["state"] in FINAL, f"run {run} ends", timeout=120.0)  # noqa: B023
+        ends = time.monotonic() + self.pace.patience
+        while self._open and time.monotonic() < ends:
+            self._look_who_ended()
+            time.sleep(0.1)
+        with suppress(AssertionError):
+            self.server.wait_clean(self.sample)
 
     def _evidence(self) -> Evidence:
-        self.server.wait_clean(self.sample)
         entries = self.history.entries()
         engine = [(one["action"], one["name"], one["task"]) for one in entries if one["kind"] == "engine"]
         runs = {}
+        seen: dict[int, list[dict[str, object]]] = {}
+        for one in entries:
+            if one["kind"] == "seen":
+                seen.setdefault(one["run"], []).append(one)
         for run, work in self.works.items():
-            seen = [one for one in entries if one["kind"] == "seen" and one["run"] == run]
-            runs[run] = self._look_at(run, work, seen)
+            if (found := self._look_at(run, work, seen.get(run, []))) is not None:
+                runs[run] = found
         return Evidence(
             accepted=list(self.works),
             runs=runs,
             engine=engine,
             left=self.server.left(self.sample),
-            texts=self._texts(runs),
+            texts=self._texts(runs) if self._look_into_texts else {},
             canaries=[self.sample.password.encode()],
         )
 
-    def _look_at(self, run: int, work: Work, seen: list[dict[str, object]]) -> RunEvidence:
-        found = self.server.run(run)
+    def _look_at(self, run: int, work: Work, seen: list[dict[str, object]]) -> RunEvidence | None:
+        answer = self.server.http.get(f"/runs/{run}")
+        if answer.status_code == 404:
+            return None
+        found = answer.json()
         return RunEvidence(
             run=found,
             states=work.states,

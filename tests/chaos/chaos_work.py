@@ -16,7 +16,7 @@ UNITS = """\
 while read -r unit; do
     say begin "$unit"
     turn=0
-    while [ $turn -lt 6 ]; do
+    while [ $turn -lt TURNS ]; do
         turn=$((turn + 1))
         for _ in 1 2 3 4 5 6 7 8 9 10; do say turn $turn; done
         sleep 0.04
@@ -38,7 +38,7 @@ QUERY = """psql -XAtc "SELECT '$unit', count(*) FROM account" >"$SEATRIAL_OUTPUT
     psql -Xqc "CREATE TABLE \\"seen $unit\\" AS SELECT 1" || exit 1"""
 OPAQUE = """\
 step=${1:-0}
-while [ $step -lt 12 ]; do
+while [ $step -lt STEPS ]; do
     step=$((step + 1))
     say begin $step
     sleep 0.2
@@ -48,7 +48,17 @@ while [ $step -lt 12 ]; do
 done
 say fin
 """
-COUNT = 12
+
+
+@dataclass(frozen=True)
+class Size:
+    """How many units a branch has (at least four), and how many turns of 0.04 s each of them takes."""
+
+    units: int
+    turns: int
+
+
+USUAL, SHORT = Size(12, 6), Size(4, 2)
 
 
 @dataclass(frozen=True)
@@ -66,44 +76,45 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _units(name: str) -> list[str]:
-    return [f"{name}/{number}" for number in range(COUNT)]
+def _units(name: str, size: Size) -> list[str]:
+    return [f"{name}/{number}" for number in range(size.units)]
 
 
-def _script(fill: str) -> str:
-    return NUMBERED + UNITS.replace("FILL", fill)
+def _script(fill: str, size: Size) -> str:
+    return NUMBERED + UNITS.replace("FILL", fill).replace("TURNS", str(size.turns))
 
 
-def plain(name: str) -> Work:
-    """Twelve units that pass."""
-    units = _units(name)
+def plain(name: str, size: Size = USUAL) -> Work:
+    """Units that pass."""
+    units = _units(name, size)
     outputs = {unit: _digest(f"{unit},1\n") for unit in units}
-    return Work(name, branch_files(_script(PLAIN), units=units), ("done",), outputs)
+    return Work(name, branch_files(_script(PLAIN, size), units=units), ("done",), outputs)
 
 
-def broken(name: str) -> Work:
-    """Twelve units of which one fails: the branch's fault, whatever the world does."""
-    units = _units(name)
+def broken(name: str, size: Size = USUAL) -> Work:
+    """Units of which one fails: the branch's fault, whatever the world does."""
+    units = _units(name, size)
     outputs = {unit: _digest(f"{unit},1\n") for unit in units if not unit.endswith("/3")}
-    return Work(name, branch_files(_script(BROKEN), units=units), ("failed",), outputs, failed=1)
+    return Work(name, branch_files(_script(BROKEN, size), units=units), ("failed",), outputs, failed=1)
 
 
-def queries(name: str, accounts: int) -> Work:
-    """Twelve units, listed by a command, that read and write their clone of a database."""
-    units = _units(name)
+def queries(name: str, accounts: int, size: Size = USUAL) -> Work:
+    """Units, listed by a command, that read and write their clone of a database."""
+    units = _units(name, size)
     outputs = {unit: _digest(f"{unit}|{accounts}\n") for unit in units}
     more = "database: {source: sample}\nsetup: [\"psql -Xqc 'CREATE TABLE prepared (id int)'\"]"
     listing = "printf '" + "".join(unit + "\\n" for unit in units) + "'"
-    return Work(name, branch_files(_script(QUERY), units=listing, more=more), ("done",), outputs)
+    return Work(name, branch_files(_script(QUERY, size), units=listing, more=more), ("done",), outputs)
 
 
-def opaque(name: str) -> Work:
+def opaque(name: str, size: Size = USUAL) -> Work:
     """A script without units that can go on from its last token."""
     more = 'resume: exec sh verify.sh "$SEATRIAL_RESUME_FROM"'
-    return Work(name, branch_files(NUMBERED + OPAQUE, units=None, more=more), ("done",), {})
+    script = NUMBERED + OPAQUE.replace("STEPS", str(size.units))
+    return Work(name, branch_files(script, units=None, more=more), ("done",), {})
 
 
-def cancelled(name: str) -> Work:
-    """Twelve units of a run that somebody cancels: it may have ended before."""
-    units = _units(name)
-    return Work(name, branch_files(_script(PLAIN), units=units), ("cancelled", "done"), {})
+def cancelled(name: str, size: Size = USUAL) -> Work:
+    """Units of a run that somebody cancels: it may have ended before."""
+    units = _units(name, size)
+    return Work(name, branch_files(_script(PLAIN, size), units=units), ("cancelled", "done"), {})

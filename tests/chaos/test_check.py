@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from chaos_check import Evidence, Json, RunEvidence, violations
+from chaos_check import LOST, TWICE, Evidence, Json, RunEvidence, among, given_up, violations
+from chaos_figures import mixture, runs_of
+from chaos_left import mounts, sockets
 from fixtures_server import role_of
 
 LOG = b"~ c1 1 begin u/1\n~ c1 2 end u/1\n~ c1 3 fin\n"
@@ -97,3 +101,51 @@ def test_each_invariant_is_seen_to_break(evidence: Evidence, invariant: str) -> 
 def test_a_process_is_known_by_its_command_line(words: list[str], role: str) -> None:
     """One that begins or ends just now has none."""
     assert role_of(words) == role
+
+
+@pytest.mark.parametrize(
+    ("evidence", "lost", "twice"),
+    [
+        (trial(), False, False),
+        (trial(accepted=[1, 2]), True, False),
+        (trial(replace(GOOD, run={**GOOD.run, "state": "interrupted"})), True, False),
+        (trial(replace(GOOD, digests={})), True, False),
+        (trial(with_log(LOG.replace(b"~ c1 2", b"~ c1 1 begin u/1\n~ c1 2"))), False, True),
+        (trial(with_log(LOG + LOG.replace(b"c1", b"c2").replace(b"~ c2 2", b"~ c1 2"))), False, True),
+        (trial(engine=[("start", "x", 7), ("start", "y", 7)]), False, True),
+        (trial(replace(GOOD, events=[claim(1), claim(2), step(1, "interrupted"), step(2, "done")])), False, True),
+    ],
+)
+def test_what_was_lost_and_what_was_done_twice_is_counted(evidence: Evidence, lost: bool, twice: bool) -> None:
+    """A line that was taken twice, two containers at once, a stale write: each is more than none on the scoreboard."""
+    found = violations(evidence)
+    assert (bool(among(LOST, found)), bool(among(TWICE, found))) == (lost, twice), found
+
+
+def test_a_run_that_was_given_up_is_told_apart() -> None:
+    reason = {"code": "needs_attention", "text": "Needs attention: interrupted 3 times"}
+    evidence = trial(replace(GOOD, run={**GOOD.run, "state": "errored", "reason": reason}))
+    assert given_up(evidence) == [1]
+    assert given_up(trial()) == []
+
+
+def test_each_run_of_the_mixture_is_known_beforehand() -> None:
+    works = mixture(40)
+    assert len(works) == 40
+    assert {work.states for work in works} == {("done",), ("failed",)}
+    assert any("database" in work.files["seatrial.yml"].decode() for work in works)
+    assert sum(bool(work.outputs) for work in works) == 36
+
+
+def test_only_runs_that_a_violation_names_are_counted() -> None:
+    evidence = trial(accepted=[1, 2, 3])
+    assert runs_of(violations(evidence), evidence) == {2, 3}
+
+
+def test_what_is_mounted_or_open_below_a_directory_is_seen(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as one:
+        one.bind(str(tmp_path / "s"))
+        assert list(sockets(tmp_path)) == [f"socket {tmp_path / 's'}"]
+    assert list(sockets(tmp_path)) == []
+    assert list(mounts(tmp_path)) == []
+    assert "mount /proc" in list(mounts(Path("/")))
