@@ -253,7 +253,7 @@ class Board:
             finally:
                 over.set()
                 killer.join()
-        (rss, fds), (rss_end, fds_end) = (median_of(part) for part in (sizes[:5], sizes[-5:]))
+        (rss, fds), (rss_end, fds_end) = (median_of(part) for part in (sizes[:3], sizes[-3:]))
         return (
             f"memory {rss >> 20} → {rss_end >> 20} MiB ({rss_end / rss - 1:+.1%}), files {fds} → {fds_end} "
             f"({fds_end / fds - 1:+.1%}), over {count} runs with {kills} kills"

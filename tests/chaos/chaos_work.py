@@ -58,7 +58,7 @@ class Size:
     turns: int
 
 
-USUAL, SHORT = Size(12, 6), Size(4, 2)
+USUAL, SHORT = Size(12, 6), Size(4, 1)
 
 
 @dataclass(frozen=True)
