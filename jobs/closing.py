@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from jobs.instances import DIRECTORY
+from jobs.run import CLOSED
 
 
 class Closing:
@@ -30,6 +31,7 @@ class Closing:
     def why(self) -> str | None:
         """Give the reason, None while work is taken."""
         try:
-            return self._path.read_text("utf-8") or "it is about to go"
+            reason = self._path.read_text("utf-8")
         except FileNotFoundError:
             return None
+        return f"{CLOSED}: {reason}" if reason else CLOSED

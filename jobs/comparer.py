@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -21,6 +22,7 @@ from jobs.causes import causes
 from jobs.compare_child import Child, ChildEnded, Request
 from jobs.comparing import Compared, Pair, Side, UnitClass, classify, second_run
 from jobs.flag import Flag
+from jobs.heartbeats import BEAT_SECONDS, COMPARER
 from jobs.noise import Noise, judged, learn
 from runner.compare_files import OutputUnreadable
 from runner.errors import StoreUnavailable
@@ -35,6 +37,7 @@ RECORD_SECONDS = 0.5  # at most so long until what was compared is written
 BUDGET_SECONDS = 300.0
 BUDGET_DIFFERENCES = 2_000
 MANIFEST_BYTES = 64 << 20
+MOST_WHY = 300  # characters
 
 log = structlog.get_logger(__name__)
 
@@ -62,11 +65,15 @@ class Comparer:
         self.stop = Flag()  # a signal handler may raise it
         self.put_off = 0  # runs of which not all can be compared for the moment
         self._rests: dict[int, tuple[float, float]] = {}  # of such a run: until when, and how long, it is left alone
+        self._why: dict[int, str] = {}  # and why
 
     def work(self) -> None:
         """Look again and again until stopped."""
         self._spool.mkdir(parents=True, exist_ok=True)
         log.info("comparer.ready")
+        # A thread of its own: one pair may take minutes.
+        presence = threading.Thread(target=self._show_presence, name="presence", daemon=True)
+        presence.start()
         try:
             seen = None
             while not self.stop.is_set():
@@ -79,8 +86,22 @@ class Comparer:
                     seen = None
                     self.stop.wait(AWAY_SECONDS)
                 self.stop.wait(LOOK_SECONDS)
+            presence.join()
         finally:
             self._child.close()
+
+    def _show_presence(self) -> None:
+        while True:
+            try:
+                self.show_presence()
+            except StoreUnavailable as error:
+                log.error("comparer.away", error=error.text)
+            if self.stop.wait(BEAT_SECONDS):
+                return
+
+    def show_presence(self) -> None:
+        """Note that a comparer lives, and why it cannot compare some runs for the moment; raises StoreUnavailable."""
+        self._store.heartbeats.beat(COMPARER, self._why.copy())
 
     def pass_once(self) -> bool:
         """Compare what is ready; tell whether more is left that need not be waited for."""
@@ -88,6 +109,7 @@ class Comparer:
         self._store.acceptances.go_on()
         runs = self._store.compare.open_runs()
         self._rests = {run: rest for run, rest in self._rests.items() if run in runs}
+        self._why = {run: why for run, why in self._why.items() if run in self._rests}
         for run in runs:
             if self.stop.is_set():
                 return True
@@ -96,6 +118,7 @@ class Comparer:
                 self._rests[run] = until, seconds
                 self.put_off += 1
                 continue
+            self._why.pop(run, None)
             pairs = self._store.compare.ready(run, PAIRS_AT_ONCE)
             if not self._compare(run, pairs):
                 self.put_off += 1
@@ -125,6 +148,7 @@ class Comparer:
             except Exception as error:  # whatever is wrong with one pair, other runs go on
                 expected = isinstance(error, (PutOff, StoreUnavailable, OSError))
                 log.error("compare.put_off", run=run, unit=pair.unit, error=str(error), exc_info=not expected)
+                self._why[run] = _said(pair.unit, error, expected=expected)
                 whole = False
                 break
             harmful += found[-1][1].harmful
@@ -250,6 +274,13 @@ class Comparer:
         """Give after how many differing units the run is to stop: as it was submitted, or as its branch says."""
         asked: int | None = self._store.runs.get(run).options.get("fail_fast", self._spec(run).fail_fast)
         return asked or None
+
+
+def _said(unit: str, error: Exception, *, expected: bool) -> str:
+    """Say what keeps a pair from being compared, in one line."""
+    why = next(iter(str(error).splitlines()), "") if expected else ""
+    why = why or f"an error in Seatrial itself, {type(error).__name__}; the comparer's log tells more"
+    return f"unit {unit}: {why[:MOST_WHY].rstrip('.')}"
 
 
 def with_causes(found: Compared, differences: Sequence[Mapping[str, Any]] = ()) -> Compared:

@@ -31,6 +31,7 @@ from jobs.doctor import (
     judge_store,
 )
 from jobs.doctor_objects import judge_directory, judge_objects
+from jobs.doctor_processes import judge_processes
 from runner.errors import InfraError, NotFound, SeatrialError, SpecError
 from runner.quota import NoQuota, mount_of, try_out
 
@@ -72,6 +73,7 @@ def looks_at_installation(settings: Settings) -> list[Look]:
         ("the object store", lambda: _look_at_objects(settings)),
         ("limits.disk", lambda: [_look_at_disk_limit(server.home)]),
         ("the store", lambda: _look_at_store(settings)),
+        ("sweeper and comparer", lambda: _look_at_processes(settings)),
     ]
     if git_version() is None:
         return looks
@@ -196,6 +198,12 @@ def _look_at_store(settings: Settings) -> list[Finding]:
     from jobs.adapters.sql_look import look
 
     return judge_store(look(settings.server.database_url))
+
+
+def _look_at_processes(settings: Settings) -> list[Finding]:
+    from jobs.adapters.sql_look import signs
+
+    return judge_processes(signs(settings.server.database_url))
 
 
 def _look_at_redis(settings: Settings) -> list[Finding]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import lru_cache
 
 from jobs.adapters.sql_store import Store
+from jobs.heartbeats import COMPARER, SWEEPER
 from jobs.pools import WATCHED_SECONDS
 from jobs.run import Run, Task, TaskState, Worker
 from jobs.settings import Settings
 from jobs.submission import SubmissionRefused
-from jobs.waiting import Machines, PoolFacts, Waiting, why_not_running
+from jobs.waiting import Facts, Machines, PoolFacts, Waiting, why_not_running
 from runner.units import MAX_PATTERN, UnitFilterError, filter_units
 
 ALIVE_SECONDS = 15.0  # a slot shows itself every five
@@ -100,13 +100,20 @@ class Outlook:
 
     def waiting(self, run: Run, tasks: Sequence[Task]) -> Waiting | None:
         """Answer "why is it not running?"; None when something of it runs or it has ended."""
-        return why_not_running(run, tasks, lambda: self._pool_facts(run.pool), datetime.now(UTC))
+        store = self._store
+        facts = Facts(
+            store.heartbeats.signs(),
+            pool=lambda: self._pool_facts(run.pool),
+            left=lambda: store.compare_views.counts(run.id)[1],
+            kept=lambda: store.inside.kept(run.id),
+        )
+        return why_not_running(run, tasks, facts)
 
     def _pool_facts(self, name: str) -> PoolFacts:
         workers = tuple(one for one in self._store.workers.workers(silent_after=ALIVE_SECONDS) if one.pool == name)
         busy = self._store.inside.runs_of([one.task for one in workers if one.task is not None])
         queued = self._store.inside.queue().get(name, {}).get("queued", 0)
-        return PoolFacts(name, workers, busy, queued, self._machines_of(name))
+        return PoolFacts(name, workers, busy, queued, self._machines_of(name), known=name in self._settings.pools)
 
     def _machines_of(self, pool: str) -> Machines | None:
         """Give the machines of a pool that are started when there is work; None where they are there anyway."""
@@ -114,10 +121,11 @@ class Outlook:
         if known is None or not known.is_ec2:
             return None
         machines = self._store.machines
-        seen = machines.controller_seen_at(pool)
-        watched = seen is not None and (machines.time() - seen).total_seconds() < WATCHED_SECONDS
+        watch = next((one for one in machines.watches() if one.pool == pool), None)
+        watched = watch is not None and (machines.time() - watch.seen_at).total_seconds() < WATCHED_SECONDS
         short = {name: until for name, (until, _) in machines.shortages(pool).items()}
-        return Machines(tuple(machines.machines(pool)), short, watched)
+        grows, problem = known.launch_template is not None, None if watch is None else watch.problem
+        return Machines(tuple(machines.machines(pool)), short, watched, grows, problem)
 
     def capacity(self) -> list[PoolStatus]:
         """List the pools with their workers and load."""
@@ -143,6 +151,12 @@ class Outlook:
         local = any(not pool.is_ec2 for pool in self._settings.pools.values())
         if local and not self._store.workers.workers():
             problems.append("No worker is running: nothing will be verified. Start one: seatrial worker")
+        signs = self._store.heartbeats.signs()
+        if signs.is_silent(SWEEPER):
+            text = "No sweeper is running: nothing that was interrupted goes on by itself. Start it: seatrial sweeper"
+            problems.append(text)
+        if signs.is_silent(COMPARER):
+            problems.append("No comparer is running: no compare run comes to its end. Start it: seatrial comparer")
         for pool in self._settings.pools:
             found = self._machines_of(pool)
             if found is not None and not found.watched:

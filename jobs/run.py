@@ -105,8 +105,10 @@ WORKER_LOST = "worker_lost"
 # Why a compare run ends itself: as many units differ as somebody wants to see; one leg cannot be prepared.
 FAIL_FAST = "fail_fast"
 LEG_FAILED = "leg_failed"
-# How the shortage of a slot begins that could start no container; what it lacks otherwise is room on a disk.
+# How the shortage of a slot begins that could start no container, and of one whose host takes no work at all; what it
+# lacks otherwise is room on a disk.
 NO_ENGINE = "its Docker engine is not ready"
+CLOSED = "it is about to go"
 
 
 class IllegalTransition(Exception):

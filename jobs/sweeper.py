@@ -14,6 +14,7 @@ from jobs.adapters.rq_doorbell import RqDoorbell
 from jobs.adapters.sql_store import Store
 from jobs.cleanup import Cleanup
 from jobs.flag import Flag
+from jobs.heartbeats import SWEEPER, Heart
 from jobs.keeping import Done
 from jobs.patience import Patience
 from runner.errors import StoreUnavailable
@@ -73,6 +74,7 @@ class Sweeper:
         self._seen: dict[int, Sighting] = {}
         self._patience = Patience()
         self._next_look = 0.0
+        self._heart = Heart(lambda: store.heartbeats.beat(SWEEPER))
         self.stop = Flag()  # a signal handler may raise it
 
     def work(self) -> None:
@@ -125,6 +127,7 @@ class Sweeper:
 
     def sweep(self) -> None:
         """Do one pass over the tasks. Raises StoreUnavailable; whatever else is wrong with one of them holds up no other."""
+        self._heart.beat()
         running = [(task, attempt, renewals) for task, attempt, renewals, _, _ in self._store.tasks.running()]
         now = time.monotonic()
         self._seen = sight(self._seen, running, now)

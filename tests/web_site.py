@@ -18,6 +18,7 @@ from sqlalchemy.engine import make_url
 from jobs.adapters.file_objects import FileObjects
 from jobs.adapters.sql_store import Store
 from jobs.adapters.sql_tasks import Claim
+from jobs.heartbeats import COMPARER, SWEEPER
 from jobs.run import Run, TaskState
 from jobs.service import Service
 from jobs.settings import load_settings
@@ -104,6 +105,8 @@ dsn = "postgresql://nobody:canary@localhost/old"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(empty_store())
         store = Store.open(settings.server.database_url)
+        for name in (SWEEPER, COMPARER):
+            store.heartbeats.beat(name)
         objects = FileObjects(settings.server.object_store)
         remotes = {"accounts": MemoryRemote(), "plain": MemoryRemote()}
         for name, remote in remotes.items():

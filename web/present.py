@@ -136,9 +136,9 @@ def because(run: Run, held: str, doing: str = "", verdict: str = "") -> str:
     """
     units = run.units
     if run.state is RunState.INTERRUPTED:
-        return run.reason.text if run.reason else held or "Something outside of the branch got in the way."
+        return held or (run.reason.text if run.reason else "Something outside of the branch got in the way.")
     if run.cancel_requested and not run.state.final:
-        return "waiting for its containers to end."
+        return held or "waiting for its containers to end."
     if run.state is RunState.QUEUED:
         return held or "a worker is about to take it."
     if run.state is RunState.RUNNING:
@@ -187,7 +187,7 @@ def row(run: Run, now: datetime | None = None) -> Row:
         # What the bar says already is not said twice.
         because=""
         if run.state in (RunState.RUNNING, RunState.DONE) and not run.cancel_requested
-        else because(run, "waiting for a worker" if run.state is RunState.QUEUED else ""),
+        else because(run, "waiting for a worker" if run.state is RunState.QUEUED and not run.cancel_requested else ""),
         differ=differ(run) if run.units_different else "",
         progress=progress(run.units, len(run.legs)),
         took=duration(span(run, now)),
@@ -290,13 +290,16 @@ def tabs(run: Run) -> list[Tab]:
 
 @dataclass(frozen=True)
 class Banner:
-    """What stands below the headline while a run is interrupted: when it goes on, and what that costs."""
+    """What stands below the headline while a run is interrupted: when it goes on, and what that costs.
 
-    retry_at: datetime
+    `retry_at`: None when it does not go on by itself, for the reason that the headline gives.
+    """
+
+    retry_at: datetime | None
     text: str
 
 
-def banner(run: Run, tasks: Sequence[Task]) -> Banner | None:
+def banner(run: Run, tasks: Sequence[Task], held: WaitingOut | None = None) -> Banner | None:
     """Say when an interrupted run goes on, with which attempt, and what is not done again."""
     waiting = [task for task in tasks if task.state is TaskState.INTERRUPTED]
     if run.state is not RunState.INTERRUPTED or not waiting:
@@ -309,7 +312,7 @@ def banner(run: Run, tasks: Sequence[Task]) -> Banner | None:
         text += " The preparation begins again from its start."
     elif run.units.total:
         text += f" {number(run.units.done)} of {plural(run.units.total, 'unit')} are safe: only what was in flight is repeated."
-    return Banner(first.due_at, text)
+    return Banner(None if held is not None and held.code == "no_sweeper" else first.due_at, text)
 
 
 def work(found: Work, task: Task | None) -> str:
@@ -385,14 +388,14 @@ def head(
         facts.append(plural(run.attempts, "attempt"))
     percent = f" {int(bar.done_share)} %" if run.state is RunState.RUNNING and bar.total else ""
     lines = task_lines(run, tasks, steps)
+    # Of the next try the banner tells.
+    words = held.text if held is not None and held.code != "backing_off" else ""
     return Head(
         run=run,
         badge=shown,
-        because=because(
-            run, held.text if held is not None else "", doing(lines), comparison.verdict if comparison else ""
-        ),
+        because=because(run, words, doing(lines), comparison.verdict if comparison else ""),
         names_runs=held is not None and run.state is not RunState.INTERRUPTED,
-        banner=banner(run, tasks),
+        banner=banner(run, tasks, held),
         progress=bar,
         facts=facts,
         basis=estimate.basis if estimate is not None and estimate.seconds_left is not None else "",

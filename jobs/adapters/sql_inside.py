@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, func, select
 
 from jobs.adapters.sql_engine import Database
-from jobs.adapters.sql_rows import attempt_of, event_of, moment, step_of, task_of, unit_of
+from jobs.adapters.sql_rows import at, attempt_of, event_of, moment, step_of, task_of, unit_of
 from jobs.adapters.sql_schema import attempts, events, executions, legs, log_chunks, runs, steps, tasks, units
 from jobs.attempts import Container, Work, works
 from jobs.run import Attempt, Event, StepRecord, Task, Unit, UnitCounts
@@ -111,6 +112,16 @@ class SqlInside:
         with self._db.read() as connection:
             query = select(tasks.c.id, tasks.c.run).where(tasks.c.id.in_(wanted))
             return {row.id: row.run for row in connection.execute(query)}
+
+    def kept(self, run: int) -> dict[int, tuple[str, datetime]]:
+        """Tell which tasks of a run are left to the host on which their containers stand, and until when."""
+        with self._db.read() as connection:
+            query = select(executions.c.task, executions.c.host, executions.c.kept_until).where(
+                executions.c.run == run,
+                executions.c.state == "running",
+                executions.c.kept_until > self._db.now(connection),
+            )
+            return {row.task: (row.host, at(row.kept_until)) for row in connection.execute(query)}
 
     def steps(self, run: int) -> list[StepRecord]:
         with self._db.read() as connection:

@@ -12,9 +12,12 @@ from sqlalchemy import inspect, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from jobs.adapters.sql_engine import open_engine
+from jobs.adapters.sql_engine import Database, open_engine
+from jobs.adapters.sql_heartbeats import SqlHeartbeats
 from jobs.adapters.sql_store import MIGRATIONS
 from jobs.doctor import StoreFacts
+from jobs.heartbeats import Signs
+from runner.errors import StoreUnavailable
 
 
 def look(url: str) -> StoreFacts:
@@ -98,3 +101,23 @@ def hosts(url: str) -> tuple[str, ...]:
         return ()  # what is wrong with it, the look at the store tells
     finally:
         engine.dispose()
+
+
+def signs(url: str) -> Signs | None:
+    """Tell when sweeper and comparer were last heard of; None when the store cannot be asked. Changes nothing."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        return None
+    if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").exists():
+        return None  # to open it would make it
+    database = Database(open_engine(url))
+    try:
+        with database.read() as connection:
+            if not inspect(connection).has_table("heartbeats"):
+                return None
+        return SqlHeartbeats(database).signs()
+    except (SQLAlchemyError, StoreUnavailable):
+        return None  # what is wrong with it, the look at the store tells
+    finally:
+        database.close()

@@ -515,3 +515,11 @@ controllers = Table(  # one row a pool: when it was last looked after
     Column("asked_at", Float),
     Column("problem", Text),
 )
+
+heartbeats = Table(  # one row each: when sweeper and comparer were last heard of, and what the comparer has put off
+    "heartbeats",
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("seen_at", Float, nullable=False),
+    Column("put_off", JSON, nullable=False),
+)

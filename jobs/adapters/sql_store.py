@@ -12,6 +12,7 @@ from jobs.adapters.sql_compare import SqlCompare
 from jobs.adapters.sql_compare_views import SqlCompareViews
 from jobs.adapters.sql_engine import Database, open_engine
 from jobs.adapters.sql_groups import SqlGroups
+from jobs.adapters.sql_heartbeats import SqlHeartbeats
 from jobs.adapters.sql_inside import SqlInside
 from jobs.adapters.sql_keeping import SqlKeeping
 from jobs.adapters.sql_latency import SqlLatency
@@ -52,6 +53,7 @@ class Store:
         self.snapshots = SqlSnapshots(database)
         self.workers = SqlWorkers(database)
         self.machines = SqlMachines(database)
+        self.heartbeats = SqlHeartbeats(database)
         self.keeping = SqlKeeping(database)
         self.retention = SqlRetention(database, key_seconds=IDEMPOTENCY_SECONDS)
 

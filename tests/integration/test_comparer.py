@@ -20,6 +20,7 @@ from jobs.adapters.sql_store import Store
 from jobs.compare_child import Child, Request, answer
 from jobs.comparer import AWAY_SECONDS, MOST_AWAY_SECONDS, Comparer, PutOff
 from jobs.comparing import Compared, Pair, Side, UnitClass
+from jobs.heartbeats import COMPARER
 from jobs.new_run import NewLeg
 from jobs.overview import EVERY_UNIT
 from jobs.run import Verdict
@@ -82,11 +83,15 @@ def compared(hands: Hands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> D
                 mend()
                 assert not comparer.pass_once()
                 assert comparer.put_off == 1, "it rests a moment"
+                comparer.show_presence()
+                assert hands.store.heartbeats.signs().put_off[run].startswith("unit a: ")
                 now = time.monotonic()
                 monkeypatch.setattr("jobs.comparer.time", SimpleNamespace(monotonic=lambda: now + AWAY_SECONDS))
             assert not comparer.pass_once()
             assert not comparer.pass_once()
             assert not comparer.put_off
+            comparer.show_presence()
+            assert hands.store.heartbeats.signs().put_off == {}
         finally:
             comparer._child.close()
         found = hands.run(run)
@@ -159,6 +164,14 @@ def test_an_error_of_a_pair_does_not_end_the_comparer(compared: Done, monkeypatc
 
     monkeypatch.setattr("jobs.comparer.with_causes", fail)
     assert compared("id,n\n1,1.005\n", mend=monkeypatch.undo).kind is UnitClass.EQUIVALENT
+
+
+def test_the_comparer_shows_that_it_lives(hands: Hands, tmp_path: Path) -> None:
+    comparer = Comparer(hands.store, FileObjects(tmp_path / "objects"), tmp_path)
+    assert hands.store.heartbeats.signs().is_silent(COMPARER)
+    comparer.stop.set()
+    comparer.work()
+    assert not hands.store.heartbeats.signs().is_silent(COMPARER)
 
 
 def test_a_child_that_ends_while_the_comparer_stops_is_no_verdict(

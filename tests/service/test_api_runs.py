@@ -11,6 +11,7 @@ import pytest
 from flask.testing import FlaskClient
 from web_site import Site
 
+from jobs.adapters.sql_schema import heartbeats
 from jobs.run import TaskState
 from runner.model import Reason, UnitResult, UnitState
 
@@ -358,6 +359,14 @@ def test_health_and_metrics(site: Site, client: FlaskClient) -> None:
     assert "worker" in ill.json["problems"][0]
     site.worker()
     assert client.get("/healthz").json == {"healthy": True, "problems": []}
+    with site.store.database.write() as connection:
+        connection.execute(heartbeats.delete())
+    halted = client.get("/healthz")
+    assert halted.status_code == 503
+    assert halted.json["problems"] == [
+        "No sweeper is running: nothing that was interrupted goes on by itself. Start it: seatrial sweeper",
+        "No comparer is running: no compare run comes to its end. Start it: seatrial comparer",
+    ]
     site.submit()
     text = client.get("/metrics").get_data(as_text=True)
     assert 'seatrial_tasks_queued{pool="local"} 1.0' in text

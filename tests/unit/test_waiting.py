@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from jobs.heartbeats import COMPARER, SILENT_SECONDS, SWEEPER, Signs
 from jobs.machines import Machine, MachineState
-from jobs.run import NO_ENGINE, Leg, Run, RunState, Task, TaskState, UnitCounts, Worker
-from jobs.waiting import Machines, PoolFacts, Waiting, why_not_running
+from jobs.run import CLOSED, NO_ENGINE, Leg, Run, RunState, Task, TaskState, UnitCounts, Worker
+from jobs.waiting import Facts, Machines, PoolFacts, Waiting, why_not_running
 from runner.model import Reason, TaskKind
 
 NOW = datetime(2026, 11, 22, 14, 2, tzinfo=UTC)
@@ -68,8 +70,12 @@ def pool(*workers: Worker, queued: int = 1) -> PoolFacts:
     return PoolFacts("local", workers, busy, queued)
 
 
-def ask(workers: PoolFacts, *tasks: Task, run: Run = RUN) -> Waiting | None:
-    return why_not_running(run, tasks or (TASK,), lambda: workers, NOW)
+def signs(*heard: str, now: datetime = NOW, put_off: Mapping[int, str] | None = None) -> Signs:
+    return Signs(now, dict.fromkeys(heard or (SWEEPER, COMPARER), now), put_off or {})
+
+
+def ask(workers: PoolFacts, *tasks: Task, run: Run = RUN, now: datetime = NOW) -> Waiting | None:
+    return why_not_running(run, tasks or (TASK,), Facts(signs(now=now), lambda: workers))
 
 
 @pytest.mark.parametrize(
@@ -165,7 +171,7 @@ def test_an_interrupted_run_backs_off_until_its_next_try() -> None:
     tasks = [replace(TASK, id=n, state=TaskState.INTERRUPTED, due_at=due) for n, due in ((71, later), (72, soon))]
     found = ask(pool(slot(1)), *tasks, run=run)
     assert found == Waiting("backing_off", "The connection dropped. The next try is at 14:02:11 UTC.", soon)
-    late = why_not_running(run, tasks, lambda: pool(slot(1)), soon)
+    late = ask(pool(slot(1)), *tasks, run=run, now=soon)
     assert late == Waiting("backing_off", "The connection dropped. It is tried again any moment.", soon)
     unknown = ask(pool(slot(1)), *tasks, run=replace(run, reason=None))
     assert unknown is not None
@@ -187,6 +193,128 @@ def test_what_was_queued_before_the_clock_was_set_back_waits_for_a_slot() -> Non
     late = ask(pool(slot(1)), replace(TASK, state=TaskState.INTERRUPTED, due_at=due), run=run)
     assert late is not None
     assert late.text == "The connection dropped. It is tried again any moment."
+
+
+def test_a_task_is_kept_for_the_host_on_which_its_container_stands() -> None:
+    until = NOW + timedelta(seconds=20)
+    batches = [replace(TASK, id=70 + n, kind=TaskKind.VERIFY, batch=n) for n in (1, 2)]
+
+    def told(kept: dict[int, tuple[str, datetime]]) -> Waiting | None:
+        return why_not_running(RUN, batches, Facts(signs(), lambda: pool(slot(1)), kept=lambda: kept))
+
+    found = told({71: ("host-b", until), 72: ("host-b", until + timedelta(seconds=5))})
+    assert found == Waiting(
+        "kept_for_its_host",
+        "Its container stands on host-b, whose worker is expected back until 14:02:20 UTC. Then another host goes on.",
+        until,
+    )
+    ready = Waiting("about_to_start", "A worker is about to take it.")
+    assert told({71: ("host-b", until)}) == ready, "the other batch is nobody's"
+    assert told({71: ("host-b", until), 72: ("host-a", until)}) == ready, "its host is there"
+
+
+def test_a_pool_that_was_taken_out_of_the_settings_is_named() -> None:
+    found = ask(replace(pool(), known=False))
+    assert found is not None
+    assert (found.code, "local is not in seatrial.toml any more" in found.text) == ("no_pool", True)
+    there = ask(replace(pool(slot(1)), known=False))
+    assert there is not None
+    assert there.code == "about_to_start", "another host's settings have it"
+
+
+def test_a_host_that_is_about_to_go_is_not_called_full() -> None:
+    going = replace(slot(1), shortage=f"{CLOSED}: EC2 announced spot interruption for 14:04 UTC")
+    assert ask(pool(going)) == Waiting(
+        "host_closed",
+        "No host takes new work. host-a: it is about to go: EC2 announced spot interruption for 14:04 UTC. It begins on "
+        "another host of pool local, or when this one is back.",
+    )
+    low = replace(slot(2), host="host-b", shortage="200 MiB free")
+    found = ask(pool(going, low))
+    assert found is not None
+    assert (found.code, found.text.count("disk floor")) == ("disk_low", 1)
+
+
+# ---- what nobody does when a process is missing ----
+
+COMPARED = replace(RUN, state=RunState.RUNNING, legs=(replace(LEG, name="baseline"), LEG))
+ENDED = [replace(TASK, id=70 + n, kind=TaskKind.VERIFY, state=TaskState.DONE, attempt=1) for n in (1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("left", "heard", "put_off", "code", "text"),
+    [
+        (12, COMPARER, {}, "comparing", "12 units are left to compare."),
+        (1, COMPARER, {8: "no room"}, "comparing", "1 unit is left to compare."),
+        (0, COMPARER, {}, "comparing", "The comparison is about to end."),
+        (
+            1200,
+            COMPARER,
+            {7: "unit a: No room"},
+            "comparing_later",
+            "1,200 units are left to compare. That is put off, and tried again by itself: unit a: No room.",
+        ),
+        (
+            2,
+            SWEEPER,
+            {7: "unit a: long ago"},
+            "no_comparer",
+            "2 units are left to compare. No comparer is running. Start it: seatrial comparer",
+        ),
+        (0, SWEEPER, {}, "no_comparer", "No comparer is running. Start it: seatrial comparer"),
+    ],
+)
+def test_a_run_whose_batches_have_ended_waits_for_the_comparer(
+    left: int, heard: str, put_off: dict[int, str], code: str, text: str
+) -> None:
+    facts = Facts(signs(heard, put_off=put_off), lambda: pool(slot(1, 120)), left=lambda: left)
+    assert why_not_running(COMPARED, ENDED, facts) == Waiting(code, text)
+
+
+def test_a_compare_run_with_batches_that_wait_is_not_held_up_by_its_comparison() -> None:
+    found = ask(pool(slot(1, 120)), *ENDED, replace(TASK, id=73, kind=TaskKind.VERIFY), run=COMPARED)
+    assert found is not None
+    assert found.code == "slots_busy"
+
+
+def test_a_run_that_is_interrupted_is_not_tried_again_without_a_sweeper() -> None:
+    run = replace(RUN, state=RunState.INTERRUPTED, reason=Reason("database_lost", "The connection dropped."))
+    tasks = [replace(TASK, state=TaskState.INTERRUPTED)]
+    found = why_not_running(run, tasks, Facts(signs(COMPARER), lambda: pool(slot(1))))
+    assert found == Waiting(
+        "no_sweeper",
+        "The connection dropped. It is not tried again by itself: no sweeper is running. Start it: seatrial sweeper",
+        NOW,
+    )
+    old = Signs(NOW, {SWEEPER: NOW - timedelta(seconds=SILENT_SECONDS + 1)})
+    found = why_not_running(run, tasks, Facts(old, lambda: pool(slot(1))))
+    assert found is not None
+    assert found.code == "no_sweeper"
+
+
+def test_a_task_of_a_silent_worker_is_given_to_no_other_without_a_sweeper() -> None:
+    run = replace(RUN, state=RunState.RUNNING)
+    running = replace(TASK, state=TaskState.RUNNING, attempt=1, host="host-b", worker="host-b-1")
+    asked = Facts(signs(COMPARER), lambda: pool(slot(1)))
+    assert why_not_running(run, [running], asked) == Waiting(
+        "no_sweeper",
+        "The worker host-b-1 on host-b fell silent, and its task is given to no other: no sweeper is running. Start "
+        "it: seatrial sweeper",
+    )
+    other = replace(running, id=71, host="host-a", worker="host-a-1")
+    assert why_not_running(run, [running, other], asked) is None, "one of them works"
+    assert ask(pool(slot(1)), running, run=run) is None, "the sweeper sees to it"
+
+
+def test_a_cancelled_run_whose_tasks_wait_is_about_to_end() -> None:
+    run = replace(RUN, state=RunState.INTERRUPTED, cancel_requested=True)
+    found = ask(pool(slot(1)), replace(TASK, state=TaskState.INTERRUPTED), run=run)
+    assert found == Waiting("cancelling", "What waits of it is about to be ended.")
+    queued = replace(RUN, cancel_requested=True)
+    assert ask(pool(slot(1)), run=queued) == found
+    nobody = ask(pool(), run=queued)
+    assert nobody is not None
+    assert nobody.code == "no_worker"
 
 
 # ---- a pool whose machines are started and stopped ----
@@ -247,10 +375,28 @@ WAITED = replace(TASK, created_at=NOW - timedelta(seconds=95))
             "No controller looks after pool local, so no machine is started. Start it: seatrial sweeper",
         ),
         (Machines((replace(machine(MachineState.PENDING), refused="It has the tag env=prod."),)), "machine_wanted", ""),
+        (
+            Machines((replace(STOPPED, refused="It has the tag env=prod."), machine(MachineState.GONE)), grows=False),
+            "no_machine",
+            "no machine that could be started (i-1: It has the tag env=prod; i-1: EC2 says that it is gone). Check its",
+        ),
+        (Machines(grows=False), "no_machine", "no machine that could be started. Check"),
+        (Machines((STOPPED,), grows=False), "machine_wanted", "about to be started"),
+        (
+            Machines((STOPPED,), problem="cloud_away"),
+            "cloud_away",
+            "EC2 cannot be asked to start a machine (cloud_away), and is asked again and again. Waiting for 1 min 35 s",
+        ),
+        (Machines((machine(MachineState.PENDING),), problem="cloud_away"), "machine_starting", ""),
+        (
+            Machines((machine(MachineState.RUNNING, seen_at=NOW),)),
+            "machine_silent",
+            "i-1 is on, and nothing is heard of its worker. If that stays so, see the journal there. Waiting for",
+        ),
     ],
 )
 def test_how_far_the_machine_is_is_told(machines: Machines, code: str, text: str) -> None:
-    found = why_not_running(RUN, [WAITED], lambda: PoolFacts("local", (), {}, 1, machines), NOW)
+    found = ask(PoolFacts("local", (), {}, 1, machines), WAITED)
     assert found is not None
     assert (found.code, text in found.text) == (code, True), found.text
 
@@ -258,10 +404,22 @@ def test_how_far_the_machine_is_is_told(machines: Machines, code: str, text: str
 def test_a_machine_that_is_on_has_slots_like_any_other() -> None:
     ready = machine(MachineState.RUNNING, host="h1", seen_at=NOW)
     slot = Worker("w1", "h1", "local", 1, NOW, NOW, None, False)
-    told = why_not_running(RUN, [WAITED], lambda: PoolFacts("local", (slot,), {}, 1, Machines((ready,))), NOW)
+    told = ask(PoolFacts("local", (slot,), {}, 1, Machines((ready,))), WAITED)
     assert told is not None
     assert told.code == "about_to_start"
     stopping = replace(ready, state=MachineState.STOPPING)
-    told = why_not_running(RUN, [WAITED], lambda: PoolFacts("local", (slot,), {}, 1, Machines((stopping,))), NOW)
+    told = ask(PoolFacts("local", (slot,), {}, 1, Machines((stopping,))), WAITED)
     assert told is not None
     assert told.code == "machine_stopping"
+
+
+def test_another_machine_is_waited_for_when_the_one_that_is_on_is_about_to_go() -> None:
+    ready = machine(MachineState.RUNNING, host="host-a", seen_at=NOW)
+    going = replace(slot(1), shortage=f"{CLOSED}: EC2 announced a spot interruption")
+    coming = machine(MachineState.PENDING, instance="i-2")
+    told = ask(PoolFacts("local", (going,), {}, 1, Machines((ready, coming))), WAITED)
+    assert told is not None
+    assert told.code == "machine_starting"
+    alone = ask(PoolFacts("local", (going,), {}, 1, Machines((ready,))), WAITED)
+    assert alone is not None
+    assert alone.code == "host_closed"
