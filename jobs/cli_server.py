@@ -260,6 +260,7 @@ def _be_slot(settings: Settings, pool: str, instance: int, number: int) -> None:
         build_doorbell(settings),
         runtime,
         lacking=lambda: ready.lacking() or room.lacking(),
+        spare=room.spare,
         closed=Closing(settings.server.home, pool).why if settings.pools[pool].is_ec2 else lambda: None,
     )
 

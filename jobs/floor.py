@@ -9,7 +9,7 @@ from typing import Any
 
 from jobs.settings import Settings
 from runner.errors import InfraError
-from runner.room import Floor, Reserve, Room, lacking, look
+from runner.room import Floor, Reserve, Room, Spare, lacking, look
 
 # The engine's data directory never moves while it runs; one that did not answer is asked again after this time.
 ASK_AGAIN_SECONDS = 60.0
@@ -43,6 +43,11 @@ class HostRoom:
     def lacking(self, *, times: int = 1) -> str | None:
         """Tell what is below the floor, or below so many times the floor; None when there is room."""
         return lacking(self.rooms(), self._floor.times(times))
+
+    def spare(self) -> Spare | None:
+        """Tell what may be written where workspaces are; None when it cannot be looked at."""
+        room = look(*self._places[0])
+        return None if room is None else Spare(room, self._floor)
 
     def _engine_root(self) -> Path | None:
         now = time.monotonic()

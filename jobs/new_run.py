@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class NewLeg:
-    """A leg as it is submitted: pinned, with the text of its seatrial.yml."""
+    """A leg as it is submitted: pinned, with the text of its seatrial.yml. `disk_limit`: its limits.disk, in bytes."""
 
     name: str
     ref: str
@@ -20,6 +20,7 @@ class NewLeg:
     spec_text: str
     spec_digest: str
     database: str | None = None
+    disk_limit: int | None = None
 
 
 @dataclass(frozen=True)

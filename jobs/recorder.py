@@ -21,6 +21,7 @@ from jobs.adapters.sql_store import Store
 from runner.errors import Cancelled, DiskFull, Drained, Fenced, InfraError, StoreUnavailable
 from runner.model import Output, Reason, UnitResult
 from runner.ports import Objects
+from runner.quota import Used
 
 FLUSH_SECONDS = 0.2
 FLUSH_BYTES = 1 << 20
@@ -156,8 +157,9 @@ class LedgerRecorder:
         container: str,
         exit_code: int | None = None,
         fault: Reason | None = None,
+        wrote: Used | None = None,
     ) -> None:
-        """Record a container's beginning or end."""
+        """Record a container's beginning or end, and what it wrote."""
         self.flush()
         ledger = self._store.ledger
         self._steadily(
@@ -169,6 +171,7 @@ class LedgerRecorder:
                 container=container,
                 exit_code=exit_code,
                 fault=fault,
+                wrote=wrote,
             )
         )
 

@@ -19,6 +19,7 @@ from runner.errors import (
     StoreUnavailable,
 )
 from runner.model import Output, Reason, TaskKind, UnitState
+from runner.quota import Used
 
 
 class TaskState(StrEnum):
@@ -109,6 +110,8 @@ LEG_FAILED = "leg_failed"
 # lacks otherwise is room on a disk.
 NO_ENGINE = "its Docker engine is not ready"
 CLOSED = "it is about to go"
+# And of one that has room, but less than what is queued is expected to take.
+NO_FIT = "too little room for what is next"
 
 
 class IllegalTransition(Exception):
@@ -346,7 +349,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Task:
-    """What a worker claims: a leg's `prepare`, or one batch (`verify`)."""
+    """What a worker claims: a leg's `prepare`, or one batch (`verify`).
+
+    `need`: what its workspace is expected to take of a disk, by what an earlier run took; None when none can tell.
+    """
 
     id: int
     run: int
@@ -369,6 +375,7 @@ class Task:
     due_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    need: Used | None = None
 
 
 @dataclass(frozen=True)

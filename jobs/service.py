@@ -243,6 +243,7 @@ def _leg(name: str, ref: str, found: Preview, source: str | None) -> NewLeg:
         spec_text=found.spec_text,
         spec_digest=found.spec.digest(),
         database=None if found.spec.database is None else source,
+        disk_limit=found.spec.workspace.limits.disk,
     )
 
 

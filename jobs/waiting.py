@@ -9,10 +9,13 @@ from datetime import datetime
 from jobs.heartbeats import COMPARER, SWEEPER, Signs
 from jobs.idle_policy import seconds_words
 from jobs.machines import Machine, MachineState
-from jobs.run import CLOSED, NO_ENGINE, Run, RunState, Task, TaskState, Worker, is_due
+from jobs.run import CLOSED, NO_ENGINE, NO_FIT, Run, RunState, Task, TaskState, Worker, is_due
 from runner.model import TaskKind
+from runner.quantities import format_size
+from runner.quota import Used
 
 NAMED = 3  # runs that are told by their numbers
+_LESS = "It begins when there is room. To be let in with less, a branch lowers workspace.limits.disk in seatrial.yml."
 
 
 @dataclass(frozen=True)
@@ -218,8 +221,9 @@ def _for_a_slot(
     idle = [worker for worker in free if worker.task is None]
     if not idle:
         return _slots_busy(queued, pool, free)
-    if all(worker.shortage for worker in idle):
-        return _no_host(pool.name, idle, others=len(free) > len(idle))
+    need = next((task.need for task in queued if task.need is not None), None)
+    if all(_shortage(worker, need) for worker in idle):
+        return _no_host(pool.name, idle, need, others=len(free) > len(idle))
     return _for_its_host(queued, {worker.host for worker in idle}, kept()) or Waiting(
         "about_to_start", "A worker is about to take it."
     )
@@ -236,16 +240,30 @@ def _slots_busy(queued: Sequence[Task], pool: PoolFacts, free: Sequence[Worker])
     return Waiting("slots_busy", f"{begin}{slots} of pool {pool.name} {verb} busy{_with(busy)}{behind}.")
 
 
-def _no_host(pool: str, idle: Sequence[Worker], *, others: bool) -> Waiting:
+def _no_host(pool: str, idle: Sequence[Worker], need: Used | None, *, others: bool) -> Waiting:
     """Say what each host lacks to take new work. What somebody has to mend comes before what passes."""
     short = {worker.host: worker.shortage or "" for worker in idle}
     hosts = " ".join(_lacks(host, why) for host, why in sorted(short.items()))
-    text = f"No host takes new work. {hosts}{' The other slots are busy.' if others else ''}"
+    hosts += " The other slots are busy." if others else ""
+    text = f"No host takes new work. {hosts}"
     if any(why.startswith(NO_ENGINE) for why in short.values()):
         return Waiting("no_engine", f"{text} It begins when that is mended.")
+    if need is not None and any(why.startswith(NO_FIT) for why in short.values()):
+        return Waiting("no_room", f"{_needs(need)} {hosts} {_LESS}")
     if not all(map(_is_closed, idle)):
         return Waiting("disk_low", f"{text} It begins when there is room again.")
     return Waiting("host_closed", f"{text} It begins on another host of pool {pool}, or when this one is back.")
+
+
+def _shortage(worker: Worker, need: Used | None) -> str | None:
+    """Tell what a slot lacks for a run: too little room for another one is not its matter."""
+    why = worker.shortage
+    return None if why is None or (need is None and why.startswith(NO_FIT)) else why
+
+
+def _needs(need: Used) -> str:
+    size = f"{format_size(need.size)} in {need.files:,} files"
+    return f"No host has room for it: what is next of it needs {size} beside the reserve, as in the run before."
 
 
 def _for_its_host(
@@ -260,7 +278,9 @@ def _for_its_host(
 
 
 def _lacks(host: str, why: str) -> str:
-    return f"{host}: {why}." if why.startswith((NO_ENGINE, CLOSED)) else f"{host} is below its disk floor: {why}."
+    return (
+        f"{host}: {why}." if why.startswith((NO_ENGINE, CLOSED, NO_FIT)) else f"{host} is below its disk floor: {why}."
+    )
 
 
 def _with(runs: Sequence[int]) -> str:

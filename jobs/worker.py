@@ -18,7 +18,7 @@ from jobs.adapters.sql_tasks import Claim
 from jobs.batches import divide
 from jobs.flag import Flag
 from jobs.recorder import LedgerRecorder
-from jobs.run import TaskState
+from jobs.run import NO_FIT, TaskState
 from runner import pipeline
 from runner.errors import (
     BaseReplaced,
@@ -33,6 +33,7 @@ from runner.errors import (
 )
 from runner.execution import Runtime
 from runner.model import BASELINE_AGAIN, Known, Order, Prepared, Reason, TaskKind
+from runner.room import Spare
 from runner.spec import Spec, parse_spec
 from runner.units import UnitFilterError
 
@@ -85,14 +86,16 @@ class Slot:
         *,
         lacking: Callable[[], str | None] = lambda: None,
         closed: Callable[[], str | None] = lambda: None,
+        spare: Callable[[], Spare | None] = lambda: None,
     ) -> None:
         """Take the parts; `lacking` tells what this host lacks to take new work, None when it lacks nothing.
 
-        `closed` tells why this host takes no work at all, not even what stands on it.
+        `closed` tells why this host takes no work at all, not even what stands on it; `spare`, what may be written on it.
         """
         self._place, self._store, self._doorbell, self._runtime = place, store, doorbell, runtime
-        self._lacking, self._closed = lacking, closed
+        self._lacking, self._closed, self._spare = lacking, closed, spare
         self._shortage: str | None = None
+        self._unfit: str | None = None  # there is room, but not for what is queued
         self.drain = Flag()  # a signal handler may raise it
 
     def work(self) -> None:
@@ -112,13 +115,20 @@ class Slot:
                     self.drain.wait(SHORT_SECONDS)
                     continue
                 short = self._shortage is not None
+                spare = None if short else self._spare()
                 claim = self._store.tasks.claim(
-                    pool=place.pool, host=place.host, worker=place.name, lease=place.lease, adopt_only=short
+                    pool=place.pool,
+                    host=place.host,
+                    worker=place.name,
+                    lease=place.lease,
+                    adopt_only=short,
+                    spare=spare.used if spare is not None else None,
                 )
                 if claim is not None:
+                    self._unfit = None
                     self.do(claim)
                     self._store.workers.seen(place.name, idle=True, shortage=self._shortage)
-                elif short:
+                elif self._look_for_unfit(spare) or short:
                     self.drain.wait(SHORT_SECONDS)  # not by the doorbell: its rings are for those who have room
                 else:
                     self._doorbell.listen(place.pool, seconds=LISTEN_SECONDS, stop=self.drain)
@@ -144,12 +154,27 @@ class Slot:
             self._store.workers.seen(self._place.name, shortage=shortage)
         self._shortage = shortage
 
+    def _look_for_unfit(self, spare: Spare | None) -> bool:
+        """Tell whether something is queued for which there is not room enough here, and tell so on our row."""
+        place, unfit = self._place, None
+        if spare is not None:
+            yet = self._store.tasks.does_not_fit(pool=place.pool, host=place.host, spare=spare.used)
+            unfit = None if yet is None else f"{NO_FIT}: {spare.told(yet)}"
+        changed = (unfit is None) != (self._unfit is None)
+        self._unfit = unfit
+        if changed:
+            self._store.workers.seen(place.name, shortage=self._shortage or unfit)
+            if unfit is not None:
+                log.warning("worker.no_fit", worker=place.name, host=place.host, lacking=unfit)
+        return unfit is not None
+
     def _show_presence(self) -> None:
         draining = False
         while not draining:
             draining = self.drain.wait(PRESENCE_SECONDS)
             try:
-                self._store.workers.seen(self._place.name, draining=draining, shortage=self._shortage)
+                shortage = self._shortage or self._unfit
+                self._store.workers.seen(self._place.name, draining=draining, shortage=shortage)
             except StoreUnavailable as error:
                 log.error("worker.store_away", error=error.text)
 

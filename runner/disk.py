@@ -13,6 +13,7 @@ from runner.quantities import format_size
 from runner.quota import Quota, Used, most_files
 
 DISK_SECONDS = 5.0
+LAST_SECONDS = 1.0  # a script that ended within DISK_SECONDS has not left much to walk through
 TRIM_SECONDS = 1.0  # what XFS gives back it reserves anew at the next write
 # Below this the host counts as full: what fails then did not fail because of the branch.
 HOST_FLOOR = 64 << 20
@@ -53,6 +54,14 @@ class DiskWatch:
         # Files that vanish meanwhile leave a sum all the same.
         return Used(*map(int, found)) if all(text.isdigit() for text in found) else None
 
+    def ask(self, *, patience: float) -> Used | None:
+        """Give what is used now; None when that takes longer than so many seconds."""
+        self._next = 0.0
+        until = time.monotonic() + patience
+        while (used := self.poll()) is None and time.monotonic() < until:
+            time.sleep(0.002)
+        return used
+
     def close(self) -> None:
         """End a walk that is under way; safe to call twice."""
         for asking in self._asking:
@@ -73,13 +82,14 @@ def host_is_full(path: Path) -> bool:
 class DiskLimit:
     """limits.disk of one workspace: by its project quota where it has one, and by asking how much there is.
 
-    Asking goes on beside the quota: whoever owns a file may give it to another project.
+    Asking goes on beside the quota: whoever owns a file may give it to another project. `peak`: the most that was seen.
     """
 
     def __init__(self, root: Path, limit: int, quota: Quota | None) -> None:
         self._root, self._limit, self._quota = root, limit, quota
         self._watch = DiskWatch(root, before=self._trim)
         self._next_trim = 0.0
+        self.peak = Used()
 
     def passed(self) -> SeatrialError | None:
         """Tell of the limit when it was passed, or of a host without room; never waits."""
@@ -88,6 +98,7 @@ class DiskLimit:
         used = self._watch.poll()
         if used is None:
             return None
+        self.peak = self.peak.or_more(used)
         if (error := self._beyond(used)) is not None:
             return error
         return DiskFull("The host's disk is full.") if host_is_full(self._root) else None
@@ -99,6 +110,11 @@ class DiskLimit:
             self._trim()
             error = self._beyond(self._used())
         return error
+
+    def ended(self) -> None:
+        """Look at what is there once nothing writes any more, if it was too short to be seen before."""
+        if self.peak == Used() and (used := self._watch.ask(patience=LAST_SECONDS)) is not None:
+            self.peak = used
 
     def _used(self) -> Used:
         return (self._quota.used() if self._quota is not None else None) or Used()

@@ -372,7 +372,12 @@ class Execution:
 
     def _record(self, state: str) -> None:
         self.recorder.execution(
-            self.number, state=state, container=self.name, exit_code=self._exit_code, fault=self._fault
+            self.number,
+            state=state,
+            container=self.name,
+            exit_code=self._exit_code,
+            fault=self._fault,
+            wrote=self._follower.wrote if self._follower is not None else None,
         )
 
     def _clear(self) -> None:

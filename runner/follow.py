@@ -26,6 +26,7 @@ from runner.model import Order, Reason
 from runner.outputs import Outputs
 from runner.ports import Engine, Recorder, Watch
 from runner.quantities import format_duration, format_size
+from runner.quota import Used
 from runner.steps import Ending
 from runner.traces import Traces
 from runner.workspace import Workspace
@@ -92,6 +93,7 @@ class Follower:
         self._over = False
         self.dead = False
         self._seen: float | None = None
+        self._told: Used | None = None
         self._begin()
 
     def _begin(self) -> None:
@@ -102,6 +104,11 @@ class Follower:
     def step(self) -> str:
         """Name the command that runs, or ran last."""
         return self.traces.step
+
+    @property
+    def wrote(self) -> Used | None:
+        """Give what its workspace took at most, as far as it was seen; None when it was not yet."""
+        return None if self._disk.peak == Used() else self._disk.peak
 
     def follow(self) -> Ended:
         """Follow to the end. Raises a BranchError when a limit was passed, an InfraError when the world broke it,
@@ -119,6 +126,7 @@ class Follower:
                 self._seen = self._seen or time.monotonic()
                 self.recorder.check()
                 self._limits()
+                self._tell_peak()
                 if not busy:
                     self._pause()
         except Cancelled:
@@ -204,6 +212,7 @@ class Follower:
         if not self.dead:
             self.engine.remove(self.name)
         self.traces.take_rest()
+        self._disk.ended()
         if memory:
             raise self._out_of_memory()
         if ending.stopped:
@@ -278,3 +287,9 @@ class Follower:
         if self.traces.log_room() <= 0 and self.traces.log_left() > 0:
             return self._log_limit()
         return self._disk.passed()
+
+    def _tell_peak(self) -> None:
+        """Record what it wrote when that has grown: whoever kills us, it is known, and so is what is yet to come."""
+        if self.wrote is not None and self.wrote != self._told:
+            self._told = self.wrote
+            self.recorder.execution(self.execution, state="running", container=self.name, wrote=self.wrote)

@@ -21,6 +21,7 @@ from runner.model import (
     Resolved,
     UnitResult,
 )
+from runner.quota import Used
 
 
 class Mirror(Protocol):
@@ -314,8 +315,12 @@ class Recorder(Protocol):
         container: str,
         exit_code: int | None = None,
         fault: Reason | None = None,
+        wrote: Used | None = None,
     ) -> None:
-        """Record that a container was created, or how it ended. `fault`: the branch's, with which its task is to fail."""
+        """Record that a container was created, or how it ended. `fault`: the branch's, with which its task is to fail.
+
+        `wrote`: what its workspace took at most, as far as that was seen.
+        """
         ...
 
     def next_execution(self) -> int:

@@ -81,6 +81,10 @@ class Used:
     size: int = 0
     files: int = 0
 
+    def or_more(self, other: Used) -> Used:
+        """Give the greater of each."""
+        return Used(max(self.size, other.size), max(self.files, other.files))
+
 
 def most_files(limit: int) -> int:
     """Give how many files a limit in bytes allows: empty ones take no bytes, and inodes run out like bytes."""

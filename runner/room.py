@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from runner.quantities import QuantityError, format_size, parse_size
+from runner.quota import Used
 
 _PERCENT = re.compile(r"([0-9]{1,2}(?:\.[0-9]{1,3})?) ?%")
 
@@ -87,6 +89,32 @@ def look(what: str, path: Path) -> Room | None:
             status.f_files,
         )
     return None
+
+
+@dataclass(frozen=True)
+class Spare:
+    """What may be written on a file system before the floor is reached."""
+
+    room: Room
+    floor: Floor
+
+    @property
+    def used(self) -> Used:
+        """Give it in bytes and files."""
+        files = self.room.inodes - self.floor.inodes.of(self.room.inodes_total)
+        size = self.room.free - self.floor.disk.of(self.room.total)
+        return Used(max(0, size), max(0, files) if self.room.inodes_total else sys.maxsize)
+
+    def told(self, yet: Used) -> str:
+        """Tell it in words. `yet`: what those that run there are expected to write of it."""
+        room, floor = self.room, self.floor
+        free, reserve = format_size(room.free), format_size(floor.disk.of(room.total))
+        if room.inodes_total:
+            free += f" and {room.inodes:,} files"
+            reserve += f" and {floor.inodes.of(room.inodes_total):,} files"
+        others = f", and what runs there may yet write {format_size(yet.size)} in {yet.files:,} files"
+        text = f"{free} are free for {room.what} ({room.path}), the reserve is {reserve}"
+        return text + (others if yet != Used() else "")
 
 
 def lacking(rooms: Iterable[Room], floor: Floor) -> str | None:

@@ -20,6 +20,7 @@ from runner.execution import Runtime
 from runner.images import BuildHost
 from runner.model import Container, ContainerState, Order, Output, Prepared, Reason, TaskKind, UnitResult, UnitState
 from runner.ports import Databases, Engine
+from runner.quota import Used
 from runner.spec import parse_spec
 from runner.workspace import CONTROL, IO, OUTPUT, Workspace
 
@@ -42,6 +43,7 @@ class MemoryRecorder:
     resume: tuple[str, Output] | None = None
     executions: dict[int, tuple[str, int | None]] = field(default_factory=dict)
     faults: dict[int, Reason] = field(default_factory=dict)
+    wrote: list[tuple[str, Used]] = field(default_factory=list)
     taken: dict[int, list[int]] = field(default_factory=dict)
     marks: int = 0
     cancelled: threading.Event = field(default_factory=threading.Event)
@@ -102,12 +104,15 @@ class MemoryRecorder:
         container: str,
         exit_code: int | None = None,
         fault: Reason | None = None,
+        wrote: Used | None = None,
     ) -> None:
         self._refuse()
         assert execution <= self.number
         self.executions[execution] = (state, exit_code)
         if fault is not None:
             self.faults[execution] = fault
+        if wrote is not None:
+            self.wrote.append((state, wrote))
 
     def next_execution(self) -> int:
         self._refuse()

@@ -7,8 +7,10 @@ from typing import Any
 from sqlalchemy import BindParameter, Connection, Row, bindparam, func, select
 
 from jobs.adapters.sql_moves import is_due
+from jobs.adapters.sql_room import FITS, YET, asked
 from jobs.adapters.sql_schema import executions, machines, tasks
 from jobs.run import TaskState
+from runner.quota import Used
 
 _POOL: BindParameter[str] = bindparam("pool_")
 _HOST: BindParameter[str] = bindparam("host_")
@@ -44,24 +46,36 @@ _BUSY = (
 _FAIR = (
     select(tasks.c.id)
     .outerjoin(_BUSY, _BUSY.c.user == tasks.c.user)
-    .where(*_CLAIMABLE, ~_KEPT_FOR_ANOTHER)
+    .where(*_CLAIMABLE, ~_KEPT_FOR_ANOTHER, FITS)
     .order_by(tasks.c.priority.desc(), func.coalesce(_BUSY.c.n, 0), tasks.c.run, tasks.c.batch, tasks.c.id)
     .limit(1)
     .with_for_update(of=tasks, skip_locked=True)
 )
+_UNFIT = select(tasks.c.id).where(*_CLAIMABLE, ~_KEPT_FOR_ANOTHER, ~FITS).limit(1)  # left for want of room
 # Of a host that is no machine, which most are, nothing more is asked.
 _HERE = select(machines.c.instance).where(machines.c.host == _HOST).limit(1).scalar_subquery()
 _WHOLE = select(tasks, _HERE.label("machine")).where(tasks.c.id == bindparam("task_"))
 
 
-def best_task(connection: Connection, pool: str, host: str, now: float, *, adopt_only: bool) -> Row[Any] | None:
+def best_task(
+    connection: Connection, pool: str, host: str, now: float, *, adopt_only: bool, spare: Used | None
+) -> Row[Any] | None:
     """Lock and give the best task of a pool for a slot of a host, with the `machine` that the host is; None: there is none.
 
     One to adopt comes first, then priority, fair share, age. `adopt_only`: nothing but what stands there already.
+    `spare`: what may be written on that host, if it is known; a task that is expected to take more is left to others.
     """
-    asked = {"pool_": pool, "host_": host, "now_": now}
+    given = {"pool_": pool, "now_": now} | asked(host, spare)
     for query in (_ADOPTABLE,) if adopt_only else (_ADOPTABLE, _FAIR):
-        best = connection.execute(query, asked).scalar_one_or_none()
+        best = connection.execute(query, given).scalar_one_or_none()
         if best is not None:
             return connection.execute(_WHOLE, {"task_": best, "host_": host}).one()
     return None
+
+
+def unfit(connection: Connection, pool: str, host: str, now: float, spare: Used) -> Used | None:
+    """Give what those that run on a host may write yet, when a task is left to others because of that; else None."""
+    if connection.execute(_UNFIT, {"pool_": pool, "now_": now} | asked(host, spare)).first() is None:
+        return None
+    size, files = connection.execute(YET, {"host_": host}).one()
+    return Used(int(size), int(files))

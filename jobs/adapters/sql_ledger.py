@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, func, insert, or_, select, update
+from sqlalchemy import Column, Connection, Row, bindparam, case, func, insert, or_, select, update
 
 from jobs.adapters.sql_compare import forget
 from jobs.adapters.sql_engine import Database
@@ -16,6 +16,7 @@ from jobs.adapters.sql_rows import append_event
 from jobs.adapters.sql_schema import attempts, events, executions, log_chunks, runs, steps, tasks, units
 from jobs.run import FINAL_TASK_STATES, RunState
 from runner.model import Output, Reason, UnitResult, UnitState
+from runner.quota import Used
 
 # Chunks up to this size stand in the row itself; a file each would cost more than it saves.
 INLINE_BYTES = 16_384
@@ -197,16 +198,22 @@ class SqlLedger:
         container: str,
         exit_code: int | None,
         fault: Reason | None = None,
+        wrote: Used | None = None,
     ) -> None:
-        """Record that a container was created, or how it ended. `fault`: the branch's; once told it stays."""
+        """Record that a container was created, or how it ended. `fault`: the branch's; once told it stays.
+
+        `wrote`: what its workspace took at most, as far as it was seen; less than what was told before changes nothing.
+        """
         with self._db.write() as connection:
             now = self._db.now(connection)
             row = fence(connection, task, attempt)
             here = (executions.c.task == task, executions.c.execution == execution)
             ended = now if state != "running" else None
-            told = {} if fault is None else {"reason_code": fault.code, "reason_text": fault.text}
+            told: dict[str, Any] = {} if fault is None else {"reason_code": fault.code, "reason_text": fault.text}
+            peak = {} if wrote is None else {"peak_bytes": wrote.size, "peak_files": wrote.files}
+            more = {name: _greater(executions.c[name], value) for name, value in peak.items()}
             changed = connection.execute(
-                update(executions).where(*here).values(state=state, exit_code=exit_code, ended_at=ended, **told)
+                update(executions).where(*here).values(state=state, exit_code=exit_code, ended_at=ended, **told, **more)
             )
             if not changed.rowcount:
                 connection.execute(
@@ -221,6 +228,7 @@ class SqlLedger:
                         exit_code=exit_code,
                         created_at=now,
                         **told,
+                        **peak,
                     )
                 )
 
@@ -277,7 +285,7 @@ class SqlLedger:
     def durations(self, project: str, leg: str, *, before: int) -> dict[str, float]:
         """Give the seconds that each unit took in the last run that this one can be compared with."""
         with self._db.read() as connection:
-            last = _comparable(connection, project, before)
+            last = comparable(connection, project, before)
             query = select(units.c.unit, units.c.seconds).where(
                 units.c.run == last, units.c.leg == leg, units.c.seconds.is_not(None)
             )
@@ -286,9 +294,13 @@ class SqlLedger:
     def last_pace(self, project: str, *, before: int) -> tuple[int, float] | None:
         """Give the last run that this one can be compared with, and how many seconds its units took on average."""
         with self._db.read() as connection:
-            last = _comparable(connection, project, before)
+            last = comparable(connection, project, before)
             mean = connection.execute(select(func.avg(units.c.seconds)).where(units.c.run == last)).scalar_one()
             return None if last is None or mean is None else (last, float(mean))
+
+
+def _greater(column: Column[Any], value: int) -> Any:
+    return case((column > value, column), else_=value)
 
 
 def _change_steps(connection: Connection, row: Row[Any], changes: Sequence[StepChange], now: float) -> None:
@@ -324,15 +336,18 @@ def _change_steps(connection: Connection, row: Row[Any], changes: Sequence[StepC
         known.append((made[0], change.name, asked))
 
 
-def _comparable(connection: Connection, project: str, before: int) -> int | None:
-    """Find the project's last run, before this one, of at least as many units as this one's."""
+def comparable(connection: Connection, project: str, before: int, *, least: int = 2) -> int | None:
+    """Find the project's last run, before this one, of at least as many units as this one's.
+
+    `least`: how many of them it has finished.
+    """
     chosen = select(runs.c.units_filter).where(runs.c.id == before).scalar_subquery()
     return connection.execute(
         select(runs.c.id)
         .where(
             runs.c.project == project,
             runs.c.id < before,
-            runs.c.units_done > 1,
+            runs.c.units_done >= least,
             runs.c.state.in_([RunState.DONE.value, RunState.FAILED.value]),
             or_(runs.c.units_filter.is_(None), runs.c.units_filter == chosen),
             runs.c.options["only_of"].as_integer().is_(None),

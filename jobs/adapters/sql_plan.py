@@ -18,12 +18,14 @@ from sqlalchemy import Connection, Executable, bindparam, delete, func, insert, 
 from jobs.adapters.sql_compare import forget
 from jobs.adapters.sql_engine import Database
 from jobs.adapters.sql_moves import ending, fence, move
+from jobs.adapters.sql_room import need_of
 from jobs.adapters.sql_rows import append_event, lock_run, refresh_run
 from jobs.adapters.sql_schema import legs, runs, tasks, units
 from jobs.reusing import Made, Reuse
 from jobs.run import FINAL_TASK_STATES, TaskState
 from runner.errors import BaseReplaced, OutputsGone, StoreUnavailable
 from runner.model import Prepared, TaskKind, UnitResult, UnitState
+from runner.quota import Used
 from runner.units import UnitFilterError
 
 S = TaskState
@@ -153,8 +155,18 @@ class SqlPlan:
                 _require_some(connection, row, only_of)
             _requeue(connection, found, now)
             last = max((batch.batch for batch in found.batches), default=0)
+            need = need_of(connection, row.run, row.leg, TaskKind.VERIFY) if batches else None
             for number, (task, names) in enumerate(batches, last + 1):
-                add_task(connection, row, TaskKind.VERIFY, batch=number, units_total=len(names), now=now, task=task)
+                add_task(
+                    connection,
+                    row,
+                    TaskKind.VERIFY,
+                    batch=number,
+                    units_total=len(names),
+                    now=now,
+                    task=task,
+                    need=need,
+                )
             connection.execute(
                 update(legs)
                 .where(legs.c.run == row.run, legs.c.name == row.leg)
@@ -323,9 +335,10 @@ def add_task(
     due: float | None = None,
     units_total: int = 0,
     task: int | None = None,
+    need: Used | None = None,
 ) -> int:
     """Queue a task of `like`'s run, leg, pool, user and priority. `task`: its id, when it was reserved."""
-    row = task_row(like, kind, batch=batch, now=now, due=due, units_total=units_total)
+    row = task_row(like, kind, batch=batch, now=now, due=due, units_total=units_total, need=need)
     if task is not None:
         row["id"] = task
     result = connection.execute(insert(tasks), row)
@@ -334,9 +347,16 @@ def add_task(
 
 
 def task_row(
-    like: Any, kind: TaskKind, *, batch: int, now: float, due: float | None = None, units_total: int = 0
+    like: Any,
+    kind: TaskKind,
+    *,
+    batch: int,
+    now: float,
+    due: float | None = None,
+    units_total: int = 0,
+    need: Used | None = None,
 ) -> dict[str, Any]:
-    """Give the row of a queued task of `like`'s run, leg, pool, user and priority."""
+    """Give the row of a queued task of `like`'s run, leg, pool, user and priority. `need`: see sql_room.need_of."""
     return {
         "run": like.run,
         "leg": like.leg,
@@ -349,6 +369,8 @@ def task_row(
         "units_total": units_total,
         "created_at": now,
         "due_at": now if due is None else due,
+        "need_bytes": None if need is None else need.size,
+        "need_files": None if need is None else need.files,
     }
 
 

@@ -30,6 +30,7 @@ from jobs.run import (
 )
 from runner.errors import NotFound
 from runner.model import Output, Reason, TaskKind, UnitState
+from runner.quota import Used
 
 R = Any  # a row: its columns are those of the tables
 
@@ -119,6 +120,7 @@ def task_of(row: R) -> Task:
         due_at=at(row.due_at),
         started_at=moment(row.started_at),
         finished_at=moment(row.finished_at),
+        need=None if row.need_bytes is None else Used(row.need_bytes, row.need_files),
     )
 
 

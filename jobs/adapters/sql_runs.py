@@ -11,6 +11,7 @@ from sqlalchemy import Connection, or_, select, update
 from jobs.adapters.sql_compare import forget
 from jobs.adapters.sql_moves import cancel_waiting, move
 from jobs.adapters.sql_plan import add_task, count_units
+from jobs.adapters.sql_room import need_of
 from jobs.adapters.sql_rows import append_event, lock_run, refresh_run
 from jobs.adapters.sql_schema import executions, legs, runs, tasks, units
 from jobs.adapters.sql_submissions import SqlSubmissions
@@ -179,7 +180,8 @@ class SqlRuns(SqlSubmissions):
             preparing = [row for row in unfinished if row.kind == TaskKind.PREPARE]
             if unfinished and not preparing and not leg.prepared:
                 # Its databases were dropped when it ended; the batches go on when they stand again.
-                add_task(connection, mine[0], TaskKind.PREPARE, batch=0, now=now, due=due)
+                need = need_of(connection, run, leg.name, TaskKind.PREPARE)
+                add_task(connection, mine[0], TaskKind.PREPARE, batch=0, now=now, due=due, need=need)
                 continue
             for row in preparing or unfinished:
                 move(connection, row, TaskState.QUEUED, now, due_at=due, fruitless=0, units_failed=0)

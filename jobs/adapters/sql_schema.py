@@ -110,6 +110,7 @@ legs = Table(
     Column("reused", JSON(none_as_null=True)),  # the earlier leg that was looked at, see jobs.reusing.Reuse.record
     Column("database", Text),
     Column("snapshot", Text),
+    Column("disk_limit", BigInteger),  # its limits.disk
 )
 
 tasks = Table(
@@ -138,6 +139,8 @@ tasks = Table(
     Column("units_done", Integer, nullable=False, default=0),
     Column("units_failed", Integer, nullable=False, default=0),
     Column("log_size", BigInteger, nullable=False, default=0),
+    Column("need_bytes", BigInteger),  # what its workspace is expected to take, see jobs.adapters.sql_room
+    Column("need_files", BigInteger),
     Column("reason_code", String(64)),
     Column("reason_text", Text),
     Column("created_at", Float, nullable=False),
@@ -181,6 +184,8 @@ executions = Table(
     Column("exit_code", Integer),
     Column("reason_code", String(64)),  # the branch's fault that it ended with
     Column("reason_text", Text),
+    Column("peak_bytes", BigInteger),  # what its workspace took at most
+    Column("peak_files", BigInteger),
     Column("log_offset", BigInteger, nullable=False, default=0),
     Column("mark_offset", BigInteger, nullable=False, default=0),
     Column("created_at", Float, nullable=False),

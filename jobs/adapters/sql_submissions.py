@@ -10,6 +10,7 @@ from sqlalchemy import Connection, delete, insert, select
 
 from jobs.adapters.sql_engine import Database
 from jobs.adapters.sql_plan import task_row
+from jobs.adapters.sql_room import took_before, within
 from jobs.adapters.sql_run_reads import SqlRunReads
 from jobs.adapters.sql_schema import events, idempotency, legs, runs, tasks
 from jobs.adapters.sql_together import Together
@@ -17,6 +18,7 @@ from jobs.new_run import NewRun
 from jobs.run import Run, RunState
 from runner.errors import RequestError
 from runner.model import TaskKind
+from runner.quota import Used
 
 IDEMPOTENCY_SECONDS = 24 * 3600.0
 
@@ -131,10 +133,21 @@ def insert_runs(connection: Connection, wanted: Sequence[NewRun], now: float) ->
     connection.execute(
         insert(legs), [{"run": run, "prepared": False} | vars(leg) for run, new in each for leg in new.legs]
     )
+    took: dict[tuple[str, str | None], Used | None] = {}
+    for run, new in each:  # those of one moment are alike
+        if (new.project, new.units_filter) not in took:
+            found = took_before(connection, new.project, run, TaskKind.PREPARE)
+            took[new.project, new.units_filter] = found
     connection.execute(
         insert(tasks),
         [
-            task_row(_Like(run, leg.name, new.pool, new.user, new.priority), TaskKind.PREPARE, batch=0, now=now)
+            task_row(
+                _Like(run, leg.name, new.pool, new.user, new.priority),
+                TaskKind.PREPARE,
+                batch=0,
+                now=now,
+                need=within(took[new.project, new.units_filter], leg.disk_limit),
+            )
             for run, new in each
             for leg in new.legs
         ],

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, delete, func, insert, or_, select, update
 
-from jobs.adapters.sql_best import best_task
+from jobs.adapters.sql_best import best_task, unfit
 from jobs.adapters.sql_drains import gate
 from jobs.adapters.sql_engine import Database
 from jobs.adapters.sql_ledger import has_new_token
@@ -22,6 +22,7 @@ from jobs.run import LEG_FAILED, OUTAGES, WORKER_LOST, Task, TaskState, interrup
 from jobs.snapshots import wanted_snapshot
 from runner.errors import Drained, Fenced, Incomplete, StoreUnavailable, UnitsFailed
 from runner.model import Output, Reason, TaskKind, Template, UnitState
+from runner.quota import Used
 
 S = TaskState
 
@@ -78,17 +79,29 @@ class SqlTasks:
 
     # ---- claim and renew ------------------------------------------------------------------------------
 
-    def claim(self, *, pool: str, host: str, worker: str, lease: float, adopt_only: bool = False) -> Claim | None:
+    def claim(
+        self,
+        *,
+        pool: str,
+        host: str,
+        worker: str,
+        lease: float,
+        adopt_only: bool = False,
+        spare: Used | None = None,
+    ) -> Claim | None:
         """Take the best task of the pool: one to adopt on this host, then priority, fair share, age.
 
         One that another host is about to adopt is left to it for a while.
 
         A batch is queued only while its leg is prepared, so nothing needs to be asked about the leg. `adopt_only`: take
-        nothing but what stands on this host already. A host that is a machine about to be stopped takes nothing.
+        nothing but what stands on this host already. A host that is a machine about to be stopped takes nothing. `spare`:
+        what may be written on this host, if that is known; what is expected to take more is left to others.
         """
         with self._db.write() as connection:
+            if spare is not None:  # else two slots of a host would take one and the same room
+                self._db.alone(connection, f"room {host}")
             now = self._db.now(connection)
-            while (row := best_task(connection, pool, host, now, adopt_only=adopt_only)) is not None:
+            while row := best_task(connection, pool, host, now, adopt_only=adopt_only, spare=spare):
                 if row.machine is not None and not gate(connection, host, row.id, now):
                     return None
                 lock_run(connection, row.run)
@@ -100,6 +113,11 @@ class SqlTasks:
                 self._take(connection, row, now, host=host, worker=worker, lease=lease)
                 return self._read_claim(connection, row.id, lease)
         return None
+
+    def does_not_fit(self, *, pool: str, host: str, spare: Used) -> Used | None:
+        """Tell whether something is left to others for want of room: then what those that run here may write yet."""
+        with self._db.read() as connection:
+            return unfit(connection, pool, host, self._db.now(connection), spare)
 
     def _take(self, connection: Connection, row: Row[Any], now: float, *, host: str, worker: str, lease: float) -> None:
         attempt = row.attempt + 1

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ import jobs.worker as worker_module
 from jobs.adapters.file_objects import FileObjects
 from jobs.adapters.sql_store import Store
 from jobs.floor import HostRoom
-from jobs.run import RunState, Worker
+from jobs.run import NO_FIT, RunState, Worker
 from jobs.settings import load_settings
 from jobs.worker import Place, Slot
 from runner.errors import EngineUnavailable
+from runner.quota import Used
+from runner.room import Floor, Reserve, Room, Spare
 
 
 class Bell:
@@ -89,6 +92,45 @@ def test_a_slot_below_its_floor_takes_nothing_says_so_and_goes_on_when_there_is_
         assert [one.shortage for one in shown()] == [None]
 
 
+def test_a_slot_with_too_little_room_leaves_what_is_queued_to_others_and_says_so(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "SHORT_SECONDS", 0.02)
+    monkeypatch.setattr(worker_module.pipeline, "run", lambda order, runtime, recorder: None)
+    gib = 1 << 30
+    room = [Room("home", "/srv", 1, free=6 * gib, total=100 * gib, inodes=0, inodes_total=0)]
+
+    class Runtime:
+        objects = FileObjects(tmp_path / "objects")
+
+    hands = Hands(store)
+    _, claim = hands.preparing()
+    hands.store.ledger.execution(
+        claim.task.id, 1, 1, state="ended", container="c", exit_code=0, wrote=Used(6 * gib, 1_200)
+    )
+    hands.prepared(claim)
+    hands.finish(claim.task.run)
+    run = hands.submit()
+    place = Place("w1", "h1", "local", os.getpid(), 1, "test", 5.0)
+    floor = Floor(Reserve.parse("1g"), Reserve.parse("0"))
+    slot = Slot(place, store, Bell(), Runtime(), spare=lambda: Spare(room[0], floor))  # type: ignore[arg-type]
+
+    def shown() -> list[str | None]:
+        return [one.shortage for one in store.workers.workers()]
+
+    lacks = f"{NO_FIT}: 6 GiB are free for home (/srv), the reserve is 1 GiB"
+    with working(slot):
+        until(lambda: shown() == [lacks], "the slot's row tells how little room there is")
+        assert hands.run(run).state is RunState.QUEUED
+        [waits] = [task.need for task in hands.tasks(run)]
+        assert waits == Used(6 * gib, 1_200)
+        other = hands.submit(project="other")
+        until(lambda: hands.run(other).attempts == 1, "what needs no room is taken meanwhile")
+        room[0] = replace(room[0], free=7 * gib)
+        until(lambda: hands.run(run).attempts == 1, "the run is taken")
+        until(lambda: shown() == [None], "and the row says so")
+
+
 def test_the_room_of_a_host_is_that_of_home_objects_and_engine(tmp_path: Path) -> None:
     environ = {"HOME": str(tmp_path), "SEATRIAL_SERVER__OBJECT_STORE": str(tmp_path / "elsewhere")}
     asked: list[str] = []
@@ -102,6 +144,9 @@ def test_the_room_of_a_host_is_that_of_home_objects_and_engine(tmp_path: Path) -
     room.rooms()
     assert len(asked) == 1
     assert room.lacking() is None
+    spare = room.spare()
+    assert spare is not None
+    assert spare.room.what == "home"
     short = HostRoom(load_settings(None, environ | {"SEATRIAL_SERVER__DISK_RESERVE": "60000t"}), info)
     text = short.lacking()
     assert text is not None

@@ -13,6 +13,7 @@ from fixtures_bench import BASE, Bench, Inside, ScriptedEngine
 
 from runner.disk import DiskLimit, DiskWatch, host_is_full
 from runner.model import UnitState
+from runner.quota import Used
 from runner.steps import StepReader
 
 Maker = Callable[[Callable[[Inside], int | None]], Bench]
@@ -196,3 +197,35 @@ def test_without_a_quota_files_are_counted_by_asking(tmp_path: Path, monkeypatch
         time.sleep(0.005)
     assert "made 4 files; limits.disk, 19.5 KiB, allows 3" in str(error)
     limit.close()
+
+
+def test_what_a_short_script_wrote_is_told_at_its_end(scripted: Maker) -> None:
+    def script(inside: Inside) -> int:
+        (inside.place("/seatrial/io") / "much").write_bytes(b"x" * 3_000_000)
+        inside.finish("a")
+        return 0
+
+    outcome, recorder = scripted(script).verify("units: [a]\nrun: x", ("a",))
+    assert outcome.code == "done", outcome.why
+    [(state, wrote)] = recorder.wrote
+    assert state == "ended"
+    assert 3_000_000 <= wrote.size < 4_000_000
+    assert wrote.files >= 6
+
+
+def test_what_a_long_script_writes_is_told_while_it_runs_when_it_grew(
+    scripted: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most = Used(1 << 50, 3)  # ends it
+    found = iter([Used(5, 5), None, Used(9, 3), Used(4, 2), most])
+    monkeypatch.setattr(DiskWatch, "poll", lambda self: next(found, None))
+    outcome, recorder = scripted(lambda inside: None).verify("units: [a]\nrun: x", ("a",))
+    assert outcome.code == "limit_exceeded"
+    assert recorder.wrote == [("running", Used(5, 5)), ("running", Used(9, 5)), ("ended", Used(1 << 50, 5))]
+
+
+def test_a_walk_that_takes_long_is_not_waited_for_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runner.disk._WALKS", (["sh", "-c", "exec sleep 60"],))
+    watch = DiskWatch(tmp_path)
+    assert watch.ask(patience=0.05) is None
+    watch.close()

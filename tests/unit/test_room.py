@@ -9,7 +9,8 @@ import pytest
 
 from jobs.settings import SettingsError, load_settings
 from runner.quantities import QuantityError
-from runner.room import Floor, Reserve, Room, lacking, look
+from runner.quota import Used
+from runner.room import Floor, Reserve, Room, Spare, lacking, look
 
 GIB = 1 << 30
 ROOM = Room("home", "/srv/seatrial", 1, free=5 * GIB, total=100 * GIB, inodes=1_000_000, inodes_total=6_000_000)
@@ -79,3 +80,18 @@ def test_settings_name_what_a_reserve_can_be(key: str, tmp_path: Path) -> None:
 def test_the_floor_of_a_server_that_names_none_is_small(tmp_path: Path) -> None:
     server = load_settings(None, {"HOME": str(tmp_path)}).server
     assert (server.disk_reserve, server.inode_reserve) == ("1g", "1%")
+
+
+def test_what_may_be_written_is_what_lies_above_the_floor() -> None:
+    spare = Spare(ROOM, FLOOR)
+    assert spare.used == Used(4 * GIB, 940_000)
+    assert spare.told(Used()) == (
+        "5 GiB and 1,000,000 files are free for home (/srv/seatrial), the reserve is 1 GiB and 60,000 files"
+    )
+    assert spare.told(Used(GIB, 7)).endswith("60,000 files, and what runs there may yet write 1 GiB in 7 files")
+
+
+def test_nothing_may_be_written_below_the_floor_and_any_number_of_files_where_they_have_no_limit() -> None:
+    spare = Spare(replace(ROOM, free=GIB // 2, inodes=0, inodes_total=0), FLOOR)
+    assert (spare.used.size, spare.used.files > 1 << 60) == (0, True)
+    assert spare.told(Used()) == "512 MiB are free for home (/srv/seatrial), the reserve is 1 GiB"

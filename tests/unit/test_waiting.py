@@ -10,9 +10,10 @@ import pytest
 
 from jobs.heartbeats import COMPARER, SILENT_SECONDS, SWEEPER, Signs
 from jobs.machines import Machine, MachineState
-from jobs.run import CLOSED, NO_ENGINE, Leg, Run, RunState, Task, TaskState, UnitCounts, Worker
+from jobs.run import CLOSED, NO_ENGINE, NO_FIT, Leg, Run, RunState, Task, TaskState, UnitCounts, Worker
 from jobs.waiting import Facts, Machines, PoolFacts, Waiting, why_not_running
 from runner.model import Reason, TaskKind
+from runner.quota import Used
 
 NOW = datetime(2026, 11, 22, 14, 2, tzinfo=UTC)
 LEG = Leg("candidate", "main", "a" * 40, "", "", "seatrial.yml", "", None, None, None, False)
@@ -423,3 +424,20 @@ def test_another_machine_is_waited_for_when_the_one_that_is_on_is_about_to_go() 
     alone = ask(PoolFacts("local", (going,), {}, 1, Machines((ready,))), WAITED)
     assert alone is not None
     assert alone.code == "host_closed"
+
+
+def test_a_run_waits_for_the_room_that_the_run_before_needed() -> None:
+    little = replace(slot(1), shortage=f"{NO_FIT}: 1.5 GiB are free for home (/srv), the reserve is 1 GiB")
+    large = replace(TASK, need=Used(6 << 30, 1_200))
+    found = ask(pool(little, replace(slot(2, 120), host="host-b")), large)
+    assert found == Waiting(
+        "no_room",
+        "No host has room for it: what is next of it needs 6 GiB in 1,200 files beside the reserve, as in the run before. "
+        "host-a: too little room for what is next: 1.5 GiB are free for home (/srv), the reserve is 1 GiB. The other "
+        "slots are busy. It begins when there is room. To be let in with less, a branch lowers workspace.limits.disk in "
+        "seatrial.yml.",
+    )
+    assert ask(pool(little), TASK) == Waiting("about_to_start", "A worker is about to take it.")
+    assert ask(pool(little, replace(slot(2), host="host-b")), large) == Waiting(
+        "about_to_start", "A worker is about to take it."
+    )
