@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import psycopg
 from psycopg import sql
 
 from runner.adapters.postgres_link import Connection, Server, execute, name, rows, value
 from runner.adapters.postgres_names import Label, check_ours, read_label
-from runner.errors import DatabaseRefused, SourceInUse
+from runner.errors import DatabaseRefused, DatabaseUnavailable, SourceInUse
 from runner.model import Clone
 
 # PostgreSQL 18 brought file_copy_method; `clone` shares the blocks where the filesystem can (XFS with reflink, Btrfs).
 CLONING = 180_000
 DROPS = 3
+
+# How long somebody who makes or drops the same database is waited for. What a host that was lost holds is free by then.
+LOCK_MILLISECONDS = 30_000
 
 COMMENTS = "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = %s"
 # Of another role's session we see no state or type; autovacuum's workers, which step aside, have no user.
@@ -89,8 +92,21 @@ def sessions(connection: Connection, database: str) -> list[str]:
 
 @contextmanager
 def locked(connection: Connection, database: str) -> Iterator[None]:
-    """Hold the lock of a database's name."""
-    value(connection, "SELECT pg_advisory_lock(hashtextextended(%s, 0))", f"seatrial {database}")
+    """Hold the lock of a database's name; raises DatabaseUnavailable when somebody else does for long."""
+    with suppress(psycopg.errors.InvalidParameterValue):  # a server on Windows cannot look
+        # In the middle of a statement too, which a copy can be in for minutes, the server looks whether we are still there.
+        execute(connection, "SET client_connection_check_interval = '2s'")
+    execute(connection, "SET lock_timeout = {}", sql.Literal(f"{LOCK_MILLISECONDS}ms"))
+    try:
+        value(connection, "SELECT pg_advisory_lock(hashtextextended(%s, 0))", f"seatrial {database}")
+    except psycopg.errors.LockNotAvailable as error:
+        raise DatabaseUnavailable(
+            f"the database {database} has been in another session's hands, which makes or drops it, for "
+            f"{LOCK_MILLISECONDS / 1000:.0f} s"
+        ) from error
+    finally:
+        if not connection.closed:
+            execute(connection, "SET lock_timeout = 0")
     try:
         yield
     finally:

@@ -25,6 +25,12 @@ LINK = {
     "keepalives_count": "3",
     "tcp_user_timeout": "15000",
 }
+# What branch code wrote into a clone may not take the place of a catalog's name. And the server too notices a link that is
+# dead, within the same time: a host that lost its power keeps no locks.
+OPTIONS = (
+    "-c search_path=pg_catalog -c client_encoding=UTF8 -c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 "
+    "-c tcp_keepalives_count=3 -c tcp_user_timeout=15s"
+)
 
 
 class Server:
@@ -79,8 +85,7 @@ class Server:
             **self._parameters,
             "dbname": database or self.maintenance,
             "application_name": "seatrial",
-            # What a clone holds was written by branch code: none of it may take the place of a catalog's name.
-            "options": "-c search_path=pg_catalog -c client_encoding=UTF8",
+            "options": OPTIONS,
             **more,
         }
         return conninfo.make_conninfo("", **parameters)

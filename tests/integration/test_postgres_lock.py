@@ -1,0 +1,62 @@
+"""Two who make or drop the same database: one waits for the other, but not for one that is gone, nor for ever."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fixtures_postgres import Sample
+
+from runner.adapters import postgres_copy
+from runner.adapters.postgres_clone import PostgresSource
+from runner.adapters.postgres_link import Server
+from runner.errors import DatabaseUnavailable
+
+NAME = "seatrial_leg_r1_candidate"
+LOCK = "SELECT pg_advisory_lock(hashtextextended(%s, 0))"
+
+
+def unhindered(action: Callable[[], Any]) -> Any:
+    """Do it, and fail instead of waiting for ever."""
+    pool = ThreadPoolExecutor(1)
+    try:
+        return pool.submit(action).result(60)
+    finally:
+        pool.shutdown(wait=False)
+
+
+def test_a_name_that_somebody_holds_for_long_is_an_outage(sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = PostgresSource("v", sample.dsn, installation="lock")
+    base = source.bless()
+    monkeypatch.setattr(postgres_copy, "LOCK_MILLISECONDS", 200)
+    with closing(sample.admin("postgres")) as other:
+        other.execute(LOCK.encode(), (f"seatrial {NAME}",))
+        for act in (lambda: source.drop(NAME), lambda: source.clone(base.database, NAME)):
+            with pytest.raises(DatabaseUnavailable, match="another session's hands"):
+                unhindered(act)
+        other.execute(b"SELECT pg_advisory_unlock_all()")
+        source.clone(base.database, NAME)
+    source.drop(NAME)
+    assert NAME not in sample.databases()
+
+
+def test_who_is_gone_in_the_middle_of_a_statement_holds_the_name_no_longer(sample: Sample) -> None:
+    source = PostgresSource("v", sample.dsn, installation="lock")
+    with Server("v", sample.dsn).session() as link, postgres_copy.locked(link, NAME):
+        link.pgconn.send_query(b"SELECT pg_sleep(600)")
+        link.pgconn.flush()
+        with Path(os.devnull).open() as nothing:
+            os.dup2(nothing.fileno(), link.pgconn.socket)  # it ends without a word
+        link.close()
+        unhindered(lambda: source.drop(NAME))
+
+
+def test_the_server_is_asked_to_notice_a_dead_link(sample: Sample) -> None:
+    with Server("v", sample.dsn).session() as link:
+        asked = (b"SHOW tcp_keepalives_idle", b"SHOW tcp_keepalives_count", b"SHOW tcp_user_timeout")
+        assert [link.execute(each).fetchone() for each in asked] == [("5",), ("3",), ("15000",)]
