@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import secrets
@@ -35,10 +36,19 @@ INSERT INTO tenant_001.entry SELECT g, g * 1.5 FROM generate_series(1, 100) g;
 """
 
 
+# Below those that the kernel itself gives away, and other ones in each of two test processes that run side by side: what
+# is free when it is chosen is then still free when a server has got ready to listen there.
+_ODD = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 2
+_PORTS = itertools.count(12_000 + 10_000 * _ODD + secrets.randbelow(5_000))
+
+
 def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """Give a port of this host at which nobody listens; each one once."""
+    while True:
+        port = next(_PORTS)
+        with socket.socket() as listener, suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
 
 
 @dataclass

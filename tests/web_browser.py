@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -10,14 +11,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    FloatRect,
+    Locator,
+    Page,
+    expect,
+    sync_playwright,
+)
 from web_site import Site
 from werkzeug.serving import make_server
 
 from web.hub import Hub
 
-# The slowest poll of a page is 5 s.
-expect.set_options(timeout=12_000)
+# The slowest poll of a page is 5 s, and a loaded machine may be many times slower than an idle one.
+PATIENCE = 30_000
+expect.set_options(timeout=PATIENCE)
 
 FLAGS = [
     "--headless",
@@ -36,7 +47,7 @@ def chromium() -> Iterator[Browser]:
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     assert path is not None, "no chromium here: apt-get install chromium"
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS, timeout=4 * PATIENCE)
         yield browser
         browser.close()
 
@@ -88,7 +99,7 @@ class Eyes:
 
     def context(self, **options: object) -> BrowserContext:
         context = self.browser.new_context(base_url=self.url, **options)  # type: ignore[arg-type]
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(PATIENCE)
         self.contexts.append(context)
         return context
 
@@ -112,6 +123,22 @@ def eyes(chromium: Browser, served: Served) -> Iterator[Eyes]:
     for context in eyes.contexts:
         context.close()
     assert eyes.said == []
+
+
+def arrived(page: Page, pattern: str) -> None:
+    """Wait until a page's address is so and its scripts have run, which hear what is pressed."""
+    expect(page).to_have_url(re.compile(pattern))
+    page.wait_for_load_state()
+
+
+def settled(locator: Locator) -> FloatRect:
+    """Give where something stands, when what arrives late, as fonts do, has moved it to its place."""
+    locator.page.evaluate("document.fonts.ready.then(() => 0)")
+    before = None
+    while (box := locator.bounding_box()) != before or box is None:
+        before = box
+        locator.page.wait_for_timeout(300)
+    return box
 
 
 Axe = Callable[..., list[str]]

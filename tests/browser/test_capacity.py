@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
-from web_browser import Eyes, Served, serve
+from web_browser import Eyes, Served, serve, settled
 from web_machines import BUSY, IDLE, STOPPED, make_machines, three_machines
 
 from jobs.machines import WishKind
@@ -60,13 +60,13 @@ def test_the_page_follows_without_moving_what_is_read(served: Served, eyes: Eyes
     page = eyes.open("/capacity")
     row = page.locator(f"#machine-{BUSY}")
     expect(row).to_contain_text("It does 1 task.")
-    before = row.bounding_box()
+    before = settled(row)
     (task,) = served.site.service.tasks(1)
     served.site.store.machines.seen(BUSY, busy=["a debug shell of rin"])
     expect(row).to_contain_text("a debug shell of rin")
-    assert row.bounding_box() is not None
-    assert before is not None
-    assert row.bounding_box()["y"] == before["y"]  # type: ignore[index]
+    now = row.bounding_box()
+    assert now is not None
+    assert now["y"] == before["y"]
     assert task.host == "host-1"
 
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 from playwright.sync_api import expect
-from web_browser import WIDTHS, Axe, Eyes, Served, faults
+from web_browser import WIDTHS, Axe, Eyes, Served, arrived, faults, settled
 from web_compare import begin, compare_now, compared, every_class, ledger, table, with_rules
 
 from runner.model import UnitResult, UnitState
@@ -63,8 +63,7 @@ def test_differences_appear_and_nothing_jumps(served: Served, eyes: Eyes) -> Non
     row = page.locator("#diff-units tbody tr")
     expect(row).to_have_count(1)
     expect(page.locator("#sum-line")).to_contain_text("1 of 6 units compared, 1 differs so far")
-    page.wait_for_timeout(500)
-    before = row.first.bounding_box()
+    before = settled(row.first)
     finish(1, differ=True)
     pill = page.get_by_role("link", name="1 new")
     expect(pill).to_be_visible()
@@ -99,8 +98,7 @@ def test_causes_appear_and_nothing_jumps(served: Served, eyes: Eyes, axe: Axe) -
     page = eyes.open("/runs/1?tab=differences")
     title, causes = page.locator("#groups-title"), page.locator("#groups .group")
     expect(title).to_have_text("No cause so far")
-    page.wait_for_timeout(500)
-    below = page.locator("#list-title").bounding_box()
+    below = settled(page.locator("#list-title"))
     finish("t1/cash")
     expect(title).to_have_text("1 cause explains what differs so far")
     finish("t0/pl")
@@ -149,14 +147,14 @@ def test_the_keyboard_goes_through_what_differs(whole: Served, eyes: Eyes) -> No
     page = eyes.open("/runs/1")
     page.keyboard.press("g")
     page.keyboard.press("d")
-    expect(page).to_have_url(re.compile("tab=differences"))
+    arrived(page, "tab=differences")
     page.keyboard.press("j")
     page.keyboard.press("Enter")
-    expect(page).to_have_url(re.compile("/diffs/tenant_001/pl$"))
+    arrived(page, "/diffs/tenant_001/pl$")
     page.keyboard.press("j")
-    expect(page).to_have_url(re.compile("/diffs/tenant_002/pl$"))
+    arrived(page, "/diffs/tenant_002/pl$")
     page.keyboard.press("k")
-    expect(page).to_have_url(re.compile("/diffs/tenant_001/pl$"))
+    arrived(page, "/diffs/tenant_001/pl$")
     page.get_by_label("Kind of change").select_option("value")
     expect(page).to_have_url(re.compile("change=value"))
 

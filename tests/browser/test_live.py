@@ -51,7 +51,7 @@ def test_progress_and_end_arrive_without_reload(going: tuple[Served, Claim], eye
     served.site.end(claim)
     expect(page.get_by_role("heading", level=1)).to_contain_text("Passed")
     expect(page).to_have_title(re.compile("^Passed"))
-    assert "passed.svg" in str(page.locator("#favicon").get_attribute("href"))
+    expect(page.locator("#favicon")).to_have_attribute("href", re.compile(r"passed\.svg"))
     expect(page.locator("#say")).to_contain_text("Passed")
     assert page.evaluate("window.same")
 
@@ -105,8 +105,8 @@ def test_the_tabs_count_on_while_the_run_goes_on(served: Served, eyes: Eyes) -> 
 def test_cancel_asks_first(going: tuple[Served, Claim], eyes: Eyes) -> None:
     served, _ = going
     page = eyes.open("/runs/1")
-    page.get_by_role("button", name="Cancel run").click()
-    page.wait_for_timeout(200)
+    with page.expect_event("dialog"):
+        page.get_by_role("button", name="Cancel run").click()
     assert eyes.said == ["dialog: Cancel run 1? Its 0 finished units stay, and it can be resumed."]
     eyes.said.clear()
     assert not served.site.service.run(1).cancel_requested  # the fixture says no
@@ -131,7 +131,10 @@ def test_the_log_follows_until_it_is_scrolled(going: tuple[Served, Claim], eyes:
     page.mouse.wheel(0, -600)
     expect(page.locator("#log-follow")).not_to_be_checked()
     expect(page.locator("#log-note")).to_contain_text("because you scrolled up")
-    at = view.evaluate("(el) => el.scrollTop")
+    at = -1
+    while (now := view.evaluate("(el) => el.scrollTop")) != at:  # the wheel's way takes its time
+        at = now
+        page.wait_for_timeout(200)
     served.site.log(claim, b"".join(b"unseen %d\n" % n for n in range(50)))
     expect(page.get_by_text("unseen 49")).to_be_attached()
     assert view.evaluate("(el) => el.scrollTop") == at  # what is being read stays
@@ -160,7 +163,7 @@ def test_a_cut_stream_goes_on_at_the_exact_byte(going: tuple[Served, Claim], eye
     served.site.log(claim, b"fourth\n")
     expect(again.get_by_text("fourth")).to_be_visible()
     assert shown(again) == f"{text}\nsecond\nthird\nfourth"
-    eyes.said = [said for said in eyes.said if "ERR_INTERNET_DISCONNECTED" not in said]
+    eyes.said = [said for said in eyes.said if "net::ERR_" not in said]
 
 
 def test_a_restarted_stream_repeats_nothing(going: tuple[Served, Claim], served: Served, eyes: Eyes) -> None:
@@ -177,7 +180,7 @@ def test_a_restarted_stream_repeats_nothing(going: tuple[Served, Claim], served:
         page.wait_for_timeout(20)
     expect(page.get_by_text("line 59", exact=True)).to_be_visible()
     assert shown(page).split("\n") == expected
-    eyes.said = [said for said in eyes.said if "ERR_INCOMPLETE_CHUNKED_ENCODING" not in said]
+    eyes.said = [said for said in eyes.said if "net::ERR_" not in said]
 
 
 def test_a_new_batch_appears_in_the_merged_log(served: Served, eyes: Eyes) -> None:
@@ -242,5 +245,5 @@ def test_too_many_viewers_are_told_and_still_served(going: tuple[Served, Claim],
     page = eyes.open("/runs/1")
     expect(page.locator("#live-state")).to_contain_text("asks every 10 s")
     served.site.mark(claim, UNITS[:20])
-    expect(page.locator(".overall")).to_contain_text("20 of 40 units", timeout=15_000)
+    expect(page.locator(".overall")).to_contain_text("20 of 40 units", timeout=45_000)
     eyes.said = [said for said in eyes.said if "503" not in said and "EventSource" not in said]

@@ -6,7 +6,7 @@ import re
 
 import pytest
 from playwright.sync_api import expect
-from web_browser import WIDTHS, Axe, Eyes, Served, faults
+from web_browser import WIDTHS, Axe, Eyes, Served, arrived, faults, settled
 
 from runner.model import Reason
 
@@ -73,15 +73,15 @@ def test_the_keyboard_is_enough(many: Served, eyes: Eyes) -> None:
     page.keyboard.press("k")
     page.keyboard.press("j")
     page.keyboard.press("Enter")
-    expect(page).to_have_url(re.compile("/runs/4$"))
+    arrived(page, "/runs/4$")
     page.keyboard.press("g")
     page.keyboard.press("l")
-    expect(page).to_have_url(re.compile("tab=log"))
+    arrived(page, "tab=log")
     page.keyboard.press("?")
     expect(page.get_by_role("dialog")).to_be_visible()
     page.keyboard.press("Escape")
     page.keyboard.press("n")
-    expect(page).to_have_url(re.compile("/new$"))
+    arrived(page, "/new$")
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.matches(':focus-visible')")
 
@@ -112,7 +112,7 @@ def test_new_runs_are_a_pill_and_push_nothing(many: Served, eyes: Eyes) -> None:
     page = eyes.open("/runs")
     first = page.locator("#rows tr").first
     expect(first).to_have_id("run-5")
-    before = first.bounding_box()
+    before = settled(first)
     many.site.submit("main")
     many.site.submit("main")
     pill = page.get_by_role("link", name="2 new")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import date, timedelta
 from pathlib import Path
 
 import duckdb
@@ -90,11 +91,12 @@ def test_a_unit_that_is_accepted_says_by_which_name(site: Site, seatrial: Seatri
     compared(site, *every_class())
     group = site.service.groups(1)[0].group
     assert seatrial("diff", "1", "tenant_017/pl", code=1).stdout.startswith("different: ")
-    seatrial("accept", "1", group.key, "--name", "New rates", "--reason", "The law changed.", "--expires", "2027-06-30")
+    expires = f"{date.today() + timedelta(days=200)}"  # noqa: DTZ011 - far enough from today in any zone
+    seatrial("accept", "1", group.key, "--name", "New rates", "--reason", "The law changed.", "--expires", expires)
     lines = seatrial("diff", "1", "tenant_017/pl").stdout.splitlines()
     assert lines[0] == "different, and accepted as New rates: tenant_017/pl of run 1"
     [cause] = [line for line in lines if line.startswith("  cause")]
-    assert cause.endswith("amount: values went up; accepted as New rates (by mio, until 2027-06-30)")
+    assert cause.endswith(f"amount: values went up; accepted as New rates (by mio, until {expires})")
     found = json.loads(seatrial("diff", "1", "tenant_017/pl", "--format", "json").stdout)
     [cause] = found["causes"]
     assert (cause["key"], cause["count"], cause["units"]) == (group.key, 22, 12)
