@@ -231,17 +231,20 @@ def _be_slot(settings: Settings, pool: str, instance: int, number: int) -> None:
     from jobs.closing import Closing
     from jobs.compose import build_doorbell
     from jobs.floor import HostRoom
-    from jobs.host import SlotEngine, build_runtime, host_name, installation, open_network
+    from jobs.host import SlotEngine, build_runtime, host_name, installation, network_of, open_network
     from jobs.worker import Place, Slot
     from runner.adapters.docker_engine import DockerEngine
 
     name = f"{host_name(settings)}-{slot_name(pool, instance, number)}"
     engine = DockerEngine(settings.server.docker_url)
     reopen = partial(open_network, engine, settings, pool, instance, number)
+    network = network_of(settings, pool, instance, number)
     try:
-        network = reopen()
+        reopen()
     except ImageGone:
         network = "none"  # the gateway image is not made yet: starts take longer, nothing else changes
+    except EngineUnavailable as error:
+        log.warning("worker.no_engine", error=error.text)  # the slot says so to who waits, and looks again
     place = Place(
         name=name,
         host=host_name(settings),

@@ -118,14 +118,18 @@ def build_runtime(settings: Settings, *, network: str = "none") -> Runtime:
     )
 
 
-def open_network(engine: DockerEngine, settings: Settings, pool: str, instance: int, slot: int) -> str:
-    """Start the slot's pause container and give the network namespace that its workspaces join.
+def network_of(settings: Settings, pool: str, instance: int, slot: int) -> str:
+    """Name the network namespace that the workspaces of a slot join: that of its pause container."""
+    return f"container:seatrial-{installation(settings)}-pause-{slot_name(pool, instance, slot)}"
+
+
+def open_network(engine: DockerEngine, settings: Settings, pool: str, instance: int, slot: int) -> None:
+    """Start the slot's pause container.
 
     Half of a container's start is setting up its sandbox; this one is ready, has no network, and is never shared
     by two tasks at once. A leftover of the same slot is replaced.
     """
-    worker = slot_name(pool, instance, slot)
-    name = f"seatrial-{installation(settings)}-pause-{worker}"
+    name = network_of(settings, pool, instance, slot).removeprefix("container:")
     engine.remove(name)
     engine.create(
         Container(
@@ -139,16 +143,15 @@ def open_network(engine: DockerEngine, settings: Settings, pool: str, instance: 
         )
     )
     engine.start(name)
-    return f"container:{name}"
 
 
 class SlotEngine:
     """A slot's engine as it is before each task. Its pause container may have ended with it, or been removed from outside.
 
-    `network`: what `reopen` gave at the start; `none` where there is no pause container.
+    `network`: that of the pause container, which `reopen` makes; `none` where there is to be none.
     """
 
-    def __init__(self, engine: DockerEngine, network: str, reopen: Callable[[], str]) -> None:
+    def __init__(self, engine: DockerEngine, network: str, reopen: Callable[[], None]) -> None:
         self._engine, self._reopen = engine, reopen
         self._pause = network.removeprefix("container:")
 
