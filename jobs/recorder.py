@@ -179,6 +179,10 @@ class LedgerRecorder:
         """Give a number that no container of this task had."""
         return self._steadily(lambda: self._store.ledger.next_execution(self._task, self._attempt))
 
+    def renew(self) -> None:
+        """Renew the lease now; raises Fenced, even where the thread that renews has not heard of it yet."""
+        self._steadily(self._renew)
+
     def check(self) -> None:
         """Raise Fenced, Cancelled or Drained."""
         self._refuse()

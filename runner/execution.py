@@ -265,7 +265,7 @@ class Execution:
         out = self._way_out
         if out is None:
             return None
-        login = out.source.login(out.database, role=out.role, owner=out.owner)
+        login = out.source.login(out.database, role=out.role, owner=out.owner, fence=self.recorder.renew)
         tcp = self.order.spec.database is not None and self.order.spec.database.tcp
         network = self.runtime.network.removeprefix("container:") if tcp else None
         return self.runtime.door.open(self.name, login, tcp_network=network)

@@ -165,7 +165,11 @@ class Engine(Protocol):
 
 
 class Databases(Protocol):
-    """One verification database source on its server. Raises DatabaseUnavailable or DatabaseRefused throughout."""
+    """One verification database source on its server. Raises DatabaseUnavailable or DatabaseRefused throughout.
+
+    A leg's own database has one name for all attempts. `fence` is asked while nobody else can make, freeze or drop the
+    database, nor give a role to it: what it raises ends the call before anything was changed.
+    """
 
     def base(self, data_id: str | None = None, *, snapshot: str | None = None) -> Base:
         """Find the newest blessed base of this source, the one with that id, or the one of that name.
@@ -179,15 +183,15 @@ class Databases(Protocol):
         """Tell what a clone of ours that stands was made from."""
         ...
 
-    def clone(self, template: str, name: str) -> Clone:
+    def clone(self, template: str, name: str, *, fence: Callable[[], None] = lambda: None) -> Clone:
         """Make database `name` from the frozen database `template`; one that stands there already is dropped first."""
         ...
 
-    def login(self, database: str, *, role: str, owner: str) -> Login:
+    def login(self, database: str, *, role: str, owner: str, fence: Callable[[], None] = lambda: None) -> Login:
         """Make (or remake) the login role for a clone, member of `owner`, and give the key to it."""
         ...
 
-    def freeze(self, database: str) -> None:
+    def freeze(self, database: str, *, fence: Callable[[], None] = lambda: None) -> None:
         """Refuse connections to a prepared clone, so that it can be a template; ends only our own sessions on it."""
         ...
 
@@ -325,6 +329,10 @@ class Recorder(Protocol):
 
     def next_execution(self) -> int:
         """Give the number of this task's next container."""
+        ...
+
+    def renew(self) -> None:
+        """Renew the lease now: whoever returns from this holds the task, whatever befell it before."""
         ...
 
     def check(self) -> None:

@@ -147,7 +147,7 @@ def prepare_database(state: State) -> State:
                 base = source.base(order.data_id, snapshot=order.snapshot)
                 origin = Origin(base.data_id, base.owner, base.name)
                 with step(recorder, "clone") as detail:
-                    clone = source.clone(base.database, order.leg_database())
+                    clone = source.clone(base.database, order.leg_database(), fence=recorder.renew)
                     size = format_size(base.size)
                     detail.append(f"{clone.method} {size} in {clone.seconds:.2f} s (data {base.data_id})")
             template = Template(database.source, order.leg_database(), origin.owner, origin.data_id, origin.snapshot)
@@ -169,7 +169,7 @@ def prepare_database(state: State) -> State:
                 units_text = _units_text(execution)
         execution.close()
         if source is not None and not _shared(order):
-            source.freeze(order.leg_database())
+            source.freeze(order.leg_database(), fence=recorder.renew)
     state = replace(state, template=template)
     if units_text is not None:
         state = replace(state, units=parse_units(units_text, limit=order.spec.workspace.limits.units))

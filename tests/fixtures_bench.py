@@ -119,6 +119,9 @@ class MemoryRecorder:
         self.number += 1
         return self.number
 
+    def renew(self) -> None:
+        self._refuse()
+
     def check(self) -> None:
         self._refuse()
         if self.cancelled.is_set():

@@ -69,7 +69,7 @@ class PostgresSource:
             label, _ = self._clone(connection, database)
             return Origin(label.data_id, label.owner, label.snapshot)
 
-    def clone(self, template: str, name: str) -> Clone:
+    def clone(self, template: str, name: str, *, fence: Callable[[], None] = lambda: None) -> Clone:
         """Make database `name` from a frozen database of ours, with its grants and settings; asks the marker again."""
         check_ours(template)
         check_clone(name)
@@ -77,18 +77,21 @@ class PostgresSource:
             postgres_base.require_marker(self._server, connection, lent_in=self._installation)
             label = self._frozen(connection, template)
             now = postgres_base.server_time(connection).isoformat()
-            self._release(connection, name)
-            # The door counts; this is the fence behind it, with room for sessions that are still ending.
-            made = postgres_copy.copy(
-                connection, template, name, label.of("clone", name, now), limit=2 * self._limit + 5
-            )
-            postgres_rights.carry(connection, template, name)
+            with postgres_copy.locked(connection, name):
+                fence()
+                self._release(connection, name)
+                # The door counts; this is the limit behind it, with room for sessions that are still ending.
+                made = postgres_copy.copy(
+                    connection, template, name, label.of("clone", name, now), limit=2 * self._limit + 5
+                )
+                postgres_rights.carry(connection, template, name)
         return made
 
-    def login(self, database: str, *, role: str, owner: str) -> Login:
+    def login(self, database: str, *, role: str, owner: str, fence: Callable[[], None] = lambda: None) -> Login:
         """Make (or remake) the login role for a clone, and try it once by the road that the door takes."""
         check_clone(database)
-        with self._server.session() as connection:
+        with self._server.session() as connection, postgres_copy.locked(connection, database):
+            fence()
             label, connectable = self._clone(connection, database)
             if not connectable:
                 raise DatabaseRefused(f"the clone {database} is frozen")
@@ -102,10 +105,11 @@ class PostgresSource:
         self._try(login, owner)
         return login
 
-    def freeze(self, database: str) -> None:
+    def freeze(self, database: str, *, fence: Callable[[], None] = lambda: None) -> None:
         """Refuse connections to a prepared clone and give up its login roles; ends only our own sessions on it."""
         check_clone(database)
-        with self._server.session() as connection:
+        with self._server.session() as connection, postgres_copy.locked(connection, database):
+            fence()
             label, connectable = self._clone(connection, database)
             roles = self._roles_on(connection, database)
             for role in roles:

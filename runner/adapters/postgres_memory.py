@@ -169,7 +169,7 @@ class MemoryDatabases:
                 del self.server.databases[database]
             return old
 
-    def clone(self, template: str, name: str) -> Clone:
+    def clone(self, template: str, name: str, *, fence: Callable[[], None] = lambda: None) -> Clone:
         """Copy a frozen database of ours."""
         check_ours(template)
         check_clone(name)
@@ -182,13 +182,14 @@ class MemoryDatabases:
                 raise DatabaseRefused(f"the frozen database {template} belongs to another Seatrial or source")
             if not found.frozen:
                 raise DatabaseRefused(f"the database {template} is not frozen, so it cannot be a template")
+            fence()
             self._release(name)
             self.server.databases[name] = _Stored(
                 found.installation, found.source, found.owner, found.data_id, dict(found.rows), name=found.name
             )
             return Clone(name, "memory", 0.0)
 
-    def login(self, database: str, *, role: str, owner: str) -> Login:
+    def login(self, database: str, *, role: str, owner: str, fence: Callable[[], None] = lambda: None) -> Login:
         """Make (or remake) the login role for a clone."""
         check_clone(database)
         check_clone(role)
@@ -197,15 +198,18 @@ class MemoryDatabases:
                 raise DatabaseRefused(f"the clone {database} is frozen")
             if owner not in self.server.owners:
                 raise DatabaseRefused(f"there is no role {owner}")
+            fence()
             self.server.roles[role] = database
             self.server.shut.discard(role)
             return Login("memory", 5432, database, role, secrets.token_urlsafe(24), self._limit)
 
-    def freeze(self, database: str) -> None:
+    def freeze(self, database: str, *, fence: Callable[[], None] = lambda: None) -> None:
         """Refuse connections to a prepared clone, and give up its roles."""
         check_clone(database)
         with self._answering():
-            self._clone(database).frozen = True
+            found = self._clone(database)
+            fence()
+            found.frozen = True
             self._drop_roles(database)
 
     def drop(self, database: str, *, role: str | None = None) -> None:

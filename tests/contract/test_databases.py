@@ -12,7 +12,7 @@ import pytest
 
 from runner.adapters.postgres_clone import PostgresSource
 from runner.adapters.postgres_memory import MemoryDatabases, MemoryServer
-from runner.errors import BaseGone, DatabaseRefused, DatabaseUnavailable, SnapshotGone, SourceInUse
+from runner.errors import BaseGone, DatabaseRefused, DatabaseUnavailable, Fenced, SnapshotGone, SourceInUse
 from runner.model import Base, Origin, execution_database
 
 
@@ -404,6 +404,28 @@ def test_the_sweep_drops_what_nobody_holds_and_spares_what_is_new(world: World) 
     assert not world.role_exists(lost)
     assert world.source.base() == base
     world.source.drop(held, role=held)
+
+
+def test_whom_the_fence_refuses_changes_nothing(world: World) -> None:
+    base = world.source.bless()
+    name, role, late = fresh("leg"), fresh(), fresh()
+    world.source.clone(base.database, name)
+    world.source.login(name, role=role, owner=world.owner)
+
+    def refuse() -> None:
+        raise Fenced
+
+    for act in (
+        lambda: world.source.clone(base.database, name, fence=refuse),
+        lambda: world.source.login(name, role=late, owner=world.owner, fence=refuse),
+        lambda: world.source.freeze(name, fence=refuse),
+    ):
+        with pytest.raises(Fenced):
+            act()
+    assert world.may_log_in(role)
+    assert not world.role_exists(late)
+    world.source.login(name, role=role, owner=world.owner)  # it stands, and is not frozen
+    world.source.drop(name, role=role)
 
 
 def test_old_bases_are_forgotten_but_the_newest_and_the_needed(world: World) -> None:

@@ -18,6 +18,7 @@ from runner.adapters.postgres_link import Server
 from runner.errors import DatabaseUnavailable
 
 NAME = "seatrial_leg_r1_candidate"
+TRY = "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))"
 LOCK = "SELECT pg_advisory_lock(hashtextextended(%s, 0))"
 
 
@@ -60,3 +61,19 @@ def test_the_server_is_asked_to_notice_a_dead_link(sample: Sample) -> None:
     with Server("v", sample.dsn).session() as link:
         asked = (b"SHOW tcp_keepalives_idle", b"SHOW tcp_keepalives_count", b"SHOW tcp_user_timeout")
         assert [link.execute(each).fetchone() for each in asked] == [("5",), ("3",), ("15000",)]
+
+
+def test_the_fence_is_asked_while_nobody_else_can_touch_the_database(sample: Sample) -> None:
+    source = PostgresSource("v", sample.dsn, installation="lock")
+    base = source.bless()
+    free: list[object] = []
+
+    def fence() -> None:
+        with sample.admin("postgres") as other:
+            free.append(other.execute(TRY.encode(), (f"seatrial {NAME}",)).fetchone())
+
+    source.clone(base.database, NAME, fence=fence)
+    source.login(NAME, role="seatrial_x_r1_t1_e1", owner=sample.owner, fence=fence)
+    source.freeze(NAME, fence=fence)
+    assert free == [(False,)] * 3
+    source.drop(NAME)

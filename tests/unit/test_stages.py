@@ -13,7 +13,7 @@ import pytest
 from fixtures_bench import BASE, Bench, Inside, MemoryRecorder, ScriptedEngine
 
 from runner.adapters.postgres_memory import MemoryDatabases, MemoryServer
-from runner.errors import EngineRefused, EngineUnavailable, StoreUnavailable
+from runner.errors import EngineRefused, EngineUnavailable, Fenced, StoreUnavailable
 from runner.model import Container, ContainerState, Known, Order, Prepared, TaskKind, UnitState
 from runner.outputs import Outputs
 from runner.traces import Traces
@@ -395,6 +395,23 @@ def test_each_execution_has_a_clone_of_the_frozen_template(scripted: Maker) -> N
     assert [database for _, database, _ in opened] == [leg, order.execution_database(1)]
     assert opened[1][2] == order.execution_database(1)
     assert world.clones() == [leg], "the clone is dropped with its execution"
+
+
+def test_an_attempt_that_was_succeeded_leaves_the_legs_database_alone(scripted: Maker) -> None:
+    """It hangs right before the clone, until another attempt has made that: nothing but the records can tell it."""
+    world = World(scripted, listing, "execution")
+    order = world.bench.order(world.spec, kind=TaskKind.PREPARE)
+    world.source.clone(world.source.base().database, order.leg_database())
+    successors = world.server.databases[order.leg_database()]
+    recorder = world.bench.recorder(order)
+
+    def fenced() -> None:
+        raise Fenced
+
+    recorder.renew = fenced  # type: ignore[method-assign]
+    assert world.bench.run(order, recorder).code == "fenced"
+    assert world.server.databases[order.leg_database()] is successors
+    assert not successors.frozen
 
 
 def test_the_executions_of_a_leg_can_share_its_own_database(scripted: Maker) -> None:
