@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from jobs.adapters.sql_store import Store
+from jobs.keeping import Done
 from jobs.patience import Patience
 from runner.errors import DatabaseUnavailable, InfraError, SpecError
 from runner.model import execution_database, leg_database
@@ -96,7 +97,7 @@ class Cleanup:
                 found.add(chosen or spec.database.source)
         return found
 
-    def orphans(self) -> Iterator[str]:
+    def orphans(self) -> Iterator[Done]:
         """Remove what stands here of tasks that are over or went on elsewhere, and databases that nothing refers to.
 
         Gives what was removed. Another host may have cleaned up after a run's end, and cannot reach what it has here. What
@@ -110,31 +111,33 @@ class Cleanup:
                 with self._patience.guard(what):
                     yield from part()
 
-    def _unwanted(self) -> Iterator[str]:
+    def _unwanted(self) -> Iterator[Done]:
         # In this order: what is there now had its task when it was made, so a task that begins meanwhile is safe.
         found = self._engine.find(installation=self._installation, kind="workspace")
         standing = {container.name: int(container.labels.get("task", "0")) for container in found}
-        standing |= {name: _task(name) for name in self._left(f"seatrial-{self._installation}-r")}
+        standing |= {name: _numbers(name)[1] or 0 for name in self._left(f"seatrial-{self._installation}-r")}
         live = self._store.inside.live_tasks() if standing else set()
         for name, task in standing.items():
             if task not in live and self._patience.ready(name):
                 with self._patience.guard(name):
                     self._remove(name)
-                    yield name
+                    yield _done("execution", name, "its task is over")
 
-    def _given_up(self) -> Iterator[str]:
+    def _given_up(self) -> Iterator[Done]:
         for task, execution, name in self._store.workers.abandoned(host=self._host):
             if self._patience.ready(name):
                 with self._patience.guard(name):
                     self._remove(name)
                     self._store.workers.removed(task, execution)
-                    yield name
+                    yield _done("execution", name, "it was given up: nobody goes on with it")
 
-    def _volumes(self) -> Iterator[str]:
-        yield from self._engine.remove_volumes(installation=self._installation)
+    def _volumes(self) -> Iterator[Done]:
+        for name in self._engine.remove_volumes(installation=self._installation):
+            yield Done("volume", name, "its container went without it")
 
-    def _unwanted_databases(self, source: str) -> Iterator[str]:
-        yield from self._source(source).sweep(self._wanted)
+    def _unwanted_databases(self, source: str) -> Iterator[Done]:
+        for name in self._source(source).sweep(self._wanted):
+            yield _done("database", name, f"nothing that lives refers to it; it was on the source {source}")
 
     def _wanted(self) -> set[str]:
         """Name the databases of all legs and executions of runs that have not ended or not been cleaned up."""
@@ -159,7 +162,14 @@ class Cleanup:
         return sorted(name for name in found if name.startswith(prefix))
 
 
-def _task(name: str) -> int:
-    """Read the task out of an execution's name; 0, which no task has, when there is none in it."""
-    found = re.search(r"-t(\d+)-e\d+$", name)
-    return int(found[1]) if found else 0
+def _numbers(name: str) -> tuple[int | None, int | None]:
+    """Read run and task out of the name of an execution or a database; None for what it does not tell."""
+    found = re.fullmatch(r"seatrial[-_].*?[-_]r(\d+)[-_](?:t(\d+)[-_]e\d+|\w+)", name)
+    if found is None:
+        return None, None
+    return int(found[1]), None if found[2] is None else int(found[2])
+
+
+def _done(what: str, name: str, why: str) -> Done:
+    run, task = _numbers(name)
+    return Done(what, name, why, run, task)

@@ -11,7 +11,7 @@ from contextlib import closing
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import structlog
@@ -25,6 +25,9 @@ from jobs.settings import Settings, host_environment
 from jobs.supervisor import Program, Supervisor
 from runner.errors import EngineUnavailable, ImageGone, StoreUnavailable
 from runner.model import Reason
+
+if TYPE_CHECKING:
+    from jobs.adapters.sql_store import Store
 
 # A slot that is asked to end hands its task over; one that hangs is killed by its worker after this time, and `up`
 # waits longer than that, so that it never kills a worker whose slots are still at it. Together they are the ten
@@ -284,13 +287,16 @@ def _be_slot(settings: Settings, pool: str, instance: int, number: int) -> None:
 
 @click.command()
 @click.option("--dry-run", is_flag=True, help="Only tell which old runs, logs and outputs would go now.")
+@click.option("--log", "only_log", is_flag=True, help="Only tell what sweepers removed lately that was of no run.")
 @click.option("--no-capacity", is_flag=True, help="Start and stop no machines: for hosts whose role may not.")
 @pass_config
-def sweeper(config: Path | None, *, dry_run: bool, no_capacity: bool) -> None:
+def sweeper(config: Path | None, *, dry_run: bool, only_log: bool, no_capacity: bool) -> None:
     """Watch leases, ring for what waits, clean up what is over. Safe to run twice.
 
     With --dry-run it changes nothing: it tells which runs' outputs and which runs are past their time, and how much room
-    the objects take that nothing refers to. With --no-capacity it leaves the machines of EC2 pools to another sweeper.
+    the objects take that nothing refers to. With --log it lists what sweepers removed that was of no run, or of one that is
+    not known any more, and why; what they did to a run is told by the run's events. With --no-capacity it leaves the
+    machines of EC2 pools to another sweeper.
 
     Example: seatrial sweeper --dry-run
     """
@@ -304,9 +310,12 @@ def sweeper(config: Path | None, *, dry_run: bool, no_capacity: bool) -> None:
     from jobs.sweeper import Sweeper
 
     settings = current_settings(config)
-    if not dry_run:
+    if not dry_run and not only_log:
         configure_logging()
     store = Store.open(settings.server.database_url)
+    if only_log:
+        _say_notes(store)
+        return
     pruning = build_pruning(settings, store)
     if dry_run:
         over = list(pruning.preview())
@@ -315,15 +324,32 @@ def sweeper(config: Path | None, *, dry_run: bool, no_capacity: bool) -> None:
         if not over:
             click.echo("Nothing is past its time.")
         return
-    cleanup = build_cleanup(settings, store, build_runtime(settings))
-    house = build_housekeeping(settings, store, host=host_name(settings))
+    cleanup, host = build_cleanup(settings, store, build_runtime(settings)), host_name(settings)
+    house = build_housekeeping(settings, store, host=host)
     tidy = (house.tidy, pruning.tidy, lambda: prune_all(settings, store))
     controllers = [] if no_capacity else build_controllers(settings, store)
     beside = {f"controller-{one.pool.name}": one.work for one in controllers}
-    lease = settings.server.lease
-    one = Sweeper(store, build_doorbell(settings), cleanup, lease=lease, housekeeping=tidy, beside=beside)
+    one = Sweeper(
+        store,
+        build_doorbell(settings),
+        cleanup,
+        lease=settings.server.lease,
+        host=host,
+        housekeeping=tidy,
+        beside=beside,
+    )
     _stop_on_signals(one.stop)
     one.work()
+
+
+def _say_notes(store: Store) -> None:
+    from jobs.cli_show import columns, say_lines
+
+    rows = [
+        (f"{one.at:%Y-%m-%d %H:%M:%S}", one.host, one.done.what, one.done.name, one.done.why)
+        for one in store.keeping.notes()
+    ]
+    say_lines(columns(("AT (UTC)", "HOST", "WHAT", "NAME", "WHY"), rows) if rows else ["Nothing was removed yet."])
 
 
 @click.command()

@@ -37,11 +37,13 @@ class Removal:
 
 @dataclass(frozen=True)
 class Done:
-    """One thing that was parted with, and why."""
+    """One thing that was removed, and why; `run` and `task`: whose it was, where it was of one."""
 
     what: str
     name: str
     why: str
+    run: int | None = None
+    task: int | None = None
 
 
 def to_remove(kept: Iterable[Kept], now: float, *, lacking: str | None) -> list[Removal]:

@@ -423,7 +423,10 @@ class Unit:
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened: every transition is one, and so is everything that the sweeper does."""
+    """Something that happened to a run: every transition is one, and so is all that the sweeper does to what is the run's.
+
+    What it does to things that are no run's is told by SqlKeeping.notes.
+    """
 
     id: int
     run: int

@@ -61,15 +61,17 @@ class Sweeper:
         cleanup: Cleanup,
         *,
         lease: float,
+        host: str = "",
         housekeeping: Sequence[Callable[[], Iterator[Done]]] = (),
         beside: Mapping[str, Callable[[Flag], None]] | None = None,
     ) -> None:
-        """Take the parts. `housekeeping`: what parts with what this host and the records need no more, and tells of it.
+        """Take the parts. `host`: the name of this one.
 
-        `beside`: what goes on in threads of their own until the flag is raised, by their names.
+        `housekeeping`: what parts with what this host and the records need no more, and tells of it. `beside`: what
+        goes on in threads of their own until the flag is raised, by their names.
         """
         self._store, self._doorbell, self._cleanup, self._lease = store, doorbell, cleanup, lease
-        self._housekeeping = housekeeping
+        self._housekeeping, self._host = housekeeping, host
         self._beside = beside or {}
         self._seen: dict[int, Sighting] = {}
         self._patience = Patience()
@@ -124,6 +126,7 @@ class Sweeper:
             with self._patience.guard(f"housekeeping {number}"):
                 for done in part():
                     log.info("housekeeping.removed", what=done.what, name=done.name, why=done.why)
+                    self._store.keeping.note(self._host, done)
 
     def sweep(self) -> None:
         """Do one pass over the tasks. Raises StoreUnavailable; whatever else is wrong with one of them holds up no other."""
@@ -165,18 +168,21 @@ class Sweeper:
             with self._patience.guard("old records"):
                 self._store.runs.forget_keys()
                 self._store.machines.forget_old()
-            for name in self._cleanup.orphans():
-                log.warning("cleanup.orphan", name=name)
+            for done in self._cleanup.orphans():
+                log.warning("cleanup.orphan", what=done.what, name=done.name, why=done.why)
+                self._store.keeping.note(self._host, done)
 
     def _clean(self, run: int) -> None:
         token = self._store.runs.begin_cleaning(run)
         if token is None:
             return
         cleaned = False
+        removed: list[str] = []
         try:
             for name in self._cleanup.run(run, lambda: self._store.runs.still_cleaning(run, token)):
                 log.info("cleanup.removed", run=run, name=name)
+                removed.append(name)
             cleaned = True
         finally:
-            if self._store.runs.cleaned(run, token, all_of_it=cleaned):
+            if self._store.runs.cleaned(run, token, all_of_it=cleaned, removed=removed):
                 log.info("run.cleaned", run=run, whole=cleaned)

@@ -4,14 +4,38 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
 
-from sqlalchemy import func, select, tuple_
+from sqlalchemy import delete, func, insert, select, tuple_
 
 from jobs.adapters.sql_engine import Database
-from jobs.adapters.sql_schema import attempts, comparisons, legs, log_chunks, runs, steps, tasks, units
+from jobs.adapters.sql_rows import append_event, at
+from jobs.adapters.sql_schema import (
+    attempts,
+    comparisons,
+    housekeeping,
+    legs,
+    log_chunks,
+    runs,
+    steps,
+    tasks,
+    units,
+)
+from jobs.keeping import Done
 
+NOTES = 1_000  # of what was of no run
 UNITS_AT_ONCE = 5_000  # read in one transaction: about 0.1 s
 _BUILT = re.compile(r"seatrial/build:[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class Note:
+    """What a sweeper removed on a host, or on its behalf, and when."""
+
+    at: datetime
+    host: str
+    done: Done
 
 
 class SqlKeeping:
@@ -24,6 +48,27 @@ class SqlKeeping:
         """Give the store's time."""
         with self._db.read() as connection:
             return self._db.now(connection)
+
+    def note(self, host: str, done: Done) -> None:
+        """Record what a sweeper removed: as an event of its run where that is known, else in a list of the newest ones."""
+        with self._db.write() as connection:
+            now = self._db.now(connection)
+            known = select(runs.c.id).where(runs.c.id == done.run)
+            if done.run is not None and connection.execute(known).one_or_none() is not None:
+                data = {"what": done.what, "name": done.name, "why": done.why, "host": host}
+                append_event(connection, done.run, "removed", now, task=done.task, data=data)
+                return
+            values = {"at": now, "host": host, "what": done.what, "name": done.name, "why": done.why}
+            made = connection.execute(insert(housekeeping).values(**values)).inserted_primary_key
+            assert made is not None
+            connection.execute(delete(housekeeping).where(housekeeping.c.id <= made[0] - NOTES))
+
+    def notes(self, *, limit: int = NOTES) -> list[Note]:
+        """List what sweepers removed that was of no run, oldest first; of more than `limit` the newest."""
+        with self._db.read() as connection:
+            query = select(housekeeping).order_by(housekeeping.c.id.desc()).limit(limit)
+            rows = connection.execute(query).all()
+        return [Note(at(row.at), row.host, Done(row.what, row.name, row.why)) for row in reversed(rows)]
 
     def images(self) -> dict[str, tuple[bool, float]]:
         """Give the built images that our runs used: name → (needed by a living run, last use)."""

@@ -21,6 +21,7 @@ from runner.errors import Conflict
 from runner.model import Reason, TaskKind, UnitState
 
 _OPEN = {"cancel_requested": False, "stop_code": None, "stop_text": None, "cleaned_at": None, "finished_at": None}
+NAMED = 50  # of what was removed of a run, in its event
 CLEANING_SECONDS = 60.0  # after this another sweeper may try, and a resumed run waits no longer
 
 
@@ -81,28 +82,41 @@ class SqlRuns(SqlSubmissions):
             )
             return bool(changed.rowcount)
 
-    def cleaned(self, run: int, token: str, *, all_of_it: bool = True) -> bool:
+    def cleaned(self, run: int, token: str, *, all_of_it: bool = True, removed: Sequence[str] = ()) -> bool:
         """Record the end of a clean-up: nothing of the run is left but its records, or (not `all_of_it`) some is.
 
-        What was resumed meanwhile may begin. False, and nothing is recorded, when another has begun to clean it up since,
-        or it has ended anew.
+        `removed`: the names of what was taken away. What was resumed meanwhile may begin. False, and only that is recorded,
+        when another has begun to clean it up since, or it has ended anew.
         """
         with self._db.write() as connection:
             now = self._db.now(connection)
             mine = (runs.c.id == run, runs.c.cleaning_token == token)
             if connection.execute(select(runs.c.id).where(*mine)).one_or_none() is None:
+                self._note_cleaning(connection, run, now, removed, whole=False)
                 return False
             # Its tasks before the run, as everywhere. While any of them waits, nobody else can begin to clean up.
             waiting = (tasks.c.run == run, tasks.c.state == TaskState.QUEUED.value, tasks.c.due_at > now)
             connection.execute(update(tasks).where(*waiting).values(due_at=now))
+            whole = False
             if all_of_it:
                 changed = connection.execute(
                     update(runs).where(*mine, runs.c.finished_at.is_not(None)).values(cleaned_at=now)
                 )
-                if changed.rowcount:
+                whole = bool(changed.rowcount)
+                if whole:
                     connection.execute(update(legs).where(legs.c.run == run).values(template=None))
             changed = connection.execute(update(runs).where(*mine).values(cleaning_until=None, cleaning_token=None))
+            self._note_cleaning(connection, run, now, removed, whole=whole)
             return bool(changed.rowcount)
+
+    def _note_cleaning(
+        self, connection: Connection, run: int, now: float, removed: Sequence[str], *, whole: bool
+    ) -> None:
+        """Append what a clean-up came to; a try that removed nothing and has to be tried again is none."""
+        if whole or removed:
+            why = "the run is over" + ("" if whole else "; the rest was left")
+            data = {"why": why, "count": len(removed), "removed": list(removed[:NAMED])}
+            append_event(connection, run, "cleaned", now, data=data)
 
     # ---- cancel and resume ------------------------------------------------------------------------------
 

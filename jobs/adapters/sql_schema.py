@@ -394,6 +394,18 @@ removals = Table(  # what was removed of whom; of a whole run this is all that i
     Column("left", Boolean, nullable=False),  # rows of it that still have to be deleted
 )
 
+housekeeping = Table(  # what sweepers removed that was of no run; the newest ones, see SqlKeeping.note
+    "housekeeping",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("at", Float, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("what", String(32), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("why", Text, nullable=False),
+    sqlite_autoincrement=True,
+)
+
 archive = Table(
     "archive",
     metadata,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
@@ -324,7 +324,7 @@ class SqlTasks:
             free = _lock_free_runs(connection, [row.run for row in rows])
             rows = [row for row in rows if row.run in free]
             for row in rows:
-                move(connection, row, S.QUEUED, now)
+                move(connection, row, S.QUEUED, now, told={"text": _pause_is_over(connection, row)})
             for run in sorted(free):
                 refresh_run(connection, run, now)
             return [row.id for row in rows]
@@ -344,7 +344,13 @@ class SqlTasks:
             wanted = tasks.c.id.in_([task for task, _ in found])
             free = set(connection.scalars(select(tasks.c.id).where(wanted).with_for_update(skip_locked=True)))
             if free:
+                again = connection.execute(
+                    select(tasks.c.id, tasks.c.run, tasks.c.attempt)
+                    .where(tasks.c.id.in_(free), tasks.c.rung_at.is_not(None))
+                    .order_by(tasks.c.run, tasks.c.id)
+                ).all()
                 connection.execute(update(tasks).where(tasks.c.id.in_(free)).values(rung_at=now))
+                _note_rings(connection, again, every, now)
             return [(task, pool) for task, pool in found if task in free]
 
     def _silent(self, connection: Connection, every: float, limit: int) -> list[tuple[int, str]]:
@@ -371,6 +377,27 @@ def _lock_free_runs(connection: Connection, wanted: Iterable[int]) -> set[int]:
     """Lock those of the runs that nobody else has locked, and give them."""
     query = select(runs.c.id).where(runs.c.id.in_(set(wanted))).order_by(runs.c.id)
     return set(connection.scalars(query.with_for_update(skip_locked=True)))
+
+
+def _pause_is_over(connection: Connection, row: Row[Any]) -> str:
+    """Say why a task is queued whose time has come."""
+    query = select(attempts.c.ended_at).where(attempts.c.task == row.id, attempts.c.attempt == row.attempt)
+    ended = connection.execute(query).scalar_one_or_none()
+    pause = 0.0 if ended is None else max(0.0, row.due_at - ended)
+    return f"Its pause of {pause:.0f} s is over." if pause >= 1 else "It is tried again at once."
+
+
+def _note_rings(connection: Connection, rows: Sequence[Row[int, int, int]], every: float, now: float) -> None:
+    """Append an event for each task that is rung for again: one for each time that it was queued, however often it rings."""
+    free = _lock_free_runs(connection, [row.run for row in rows])
+    for row in rows:
+        if row.run not in free:
+            continue
+        query = select(events.c.kind).where(events.c.run == row.run, events.c.task == row.id)
+        query = query.where(events.c.kind.in_(["task", "ring"])).order_by(events.c.id.desc()).limit(1)
+        if connection.execute(query).scalar_one_or_none() != "ring":
+            text = f"No slot has taken it: it is rung for again, every {every:.0f} s until one does."
+            append_event(connection, row.run, "ring", now, task=row.id, attempt=row.attempt, data={"text": text})
 
 
 def _outages_before(connection: Connection, row: Row[Any]) -> list[float]:

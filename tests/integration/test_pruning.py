@@ -23,6 +23,7 @@ from jobs.adapters.s3_bucket import Bucket
 from jobs.adapters.s3_objects import S3Objects
 from jobs.adapters.sql_store import Store
 from jobs.cli import main
+from jobs.keeping import Done
 from jobs.pruning import OBJECTS_SECONDS, PRESSED_SECONDS, Pruning
 from jobs.retention import Rule, Rules
 from jobs.run import TaskState
@@ -317,3 +318,17 @@ def test_the_command_line_tells_what_would_go(tmp_path: Path) -> None:
     assert hands.run(run).removed is None
     assert len(list(objects.walk())) == 2
     hands.store.close()
+
+
+def test_the_command_line_tells_what_was_removed(tmp_path: Path) -> None:
+    config = tmp_path / "seatrial.toml"
+    config.write_text(f'[server]\nhome = "{tmp_path}"\n')
+    words = ["--config", str(config), "sweeper", "--log"]
+    told = CliRunner().invoke(main, words)
+    assert (told.exit_code, told.output) == (0, "Nothing was removed yet.\n")
+    store = Store.open(f"sqlite:///{tmp_path / 'seatrial.db'}")
+    store.keeping.note("h1", Done("tree", "accounts/1", "not used for 40d"))
+    store.close()
+    head, line = CliRunner().invoke(main, words).output.splitlines()
+    assert head.split() == ["AT", "(UTC)", "HOST", "WHAT", "NAME", "WHY"]
+    assert line.endswith("  h1    tree  accounts/1  not used for 40d")

@@ -179,6 +179,15 @@ def test_attempts_say_what_was_repeated(site: Site, client: FlaskClient) -> None
     assert work == {"kept": 1, "finished": 1, "void": 0, "adopted": False, "begun_again": True}
 
 
+def test_what_happened_tells_what_the_sweeper_removed(site: Site, client: FlaskClient) -> None:
+    run = site.submit()
+    site.service.cancel(run.id, user="mio")
+    token = site.store.runs.begin_cleaning(run.id)
+    assert token is not None
+    site.store.runs.cleaned(run.id, token, removed=["seatrial-i-r1-t1-e1", "seatrial_x_i_r1_t1_e1"])
+    assert "seatrial-i-r1-t1-e1, seatrial_x_i_r1_t1_e1 " in page(client, f"/runs/{run.id}?tab=attempts")
+
+
 def test_an_errored_preparation_shows_its_last_lines(site: Site, client: FlaskClient) -> None:
     run = site.submit()
     claim = site.claim()

@@ -8,9 +8,11 @@ from subprocess import TimeoutExpired
 
 import pytest
 from hands import SPEC, Hands
+from sqlalchemy import text
 
 from jobs.adapters.sql_store import Store
 from jobs.cleanup import Cleanup
+from jobs.keeping import Done
 from runner.adapters.engine_memory import MemoryEngine
 from runner.adapters.postgres_memory import MemoryDatabases, MemoryServer
 from runner.door import GatewayDoor
@@ -59,6 +61,9 @@ class Host:
             self.engine.create(Container(f"{execution}-{part}", GATEWAY, ("sleep",), labels))
         (self.doors / execution).mkdir(parents=True)
 
+    def orphans(self) -> list[str]:
+        return [done.name for done in self.cleanup.orphans()]
+
     def left(self) -> list[str]:
         return sorted([each.name for each in self.engine.find()] + [path.name for path in self.doors.glob("*")])
 
@@ -73,7 +78,7 @@ def test_a_door_that_lost_its_execution_is_swept(host: Host) -> None:
     mine, other = f"seatrial-i-r{run}-t{claim.task.id}-e1", "seatrial-i-r999-t999-e1"
     host.door(mine)
     host.door(other)
-    assert list(host.cleanup.orphans()) == [other]
+    assert host.orphans() == [other]
     assert host.left() == sorted([mine, f"{mine}-door", f"{mine}-relay"])
 
 
@@ -139,7 +144,7 @@ def test_a_dsn_that_cannot_be_read_keeps_no_container(host: Host, error: Excepti
     run = host.submit()
     host.door(f"seatrial-i-r{run}-t1-e1")
     host.door("seatrial-i-r999-t999-e1")
-    assert list(host.cleanup.orphans()) == ["seatrial-i-r999-t999-e1"]
+    assert host.orphans() == ["seatrial-i-r999-t999-e1"]
     removing = host.cleanup.run(run, lambda: True)
     assert next(removing) == f"seatrial-i-r{run}-t1-e1"
     with pytest.raises(DatabaseUnavailable, match="The dsn of the source books cannot be read"):
@@ -158,6 +163,37 @@ def test_what_cannot_be_removed_keeps_nothing_else(host: Host, monkeypatch: pyte
     monkeypatch.setattr(host.engine, "remove", stuck)
     for number in (91, 92):
         host.door(f"seatrial-i-r1-t{number}-e1")
-    assert list(host.cleanup.orphans()) == ["seatrial-i-r1-t92-e1"]
-    assert list(host.cleanup.orphans()) == []
+    assert host.orphans() == ["seatrial-i-r1-t92-e1"]
+    assert host.orphans() == []
     assert tried == ["seatrial-i-r1-t91-e1"], "it is left alone for a while"
+
+
+def test_what_is_removed_says_what_it_was_and_why(host: Host) -> None:
+    name = "seatrial-i-r8-t91-e1"
+    clone = "seatrial_leg_i_r9_baseline_again"
+    host.door(name)
+    host.source.clone(host.source.bless().database, clone)
+    over = Done("execution", name, "its task is over", 8, 91)
+    unwanted = Done("database", clone, "nothing that lives refers to it; it was on the source books", 9)
+    assert list(host.cleanup.orphans()) == [over, unwanted]
+
+
+def test_what_stands_of_a_task_that_was_given_up_goes(host: Host) -> None:
+    run, claim = host.hands.preparing()
+    name = f"seatrial-i-r{run}-t{claim.task.id}-e1"
+    ledger = host.hands.store.ledger
+    number = ledger.next_execution(claim.task.id, claim.task.attempt)
+    ledger.execution(claim.task.id, claim.task.attempt, number, state="running", container=name, exit_code=None)
+    ledger.next_execution(claim.task.id, claim.task.attempt)
+    host.door(name)
+    with host.hands.store.database.write() as connection:
+        connection.execute(text("UPDATE executions SET state = 'abandoned'"))
+    why = "it was given up: nobody goes on with it"
+    assert list(host.cleanup.orphans()) == [Done("execution", name, why, run, claim.task.id)]
+    assert list(host.cleanup.orphans()) == []
+
+
+def test_a_directory_that_stays_is_not_told_to_be_removed(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    (host.executions / "seatrial-i-r8-t91-e1").mkdir(parents=True)
+    monkeypatch.setattr("runner.workspace.remove_tree", lambda _: None)
+    assert host.orphans() == []

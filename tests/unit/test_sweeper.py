@@ -61,6 +61,7 @@ class Broom:
         self.left, self.ran, self.removed = left, [], []  # type: ignore[var-annotated]
         self.error: Exception | None = None
         self.bad: int | None = None  # the only run that it is raised for
+        self.found: list[Done] = []
         self.meanwhile: Callable[[], object] = lambda: None
 
     def run(self, run: int, still: Callable[[], bool]) -> Iterator[str]:
@@ -74,8 +75,8 @@ class Broom:
             yield name
             self.meanwhile()
 
-    def orphans(self) -> list[str]:
-        return []
+    def orphans(self) -> list[Done]:
+        return self.found
 
 
 def sweeper(hands: Hands, *, bell: Any = None, broom: Any = None, lease: float = 5.0) -> Sweeper:
@@ -243,3 +244,19 @@ def test_a_clean_up_ends_where_its_run_is_resumed(twin: Hands) -> None:
     assert broom.removed == ["container"]
     assert twin.take().task.run == run, "it waits no longer for a clean-up that is over"
     assert twin.store.runs.to_clean() == []
+    [event] = twin.events(run, "cleaned")
+    assert event.data == {"why": "the run is over; the rest was left", "count": 1, "removed": ["container"]}
+
+
+def test_what_the_sweeper_removes_is_told_on_its_run_or_in_a_list(twin: Hands) -> None:
+    run, claim = twin.preparing()
+    mine = Done("execution", f"seatrial-i-r{run}-t{claim.task.id}-e1", "its task is over", run, claim.task.id)
+    volume, tree = Done("volume", "v", "its container went without it"), Done("tree", "p/1", "not used for 40d")
+    broom = Broom()
+    broom.found = [mine, volume]
+    one = Sweeper(twin.store, Bell(), broom, lease=5.0, host="h1", housekeeping=[lambda: iter([tree])])  # type: ignore[arg-type]
+    one.clean()
+    one.keep_house()
+    [event] = twin.events(run, "removed")
+    assert (event.task, event.data["host"], event.data["why"]) == (claim.task.id, "h1", "its task is over")
+    assert [(note.host, note.done) for note in twin.store.keeping.notes()] == [("h1", volume), ("h1", tree)]
