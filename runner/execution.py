@@ -14,6 +14,7 @@ from typing import Self
 from runner.disk import disk_limit_passed
 from runner.errors import (
     BranchError,
+    ContainerLost,
     DatabaseLost,
     DiskFull,
     Drained,
@@ -22,6 +23,7 @@ from runner.errors import (
     InfraError,
     LimitExceeded,
     OutputRefused,
+    OutputsGone,
     ResumeRequested,
     StoreUnavailable,
 )
@@ -86,6 +88,7 @@ class Execution:
         self.finished: dict[str, UnitState] = {}
         self.voided: set[str] = set()
         self._way_out: WayOut | None = None
+        self._tree: tuple[Path, ...] = ()
         self._room: RoomWatch | None = None
         self._probe_close: Callable[[], None] | None = None
         self._lost_between: Callable[[float, float], bool] | None = None
@@ -181,7 +184,7 @@ class Execution:
         units: tuple[str, ...] | None = None,
     ) -> Ended:
         """Run the commands in a new container, or go on with the one that stands; follow it to its end."""
-        self._way_out = way_out
+        self._way_out, self._tree = way_out, tree
         spec = self.order.spec
         if way_out is not None:
             probe = way_out.source.probe()
@@ -223,6 +226,10 @@ class Execution:
             if not self.stands:
                 self._start(image, tree, units)
             ended = follower.follow()
+            self._blame_removals()
+        except FileNotFoundError:  # of our own files: what the branch leaves out is its fault, and told otherwise
+            self._blame_removals()
+            raise
         finally:
             follower.close()
             self.last_step = follower.step
@@ -253,6 +260,9 @@ class Execution:
             return
         try:
             self._outputs.restore(kept, workspace_ids())
+        except KeyError as error:
+            text = "What the script had written by its resume point was removed from the store; rerun begins anew."
+            raise OutputsGone(text) from error
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
@@ -289,13 +299,15 @@ class Execution:
         self._blame_the_world(ended.since, ended.at, ended.watched)
 
     def _blame_the_world(self, since: float, until: float, watched: bool) -> None:
-        """Raise DiskFull when the host has no room left, DatabaseLost when the door's gateway did not live through it,
-        or when door and probe agree that the link dropped between two `time.monotonic()` values.
+        """Raise ContainerLost when directories of it were removed, DiskFull when the host has no room left, DatabaseLost
+        when the door's gateway or the database did not live through it, or when door and probe agree that the link
+        dropped between two `time.monotonic()` values.
 
         These are the whole watch: a script may notice late, and finish other units meanwhile. The gateway logs the same
         line when branch code ends its own session, so its word alone is no evidence. Nobody can tell of the time in which
         a container was left: until something was marked under watch, what broke may have broken then, and is run again.
         """
+        self._blame_removals()
         if self._room is not None and self._room.was_full():
             raise DiskFull("The host's disk is full.")
         if self._way_out is None or self._lost_between is None:
@@ -303,9 +315,19 @@ class Execution:
         if not self.runtime.door.alive(self.name):
             raise DatabaseLost("The connection to the database dropped: the door's gateway was ended from outside.")
         dropped = self.runtime.door.dropped(self.name)
+        out = self._way_out
+        if dropped and not out.source.stands(out.database, role=out.role):
+            raise DatabaseLost(f"The database {out.database}, or its role, was dropped from outside.")
         unwatched = self.stands and not watched
         if dropped and (unwatched or self._lost_between(since, until)):
             raise DatabaseLost(f"The connection to the database dropped: {dropped[-1]}")
+
+    def _blame_removals(self) -> None:
+        """Raise ContainerLost when directories that the container works in are gone: nothing in it can remove these."""
+        workspace = self.workspace
+        for path in (workspace.control, workspace.io, workspace.output, *self._tree):
+            if not path.is_dir():
+                raise ContainerLost(f"{path} was removed from {self.runtime.host} while the container ran.")
 
     def last_lines(self, count: int = LAST_LINES) -> str:
         """Give the last lines that the script printed."""

@@ -203,6 +203,10 @@ class Databases(Protocol):
         """Let a login role of ours in no more and end its sessions; safe to call when there is none."""
         ...
 
+    def stands(self, database: str, *, role: str) -> bool:
+        """Tell whether a clone and its login role, which may log in, are there."""
+        ...
+
     def probe(self) -> Probe:
         """Open the watch on the link to the server (see Probe)."""
         ...

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from datetime import datetime
 
 import psycopg
 
 from runner.adapters import postgres_base, postgres_copy, postgres_reach, postgres_rights
 from runner.adapters.postgres_link import Connection, Server, rows, value
-from runner.adapters.postgres_names import Label, SourceCheck, check_clone, check_ours, check_source, read_label
+from runner.adapters.postgres_names import (
+    Label,
+    SourceCheck,
+    check_clone,
+    check_ours,
+    check_source,
+    made_anew,
+    read_label,
+)
 from runner.adapters.postgres_probe import PostgresProbe
 from runner.adapters.postgres_refresh import PostgresRefresh, refreshing
 from runner.errors import DatabaseRefused, DatabaseUnavailable
@@ -137,6 +145,14 @@ class PostgresSource:
             if role in postgres_rights.roles_of(connection, self._installation):
                 postgres_rights.shut_role(connection, role)
 
+    def stands(self, database: str, *, role: str) -> bool:
+        """Tell whether a clone and its login role, which may log in, are there."""
+        with suppress(DatabaseRefused, DatabaseUnavailable), self._server.session(database):
+            pass  # a drop ends the sessions first, and who connects meanwhile waits for its end
+        with self._server.session() as connection:
+            comes_in = value(connection, "SELECT rolcanlogin FROM pg_roles WHERE rolname = %s", role)
+            return bool(comes_in) and postgres_copy.exists(connection, database)
+
     def probe(self) -> PostgresProbe:
         """Open the watch on the link to the server."""
         return PostgresProbe(self._server)
@@ -241,7 +257,7 @@ class PostgresSource:
         """Give the label of a frozen database of ours; raises DatabaseRefused for anything else."""
         label = postgres_copy.label_of(connection, template)
         if label is None:
-            raise DatabaseRefused(f"the frozen database {template} is gone; run: seatrial db bless {self.name}")
+            raise DatabaseRefused(f"the frozen database {template} is gone; {made_anew(template, self.name)}")
         if label.installation != self._installation or label.source != self.name:
             raise DatabaseRefused(f"the frozen database {template} belongs to another Seatrial or source")
         if value(connection, "SELECT datallowconn FROM pg_database WHERE datname = %s", template):

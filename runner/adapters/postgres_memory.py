@@ -23,6 +23,7 @@ from runner.adapters.postgres_names import (
     check_source,
     check_unused,
     choose,
+    made_anew,
 )
 from runner.errors import DatabaseRefused, DatabaseUnavailable, SourceInUse
 from runner.model import Base, Clone, Login, Origin
@@ -177,7 +178,7 @@ class MemoryDatabases:
             self._require_marker()
             found = self.server.databases.get(template)
             if found is None:
-                raise DatabaseRefused(f"the frozen database {template} is gone; run: seatrial db bless {self.name}")
+                raise DatabaseRefused(f"the frozen database {template} is gone; {made_anew(template, self.name)}")
             if (found.installation, found.source) != (self._installation, self.name):
                 raise DatabaseRefused(f"the frozen database {template} belongs to another Seatrial or source")
             if not found.frozen:
@@ -266,6 +267,12 @@ class MemoryDatabases:
         marker = self.server.markers.get(self._database)
         lent = marker is None and (self._installation, self.name) in self.server.lent
         return SourceCheck(True, "memory", marker, tuple(problems), self._owner, "memory", 0.0, 0, sizes, lent)
+
+    def stands(self, database: str, *, role: str) -> bool:
+        """Tell whether a clone and its login role, which may log in, are there."""
+        with self._answering():
+            comes_in = role in self.server.roles and role not in self.server.shut
+            return comes_in and database in self.server.databases
 
     def probe(self) -> MemoryProbe:
         """Open the watch on the link to the server."""

@@ -196,3 +196,10 @@ class SourceCheck:
         """Tell whether a run could use the source now."""
         marked = self.marker == VERIFICATION or self.lent
         return self.reachable and marked and not any(p.refuses for p in self.problems)
+
+
+def made_anew(template: str, source: str) -> str:
+    """Say how a frozen database comes back that somebody dropped: a run's own by its preparation, else a base."""
+    if template.startswith("seatrial_leg_"):
+        return "when the run has ended, resume it: its leg is prepared anew"
+    return f"run: seatrial db bless {source}"

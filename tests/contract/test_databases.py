@@ -268,7 +268,7 @@ def test_a_name_that_no_clone_of_ours_has_is_refused_everywhere(world: World, na
 def test_only_a_frozen_database_of_ours_is_a_template(world: World) -> None:
     base = world.source.bless()
     leg, execution = fresh("leg"), fresh()
-    with pytest.raises(DatabaseRefused, match="gone"):
+    with pytest.raises(DatabaseRefused, match="gone; when the run has ended, resume it"):
         world.source.clone(leg, execution)
     world.source.clone(base.database, leg)
     with pytest.raises(DatabaseRefused, match="not frozen"):
@@ -336,6 +336,19 @@ def test_a_role_that_is_shut_out_comes_in_no_more_until_it_is_made_again(world: 
     for foreign in ("postgres", base.database):
         with pytest.raises(DatabaseRefused):
             world.source.shut(foreign)
+
+
+def test_a_clone_stands_with_its_role_until_either_is_dropped(world: World) -> None:
+    base, name, role = world.source.bless(), fresh(), fresh()
+    world.source.clone(base.database, name)
+    assert not world.source.stands(name, role=role)
+    world.source.login(name, role=role, owner=world.owner)
+    assert world.source.stands(name, role=role)
+    world.source.shut(role)
+    assert not world.source.stands(name, role=role)
+    world.source.login(name, role=role, owner=world.owner)
+    world.source.drop(name)
+    assert not world.source.stands(name, role=role)
 
 
 def test_dropping_twice_is_safe(world: World) -> None:

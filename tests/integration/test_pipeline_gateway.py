@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import psycopg
 import pytest
 from fixtures_bench import Bench
 from fixtures_postgres import drop_sample, make_sample
@@ -89,6 +90,24 @@ def spoil(harbour: Harbour, fault: str, *commands: list[str], part: str = "door"
 @pytest.mark.parametrize("how", ["kill", "rm -f", "restart -t 0"])
 def test_a_gateway_that_ended_from_outside_is_no_fault_of_the_branch(harbour: Harbour, fault: str, how: str) -> None:
     assert "gateway was ended from outside" in spoil(harbour, fault, how.split())
+
+
+@pytest.mark.parametrize("fault", [ENDS, MARKS_AND_ENDS], ids=["ends", "marks and ends"])
+def test_a_database_that_was_dropped_from_outside_is_no_fault_of_the_branch(
+    harbour: Harbour, postgres18: EmbeddedPostgres, fault: str
+) -> None:
+    bench, order = harbour.bench, harbour.order(fault)
+    recorder = bench.recorder(order)
+    running = bench.begin(order, recorder)
+    running.wait_for("asking for b\n")
+    with psycopg.connect(postgres18.dsn(), autocommit=True) as admin:
+        admin.execute(f"DROP DATABASE {order.execution_database(1)} WITH (FORCE)")
+    outcome = running.end()
+    assert outcome.code == "database_lost", (outcome.why, recorder.said())
+    assert "was dropped from outside" in outcome.why
+    assert recorder.units == {"a": UnitState.DONE, "b": UnitState.TODO, "c": UnitState.TODO}
+    again = bench.run(bench.again(order, recorder), recorder)
+    assert again.code == "done", (again.why, recorder.said())
 
 
 def test_a_branch_that_fails_while_its_gateway_lives_has_failed(harbour: Harbour) -> None:

@@ -14,7 +14,7 @@ from fixtures_bench import BASE, Bench, Inside, MemoryRecorder, ScriptedEngine
 
 from runner.adapters.postgres_memory import MemoryDatabases, MemoryServer
 from runner.errors import EngineRefused, EngineUnavailable, Fenced, StoreUnavailable
-from runner.model import Container, ContainerState, Known, Order, Prepared, TaskKind, UnitState
+from runner.model import Container, ContainerState, Known, Order, Output, Prepared, TaskKind, UnitState
 from runner.outputs import Outputs
 from runner.traces import Traces
 from runner.workspace import Command, Workspace
@@ -262,6 +262,17 @@ def test_a_worker_that_is_to_end_keeps_the_resume_point_first(scripted: Maker) -
     recorder.execution = drain_and_record  # type: ignore[method-assign]
     assert bench.run(order, recorder).code in ("resume_requested", "drained")
     assert recorder.resume is not None
+
+
+def test_a_resume_point_whose_output_was_removed_from_the_store_is_an_interruption_that_says_so(
+    scripted: Maker,
+) -> None:
+    bench = scripted(lambda inside: 0)
+    kept = Output("output", "0" * 64, 7, tree=True)
+    outcome, _ = bench.verify("run: bin/run\n", resume_from="page 2", resume_output=kept)
+    assert outcome.code == "outputs_gone"
+    assert "rerun begins anew" in outcome.why
+    assert bench.left_over() == []
 
 
 def test_a_stale_attempt_keeps_no_resume_point_and_takes_nothing_away(scripted: Maker) -> None:
