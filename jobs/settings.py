@@ -198,7 +198,7 @@ class _Reading:
 
     def _override(self) -> None:
         """Lay the environment's settings over those of the file."""
-        others = {*CONTRACT_VARIABLES, "SEATRIAL_CONFIG", *_named_variables(self.data)}
+        others = {*CONTRACT_VARIABLES, "SEATRIAL_CONFIG", "SEATRIAL_HISTORY", *_named_variables(self.data)}
         for variable in sorted(self.environ.keys() - others):
             if not variable.startswith(PREFIX):
                 continue

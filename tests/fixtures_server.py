@@ -105,7 +105,9 @@ class Server:
         lease: float | None = None,
         root: Path | None = None,
         settings: tuple[str, ...] = (),
+        history: bool = False,
     ) -> None:
+        """Take the settings. `history`: let every process append its writes to `self.writes`."""
         self.root = root or Path(tempfile.mkdtemp(prefix="seatrial-up-"))
         self.root.mkdir(exist_ok=True)
         self._more = settings
@@ -116,6 +118,8 @@ class Server:
         self.config.touch(mode=0o600)
         self.config.write_text(self._settings(projects, databases or {}))
         self.log = self.root / "server.log"
+        self.writes = self.root / "writes.jsonl"
+        self._environ = {"SEATRIAL_HISTORY": str(self.writes)} if history else {}
         self.up: subprocess.Popen[bytes] | None = None
         self.submitted: list[int] = []
         self.http = httpx.Client(base_url=f"{self.url}/api/v1", timeout=30.0, trust_env=False)
@@ -149,7 +153,8 @@ class Server:
         self.remove()
 
     def _environment(self) -> dict[str, str]:
-        return {name: value for name, value in os.environ.items() if not name.startswith("SEATRIAL_")}
+        usual = {name: value for name, value in os.environ.items() if not name.startswith("SEATRIAL_")}
+        return usual | self._environ
 
     def start(self) -> None:
         """Start it and wait until all its workers are there."""

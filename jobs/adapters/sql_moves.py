@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import BindParameter, ColumnElement, Connection, Row, bindparam, or_, select, update
 
+from jobs.adapters.sql_history import note_write
 from jobs.adapters.sql_rows import append_event
 from jobs.adapters.sql_schema import attempts, runs, steps, tasks
 from jobs.run import FAR_SECONDS, FINAL_TASK_STATES, TaskState, check_transition
@@ -30,7 +31,10 @@ def fence(connection: Connection, task: int, attempt: int, *, lock: bool = True)
     """Lock the task's row and give it; raise Fenced unless this attempt runs it now."""
     row = connection.execute(_TASK_LOCKED if lock else _TASK, {"task_": task}).one_or_none()
     if row is None or row.attempt != attempt or row.state != S.RUNNING:
+        note_write(row, task, attempt, accepted=False)
         raise Fenced(f"task {task}: attempt {attempt} is not the current one")
+    if lock:
+        note_write(row, task, attempt, accepted=True)
     return row
 
 

@@ -14,7 +14,8 @@ Json = dict[str, Any]
 FINAL = ("done", "failed", "errored", "cancelled")
 # Which checks tell that something accepted was lost, and which that something was done, or noted, twice.
 LOST = ("ends_once", "true_verdicts")
-TWICE = ("one_attempt_at_a_time", "one_container_at_a_time", "logs_are_whole", "marks_only_rise", "nothing_done_twice")
+TWICE = ("one_attempt_at_a_time", "one_writer_at_a_time", "logs_only_grow", "one_container_at_a_time", "logs_are_whole",
+         "marks_only_rise", "nothing_done_twice")  # fmt: skip
 _LINE = re.compile(rb"^~ (\S+) (\d+) (.*)$", re.MULTILINE)
 
 
@@ -39,12 +40,17 @@ class RunEvidence:
 
 @dataclass(frozen=True)
 class Evidence:
-    """A whole trial. `accepted`: ids that the API gave. `engine`: (action, container name, task) as the engine told
-    them. `left`: what is still there. `texts`: everything that was stored or shown; `canaries` must not be in it."""
+    """A whole trial.
+
+    `accepted`: ids that the API gave. `engine`: (action, container name, task) as the engine told them. `writes`: what
+    passed the fence or was refused, as each process noted it (jobs/adapters/sql_history.py). `left`: what is still there.
+    `texts`: everything that was stored or shown; `canaries` must not be in it.
+    """
 
     accepted: Sequence[int]
     runs: Mapping[int, RunEvidence]
     engine: Sequence[tuple[str, str, int]] = ()
+    writes: Sequence[Json] = ()
     left: Sequence[str] = ()
     texts: Mapping[str, bytes] = field(default_factory=dict)
     canaries: Sequence[bytes] = ()
@@ -52,8 +58,8 @@ class Evidence:
 
 def violations(evidence: Evidence) -> list[str]:
     """Give what was not kept, each with the name of the invariant."""
-    checks = (ends_once, one_attempt_at_a_time, one_container_at_a_time, logs_are_whole, marks_only_rise,
-              nothing_done_twice, true_verdicts, nothing_left, no_secret_shown)  # fmt: skip
+    checks = (ends_once, one_attempt_at_a_time, one_writer_at_a_time, logs_only_grow, one_container_at_a_time,
+              logs_are_whole, marks_only_rise, nothing_done_twice, true_verdicts, nothing_left, no_secret_shown)  # fmt: skip
     return [f"{check.__name__}: {text}" for check in checks for text in check(evidence)]
 
 
@@ -107,6 +113,36 @@ def one_attempt_at_a_time(evidence: Evidence) -> Iterator[str]:
                 current[task] = attempt
             elif event["kind"] != "refused" and task and attempt and attempt < current.get(task, 0):
                 yield f"run {run} task {task}: {event['kind']} of the stale attempt {attempt} was accepted"
+
+
+def one_writer_at_a_time(evidence: Evidence) -> Iterator[str]:
+    """I2, as the processes noted it: what an attempt wrote, it wrote while it was the present one, and none before it later."""
+    latest: dict[int, int] = {}
+    for write in evidence.writes:
+        if not write["accepted"]:
+            continue
+        task, attempt = write["task"], write["attempt"]
+        told = f"task {task}: {write['what']} of attempt {attempt} by process {write['pid']}"
+        if (write["current"], write["state"]) != (attempt, "running"):
+            yield f"{told} was accepted in attempt {write['current']}, which is {write['state']}"
+        elif attempt < latest.get(task, 0):
+            yield f"{told} came after one of attempt {latest[task]}"
+        latest[task] = max(attempt, latest.get(task, 0))
+
+
+def logs_only_grow(evidence: Evidence) -> Iterator[str]:
+    """I3, as the processes noted it: a log never becomes shorter, and has all in the end that it had before."""
+    sizes: dict[int, int] = {}
+    for write in evidence.writes:
+        if write["accepted"]:
+            task = write["task"]
+            if write["log_size"] < sizes.get(task, 0):
+                yield f"task {task}: the log went from {sizes[task]} to {write['log_size']} bytes"
+            sizes[task] = write["log_size"]
+    for run, found in evidence.runs.items():
+        for task in found.run["tasks"]:
+            if task["log_size"] < sizes.get(task["id"], 0):
+                yield f"run {run} task {task['id']}: the log had {sizes[task['id']]} bytes and has {task['log_size']}"
 
 
 def one_container_at_a_time(evidence: Evidence) -> Iterator[str]:
@@ -164,11 +200,16 @@ def nothing_done_twice(evidence: Evidence) -> Iterator[str]:
     for run, found in evidence.runs.items():
         for task, log in found.logs.items():
             # One of a container is in flight: more beginnings than units and containers together are too many.
-            beginnings = Counter(text[6:] for _, _, text in _LINE.findall(log) if text.startswith(b"begin "))
             containers = len({name for name, _, _ in _LINE.findall(log)})
-            again = sum(count - 1 for count in beginnings.values())
+            again = begun_again(log)
             if again > max(0, containers - 1):
                 yield f"run {run} task {task}: {again} units were begun again in {containers} containers"
+
+
+def begun_again(log: bytes) -> int:
+    """Count how often a unit was begun that had been begun before."""
+    beginnings = Counter(text[6:] for _, _, text in _LINE.findall(log) if text.startswith(b"begin "))
+    return sum(count - 1 for count in beginnings.values())
 
 
 def true_verdicts(evidence: Evidence) -> Iterator[str]:

@@ -45,14 +45,16 @@ QUERIES = """\
 work() { psql -XAtc "SELECT pg_sleep(0.5)" -c "SELECT '$1'" >/dev/null || exit 1; }
 each
 """
-# A hundred thousand units that end at once, and some of which each waits for its own file.
+# A hundred thousand units that end at once, and some of which each takes a file away before it ends.
 MANY = """\
 import os, time
 output, checkpoint = os.environ["SEATRIAL_OUTPUT"], os.environ["SEATRIAL_CHECKPOINT"]
 with open(os.environ["SEATRIAL_UNITS"]) as units, open(checkpoint, "a") as marks:
     for unit in map(str.strip, units):
-        while unit.startswith("wait") and not os.path.exists(f"/tmp/{unit}"):
-            time.sleep(0.1)
+        if unit.startswith("wait"):
+            while not os.path.exists("/tmp/go"):
+                time.sleep(0.1)
+            os.remove("/tmp/go")
         with open(f"{output}/{unit}.csv", "w") as file:
             file.write("1")
         marks.write(f"{unit}\\n")
@@ -75,12 +77,12 @@ def measured(kind: str, seconds: Sequence[float]) -> str:
 class Field:
     """A server with what people get: the lease of five seconds, some slots."""
 
-    def __init__(self, board: Board, slots: int, database: str | None = None) -> None:
+    def __init__(self, board: Board, slots: int, database: str | None = None, *, history: bool = False) -> None:
         self._board = board
         self.folder = Path(tempfile.mkdtemp(prefix="seatrial-scores-"))
         self.lab = Repository(self.folder / "lab.git")
         databases = {"sample": database} if database is not None else {}
-        self.server = Server({"lab": self.lab.path}, databases, slots=slots, lease=LEASE)
+        self.server = Server({"lab": self.lab.path}, databases, slots=slots, lease=LEASE, history=history)
         self._blessed = database is not None
 
     def __enter__(self) -> Field:
@@ -194,7 +196,7 @@ class Board:
     def lost(self) -> str:
         """A thousand runs of every kind with random faults; nobody waits for one that does not end."""
         count = self.count(1_000)
-        with Field(self, 4, self.link.through(self.sample.dsn)) as field:
+        with Field(self, 4, self.link.through(self.sample.dsn), history=True) as field:
             pace = Pace(faults=(0.2, 0.8), submissions=0.0, ahead=40, patience=300.0)
             trial = Trial(
                 field.server, self.link, self.sample, field.lab, field.folder, lease=LEASE, pace=pace, texts=False
@@ -219,8 +221,10 @@ class Board:
         evidence = self._thousand
         lines = sum(log.count(b"\n") for run in evidence.runs.values() for log in run.logs.values())
         attempts = sum(len(run.attempts) for run in evidence.runs.values())
+        refused = sum(not write["accepted"] for write in evidence.writes)
         return (
-            f"{len(found)} (of {lines:,} lines, {attempts:,} attempts, {len(evidence.engine):,} events of the engine)"
+            f"{len(found)} (of {len(evidence.writes) - refused:,} fenced writes, {refused} more refused, {lines:,} lines, "
+            f"{attempts:,} attempts, {len(evidence.engine):,} events of the engine)"
         )
 
     def flat(self) -> str:
@@ -283,22 +287,24 @@ class Board:
         units = [f"u{number}" for number in range(self.count(60, 12))]
         with Field(self, 2) as field:
             run = field.begin("slow", "work() { sleep 0.7; }\neach\n", units)
-            kills, finished = 0, 0
-            while kills < 10 and field.server.run(run)["state"] not in FINAL:
+            kills, finished = 0, dict[int, int]()
+            while kills < 10 and (found := field.server.run(run))["state"] not in FINAL:
                 time.sleep(0.5)
-                task = field.batch(run)
-                containers = field.server.workspaces(run)
-                # Three kills without any progress would end the run, and rightly.
-                if not containers or task["units"]["done"] <= finished:
-                    continue
-                finished = task["units"]["done"]
-                slot = field.holder(task["id"])
-                with suppress(docker.errors.APIError):
-                    containers[0].kill()
-                    kills += 1
-                if slot is not None:
-                    kill(slot)
-                time.sleep(3.0)
+                done = {task["id"]: task["units"]["done"] for task in found["tasks"]}
+                for container in field.server.workspaces(run):
+                    task = int(container.labels["seatrial.task"])
+                    # Three kills without any progress would end the run, and rightly.
+                    if done[task] <= finished.get(task, 0):
+                        continue
+                    finished[task] = done[task]
+                    slot = field.holder(task)
+                    with suppress(docker.errors.APIError):
+                        container.kill()
+                        kills += 1
+                    if slot is not None:
+                        kill(slot)
+                    time.sleep(3.0)
+                    break
             field.server.passes(run, timeout=300.0)
             begun = field.server.begun(run)
         again = (len(begun) - len(set(begun))) / max(kills, 1)
@@ -322,7 +328,7 @@ class Board:
             text = files["seatrial.yml"].decode().replace("exec sh verify.sh", "exec python3 verify.py")
             field.lab.branch("many", files | {"seatrial.yml": text.encode()})
             run = field.server.submit("lab", "many")["id"]
-            for number, unit in enumerate(waiting):
+            for number in range(RESUMES):
                 done = count + number
                 [container] = until(
                     lambda: field.server.run(run)["units"]["done"] == done and field.server.workspaces(run),  # noqa: B023
@@ -336,7 +342,7 @@ class Board:
                 seconds.append(seen[0] - datetime.fromisoformat(claimed).timestamp())
                 # One unit more between two kills: three without progress would end the run, and rightly.
                 [container] = until(lambda: field.server.workspaces(run), "the container runs")
-                container.exec_run(["touch", f"/tmp/{unit}"])
+                container.exec_run(["touch", "/tmp/go"])
             field.server.passes(run, timeout=300.0)
         return seconds
 

@@ -1,4 +1,7 @@
-"""What happened in a trial: one append-only file, written by everyone who takes part or looks on."""
+"""What happened in a trial: an append-only file, written by the trial, its nemesis and those who look on.
+
+The processes of the server append what they write to another one of the same form (jobs/adapters/sql_history.py).
+"""
 
 from __future__ import annotations
 
@@ -25,8 +28,12 @@ class History:
 
     def entries(self, kind: str | None = None) -> list[Json]:
         """Give the entries in the order in which they were written."""
-        found = [json.loads(line) for line in self.path.read_text().splitlines()]
-        return [entry for entry in found if kind in (None, entry["kind"])]
+        return [entry for entry in self.read(self.path) if kind in (None, entry["kind"])]
+
+    @staticmethod
+    def read(path: Path) -> list[Json]:
+        """Give the entries of a file that this or another process wrote."""
+        return [json.loads(line) for line in path.read_text().splitlines()]
 
     def close(self) -> None:
         """Close the file."""

@@ -79,7 +79,7 @@ class Trial:
             self.lab.branch(work.branch, work.files)
         field = Field(self.server, self.link, self.lease)
         nemesis = Nemesis(field, self.history, seed, faults=faults, pause=self.pace.faults)
-        with Watch(self.server, self.history):
+        with Watch(self.server.installation, self.history, self.server):
             nemesis.start()
             try:
                 ends = time.monotonic() + seconds
@@ -168,6 +168,7 @@ class Trial:
             accepted=list(self.works),
             runs=runs,
             engine=engine,
+            writes=History.read(self.server.writes),
             left=self.server.left(self.sample),
             texts=self._texts(runs) if self._look_into_texts else {},
             canaries=[self.sample.password.encode()],

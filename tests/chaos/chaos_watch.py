@@ -15,15 +15,16 @@ LOOK_SECONDS = 0.2
 
 
 class Watch:
-    """Notes what it sees in the history, until left."""
+    """Notes what it sees in the history, until left. `installation`: the mark of the containers; `server`: whose API."""
 
-    def __init__(self, server: Server, history: History) -> None:
-        self._server, self._history = server, history
+    def __init__(self, installation: str, history: History, server: Server | None = None) -> None:
+        self._history = history
         self._stop = threading.Event()
         self._client = docker.from_env()
-        filters = {"type": "container", "label": [f"seatrial.installation={server.installation}"]}
+        filters = {"type": "container", "label": [f"seatrial.installation={installation}"]}
         self._events: Any = self._client.events(decode=True, filters=filters)
-        self._threads = [threading.Thread(target=look, daemon=True) for look in (self._engine, self._api)]
+        looks = [self._engine] + ([] if server is None else [lambda: self._api(server)])
+        self._threads = [threading.Thread(target=look, daemon=True) for look in looks]
 
     def __enter__(self) -> Watch:
         for thread in self._threads:
@@ -50,11 +51,11 @@ class Watch:
                     task = int(labels["seatrial.task"])
                     self._history.note("engine", action=event["Action"], name=labels["name"], task=task)
 
-    def _api(self) -> None:
+    def _api(self, server: Server) -> None:
         shown: dict[int, tuple[object, ...]] = {}
         while not self._stop.wait(LOOK_SECONDS):
             with suppress(httpx.HTTPError, AssertionError):  # web may be on its way back
-                for run in self._server.get("/runs", limit=100)["runs"]:
+                for run in server.get("/runs", limit=100)["runs"]:
                     units = run["units"]
                     seen = (run["state"], units["done"], units["failed"])
                     if shown.get(run["id"]) != seen:

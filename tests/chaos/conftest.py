@@ -62,7 +62,7 @@ def link(postgres18: EmbeddedPostgres) -> Iterator[Proxy]:
 @pytest.fixture(scope="session")
 def shared_server(lab: Repository, sample: Sample, link: Proxy, lease: float) -> Iterator[Server]:
     """A server whose processes may be killed."""
-    with Server({"lab": lab.path}, {"sample": link.through(sample.dsn)}, lease=lease) as one:
+    with Server({"lab": lab.path}, {"sample": link.through(sample.dsn)}, lease=lease, history=True) as one:
         one.bless("sample")
         yield one
 

@@ -1,7 +1,9 @@
 """Measure what an interruption costs, beside plain RQ, and put the table into docs/reliability.md.
 
-python tests/chaos/scoreboard.py [--scale 0.05] [ROW ...]      (rows: see `figures`; the page is written with all of them in
-full only). An error ends it, and leaves the page alone.
+python tests/chaos/scoreboard.py [--scale 0.05] [ROW ...]
+
+Rows: the methods that `figures` names, and `plain`. Only all of them in full are written into the page.
+An error ends it, and leaves the page alone.
 """
 
 from __future__ import annotations
@@ -30,18 +32,17 @@ class Figure:
     name: str
     aim: str
     measure: Callable[[], str]
-    rq: Callable[[], str] = lambda: "–"
 
 
 def figures(board: Board) -> list[Figure]:
     """List the rows in the order in which they are measured."""
     return [
         Figure("takeover after SIGKILL of a worker slot: first new committed line of the script, p50 / max",
-               "< 2 s / < 5 s", board.takeover_of_a_slot, plain_rq.takeover),
+               "< 2 s / < 5 s", board.takeover_of_a_slot),
         Figure(f"the same when its supervisor died too (lease alone, {LEASE:.0f} s)",
                f"< {LEASE + 1:.0f} s / < {LEASE + 3:.0f} s", board.takeover_of_a_worker),
         Figure("runs lost, with random faults", "0", board.lost),
-        Figure("effects applied twice", "0", board.twice, plain_rq.twice),
+        Figure("effects applied twice", "0", board.twice),
         Figure("log gaps / duplicates in 10^6 lines", "0 / 0", board.lines),
         Figure("units repeated", "≤ units in flight", board.repeated),
         Figure("resume of a leg with 100,000 finished units, over one with none: claim → container started", "≤ +1 s",
@@ -53,25 +54,34 @@ def figures(board: Board) -> list[Figure]:
 
 
 def main(wanted: list[str], scale: float) -> None:
-    """Measure the rows that are wanted, or all."""
+    """Measure the rows that are wanted, or all; `plain` among them: those of plain RQ too."""
     postgres = start_server("pg-scores")
-    rows = []
+    shown: dict[str, str] = {}
     try:
         with Proxy(postgres.port) as link:
             board = Board(scale, make_sample(postgres), link)
-            for figure in figures(board):
-                if wanted and figure.measure.__name__ not in wanted:
+            rows = figures(board)
+            plain = plain_rq.Figures(board.count(100, 10))
+            for figure in rows:
+                name = figure.measure.__name__
+                # Those before it are times, and are measured alone.
+                if name == "lost" and (not wanted or "plain" in wanted):
+                    plain.start()
+                if wanted and name not in wanted:
                     continue
                 began = time.monotonic()
-                shown = figure.measure()
-                rows.append(f"| {figure.name} | {figure.aim} | {shown} | {figure.rq()} |")
-                print(f"{rows[-1]}   [{time.monotonic() - began:.0f} s]", flush=True)
+                shown[name] = figure.measure()
+                print(f"{figure.name}: {shown[name]}   [{time.monotonic() - began:.0f} s]", flush=True)
                 while board.remarks:
                     print("   ", board.remarks.pop(0), flush=True)
+            beside = plain.give()
     finally:
         end_server(postgres)
+    cells = [(row, row.measure.__name__) for row in rows]
+    table = [f"| {row.name} | {row.aim} | {shown.get(name, '–')} | {beside.get(name, '–')} |" for row, name in cells]
+    print("\n".join(table))
     if not wanted and scale == 1.0:
-        write(rows)
+        write(table)
 
 
 def write(rows: list[str]) -> None:

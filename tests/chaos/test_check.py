@@ -48,13 +48,21 @@ def trial(run: RunEvidence = GOOD, **more: object) -> Evidence:
     return Evidence(**{"accepted": [1], "runs": {1: run}, "engine": ENGINE, **more})  # type: ignore[arg-type]
 
 
+def wrote(
+    attempt: int, *, current: int | None = None, size: int = 9, state: str = "running", accepted: bool = True
+) -> Json:
+    return {"task": 7, "attempt": attempt, "current": current or attempt, "state": state, "log_size": size,
+            "accepted": accepted, "what": "append_log", "pid": 1}  # fmt: skip
+
+
 def with_log(log: bytes) -> RunEvidence:
     run = {**GOOD.run, "tasks": [{"id": 7, "state": "done", "log_size": len(log)}]}
     return replace(GOOD, run=run, logs={7: log})
 
 
 def test_a_good_trial_has_no_violation() -> None:
-    assert violations(trial()) == []
+    writes = [wrote(1, size=0), wrote(1), wrote(1, current=2, accepted=False), wrote(2), wrote(2, size=12)]
+    assert violations(trial(writes=writes)) == []
 
 
 @pytest.mark.parametrize(
@@ -67,6 +75,11 @@ def test_a_good_trial_has_no_violation() -> None:
         (trial(replace(GOOD, attempts=GOOD.attempts[1:])), "one_attempt_at_a_time"),
         (trial(replace(GOOD, attempts=[{**GOOD.attempts[0], "ended_at": "T4"}, GOOD.attempts[1]])), "one_attempt_at_a"),
         (trial(replace(GOOD, events=[claim(1), claim(2), step(1, "done")])), "one_attempt_at_a_time"),
+        (trial(writes=[wrote(1, current=2)]), "one_writer_at_a_time"),
+        (trial(writes=[wrote(1, state="interrupted")]), "one_writer_at_a_time"),
+        (trial(writes=[wrote(2), wrote(1)]), "one_writer_at_a_time"),
+        (trial(writes=[wrote(1), wrote(2, size=8)]), "logs_only_grow"),
+        (trial(writes=[wrote(2, size=1_000)]), "logs_only_grow"),
         (trial(engine=[("start", "x", 7), ("start", "y", 7)]), "one_container_at_a_time"),
         (trial(engine=[("create", "x", 7), ("create", "x", 7)]), "one_container_at_a_time"),
         (trial(with_log(LOG.replace(b"~ c1 2 end u/1\n", b""))), "logs_are_whole"),
