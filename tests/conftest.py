@@ -59,7 +59,9 @@ def pytest_unconfigure() -> None:
 
 
 def register_profiles() -> None:
-    from hypothesis import settings
+    from hypothesis import HealthCheck, settings
 
+    # How long the machine takes to make an example says nothing of the product.
+    quiet = [HealthCheck.too_slow]
     for name, examples in EXAMPLES.items():
-        settings.register_profile(name, max_examples=examples, deadline=None)
+        settings.register_profile(name, max_examples=examples, deadline=None, suppress_health_check=quiet)

@@ -129,7 +129,10 @@ class PrivateEngine:
             if process is not None:
                 process.wait(60)
         self._dockerd = self._containerd = None
-        _until(lambda: not self._contained(), "nothing runs in a container any more")
+        for pid in self._running_shims():  # one that was being born
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        _until(lambda: not self._contained() and not self._running_shims(), "nothing runs in a container any more")
 
     def remove(self) -> None:
         """Take away all of it: processes, mounts, control groups, sockets, files."""
@@ -137,15 +140,27 @@ class PrivateEngine:
         mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
         for mount in sorted((mount for mount in mounts if mount.startswith(f"{self.root}/")), reverse=True):
             subprocess.run(["umount", "--lazy", mount], check=True)
-        for group in self._groups():
-            for inner in sorted((path for path in group.rglob("*") if path.is_dir()), reverse=True):
-                inner.rmdir()
-            group.rmdir()
+        _until(self._without_groups, "its control groups are gone")
         for name in self._shims:
             (SHIM_SOCKETS / name).unlink(missing_ok=True)
         if Path(f"/sys/class/net/{self._bridge}").exists():
             subprocess.run(["ip", "link", "delete", self._bridge], check=True)
-        shutil.rmtree(self.root)
+        _until(self._without_files, f"{self.root} is gone")
+
+    def _without_groups(self) -> bool:
+        """Take away its control groups, as far as the kernel lets go of them."""
+        for group in self._groups():
+            with suppress(OSError):
+                for inner in sorted((path for path in group.rglob("*") if path.is_dir()), reverse=True):
+                    inner.rmdir()
+                group.rmdir()
+        return not self._groups()
+
+    def _without_files(self) -> bool:
+        """Take away its files, to which what ends writes for a moment."""
+        with suppress(OSError):
+            shutil.rmtree(self.root)
+        return not self.root.exists()
 
     # ---- what runs in it -----------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -65,8 +65,16 @@ class Sample:
     def dsn(self) -> str:
         return self.server.dsn(self.database, user=self.seatrial, password=self.password)
 
-    def admin(self, database: str | None = None) -> psycopg.Connection[tuple[object, ...]]:
-        return psycopg.connect(self.server.dsn(database or self.database), autocommit=True)
+    @contextmanager
+    def admin(self, database: str | None = None) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
+        """Open a session that has ended at the server, too, when it is over: one on the source would be in the way."""
+        with psycopg.connect(self.server.dsn(database or self.database), autocommit=True) as connection:
+            server = Path(f"/proc/{connection.info.backend_pid}")
+            yield connection
+        deadline = time.monotonic() + 30
+        while server.exists():
+            assert time.monotonic() < deadline, "the server does not let go of a session"
+            time.sleep(0.002)
 
     def execute(self, *statements: str, database: str | None = None) -> None:
         with self.admin(database) as connection:
@@ -189,7 +197,7 @@ def sample18(postgres18: EmbeddedPostgres) -> Iterator[Sample]:
 
 def through(door: Path, database: str = "verification", user: str = "seatrial", **more: object) -> str:
     """Give the conninfo that branch code has inside of a workspace."""
-    return make_conninfo(host=str(door), dbname=database, user=user, connect_timeout=10, **more)
+    return make_conninfo(host=str(door), dbname=database, user=user, **{"connect_timeout": 10, **more})
 
 
 def is_root() -> bool:

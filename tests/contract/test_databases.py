@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import psycopg
 import pytest
 
 from runner.adapters.postgres_clone import PostgresSource
@@ -60,7 +61,7 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
     open_sessions = []
 
     def occupy() -> None:
-        open_sessions.append(sample.admin())
+        open_sessions.append(psycopg.connect(sample.server.dsn(sample.database), autocommit=True))
 
     yield World(
         PostgresSource("books", sample.dsn, installation="one"),

@@ -9,10 +9,12 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
-from fixtures_bench import BASE, Bench
+from fixtures_bench import BASE, GATE, Bench
+from loop_mounts import can_be_made, can_mount, unmount
 
 from runner.adapters.docker_engine import DockerEngine
 from runner.model import UnitState
@@ -41,23 +43,13 @@ def file_system(kind: str, options: str = "prjquota", size: int = 400 * MIB) -> 
             mount.chmod(0o755)
             yield mount
         finally:
-            subprocess.run(["umount", mount], check=True)
+            unmount(mount)
     finally:
         shutil.rmtree(home)
 
 
-def can_be_made(kind: str) -> bool:
-    """Tell whether this machine can mount such a file system; a kernel without quotas refuses the option."""
-    if os.geteuid() != 0 or shutil.which(MAKE[kind][0]) is None or not os.path.exists("/dev/loop-control"):
-        return False
-    try:
-        with file_system(kind):
-            return True
-    except subprocess.CalledProcessError:
-        return False
-
-
-KINDS = [kind for kind in MAKE if can_be_made(kind)]
+# A kernel without quotas refuses the option.
+KINDS = [kind for kind, words in MAKE.items() if can_mount(words[0]) and can_be_made(partial(file_system, kind))]
 
 
 def limited(run: str, disk: str = "20m", more: str = "") -> str:
@@ -199,13 +191,14 @@ if KINDS:
             filler.unlink()
 
     def test_the_quota_goes_on_over_a_takeover(quota_bench: Bench) -> None:
-        script = "echo ready; sleep 3; head -c 300000000 /dev/zero > big; exit 1"
+        script = f"echo ready; {GATE}; head -c 300000000 /dev/zero > big; exit 1"
         order = quota_bench.order(limited(script))
         recorder = quota_bench.recorder(order)
         running = quota_bench.begin(order, recorder)
         running.wait_for("ready")
         recorder.drained.set()
         running.end()
+        quota_bench.open_gate()
         outcome = quota_bench.run(quota_bench.again(order, recorder), recorder)
         assert outcome.code == "limit_exceeded", (outcome.why, recorder.said())
         assert quota_bench.left_over() == []

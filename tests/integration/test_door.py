@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import psycopg
 import pytest
 from fixtures_postgres import Proxy, make_sample, through
@@ -189,8 +190,14 @@ def test_no_console_no_other_database_and_no_other_user(
 
 def test_a_door_listens_on_its_socket_alone(harbour: Harbour, execution: str) -> None:
     harbour.door.open(execution, harbour.login())
+    [door] = [one for one in harbour.engine.find(installation=harbour.tag) if execution in one.name]
+    state = harbour.engine.inspect(door.name)
+    assert state is not None
+    first = psutil.Process(state.pid)
+    inside = [first, *first.children(recursive=True)]
+    assert "pgbouncer" in [process.name() for process in inside]
     sockets = subprocess.run(["ss", "-Hltnp"], check=True, capture_output=True, text=True).stdout
-    assert "pgbouncer" not in sockets
+    assert not [process for process in inside if f"pid={process.pid}," in sockets]
 
 
 def test_two_doors_lead_to_two_clones(harbour: Harbour, execution: str) -> None:
@@ -335,7 +342,7 @@ def test_a_cut_link_is_in_the_gateways_log_and_seen_by_the_probe(harbour: Harbou
         assert probe.lost_between(start, time.monotonic())
         assert harbour.door.refusals(execution) == []
         threading.Timer(2.0, link.mend).start()
-        with psycopg.connect(through(sockets)) as again:  # waits for the link instead of failing
+        with psycopg.connect(through(sockets, connect_timeout=60)) as again:  # waits for the link instead of failing
             assert again.execute("SELECT count(*) FROM account").fetchone() == (1000,)
         probe.close()
 

@@ -78,7 +78,7 @@ if os.geteuid() == 0 and shutil.which("iptables"):
                 with pytest.raises(DatabaseUnavailable):
                     source.base()
                 assert time.monotonic() - asked < 10.0
-            with psycopg.connect(through(sockets)) as again:
+            with psycopg.connect(through(sockets, connect_timeout=60)) as again:
                 assert again.execute("SELECT 1").fetchone() == (1,)
             probe.close()
             door.close(execution)

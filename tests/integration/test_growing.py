@@ -15,6 +15,7 @@ from typing import Any
 import boto3
 import pytest
 from fixtures_s3 import S3Server
+from loop_mounts import can_be_made, can_mount, unmount
 
 from jobs.adapters.ec2 import CallRefused
 from jobs.adapters.ec2_volumes import Ec2Volumes
@@ -75,25 +76,14 @@ def small_xfs() -> Iterator[Loop]:
             try:
                 yield Loop(image, device, point)
             finally:
-                subprocess.run(["umount", point], check=True)
+                unmount(point)
         finally:
             subprocess.run(["losetup", "--detach", device], check=True)
     finally:
         shutil.rmtree(home)
 
 
-def can_be_made() -> bool:
-    """Tell whether this machine can mount such a file system."""
-    if os.geteuid() != 0 or shutil.which("mkfs.xfs") is None or not os.path.exists("/dev/loop-control"):
-        return False
-    try:
-        with small_xfs():
-            return True
-    except subprocess.CalledProcessError:
-        return False
-
-
-if can_be_made():
+if can_mount("mkfs.xfs") and can_be_made(small_xfs):
 
     def test_a_file_system_takes_up_what_its_volume_got() -> None:
         asked = Asked()

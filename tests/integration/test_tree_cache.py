@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from fixtures_git import Repository, contents
+from loop_mounts import unmount
 
 from runner.adapters.git_memory import MemoryMirror, MemoryRemote
 from runner.adapters.git_mirror import GitMirror, TreeLimits
@@ -138,7 +139,7 @@ def mounted(layers: tuple[Path, ...], base: Path) -> Iterator[Path]:
     try:
         yield base / "merged"
     finally:
-        subprocess.run(["umount", str(base / "merged")], check=True)
+        unmount(base / "merged")
 
 
 def test_layers_show_exactly_what_the_whole_tree_holds(mirror: Counting, remote: Repository, tmp_path: Path) -> None:
@@ -242,7 +243,7 @@ def test_a_layer_goes_with_the_tree_that_it_lies_on(mirror: Counting, remote: Re
     shas = [remote.branch(f"b{n}", {"n": b"%d" % n, "same": b"s"}) for n in range(6)]
     whole = cache.get("p", shas[0])
     for sha in shas[1:]:
-        time.sleep(0.01)  # more than a tick of the filesystem's clock
+        time.sleep(0.03)  # more than a tick of the filesystem's clock
         over, base = cache.layers("p", sha)
         assert base == whole, "it stays, because what lies on it was used"
     assert sorted(path.name for path in (tmp_path / "trees/p").glob("*.over")) == sorted(f"{s}.over" for s in shas[-2:])
@@ -265,7 +266,7 @@ def test_the_layers_of_an_execution_stay_although_no_mount_of_them_is_seen(
     workspace = Workspace(executions / "one")
     workspace.lay_out([], None, used)
     for sha in shas[2:]:
-        time.sleep(0.01)  # more than a tick of the filesystem's clock
+        time.sleep(0.03)  # more than a tick of the filesystem's clock
         cache.get("p", sha)
     assert [layer.is_dir() for layer in used] == [True] * len(used)
     assert not cache.prune()
@@ -312,7 +313,7 @@ def test_a_workspace_may_write_over_it_and_the_tree_stays_as_it_was(
             cache.get("p", remote.branch(name, {name: b""}))
         assert tree.is_dir(), "mounted trees stay"
     finally:
-        subprocess.run(["umount", str(tmp_path / "merged")], check=True)
+        unmount(tmp_path / "merged")
     assert cache.prune() == [tree]
 
 
@@ -320,7 +321,7 @@ def test_the_least_recently_used_go_and_the_held_stay(cache: TreeCache, remote: 
     shas = [remote.branch(f"b{n}", {"n": b"%d" % n}) for n in range(5)]
 
     def used(n: int) -> Path:
-        time.sleep(0.01)  # more than a tick of the filesystem's clock
+        time.sleep(0.03)  # more than a tick of the filesystem's clock
         return cache.get("p", shas[n])
 
     trees = [used(0), used(1)]
@@ -398,6 +399,7 @@ def test_a_killed_worker_leaves_nothing_that_counts(
     tree = cache.get("p", sha)
     mirror.export(sha, tmp_path / "plain")
     assert contents(tree) == contents(tmp_path / "plain")
+    deadline = time.monotonic() + 30
     while list((tmp_path / "trees/p").glob(".new-*")):  # for as long as the git that it started writes on
         cache.prune()
         assert time.monotonic() < deadline
