@@ -6,6 +6,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ class MemoryRecorder:
     wrote: list[tuple[str, Used]] = field(default_factory=list)
     taken: dict[int, list[int]] = field(default_factory=dict)
     marks: int = 0
+    checks: int = 0
     cancelled: threading.Event = field(default_factory=threading.Event)
     drained: threading.Event = field(default_factory=threading.Event)
     fenced: threading.Event = field(default_factory=threading.Event)
@@ -123,6 +125,7 @@ class MemoryRecorder:
         self._refuse()
 
     def check(self) -> None:
+        self.checks += 1
         self._refuse()
         if self.cancelled.is_set():
             raise Cancelled
@@ -344,6 +347,22 @@ class Bench:
         recorder = self.recorder(order)
         return self.run(order, recorder), recorder
 
+    def verify_gated(
+        self, spec: str, when: Callable[[MemoryRecorder], bool], units: Sequence[str] = ()
+    ) -> tuple[Outcome, MemoryRecorder]:
+        """Run a spec's units; the `GATE` of each container opens when it is recorded what the script did before it."""
+        order = self.order(spec, units)
+        recorder = self.recorder(order)
+        running = self.begin(order, recorder)
+        opened = 0
+        while not running.over():
+            if opened < recorder.number and when(recorder):
+                with suppress(FileNotFoundError):  # the next one is not there yet
+                    self.open_gate(recorder.number)
+                    opened = recorder.number
+            time.sleep(0.01)
+        return running.end(), recorder
+
     def begin(self, order: Order, recorder: MemoryRecorder) -> Running:
         return Running(self, order, recorder)
 
@@ -366,9 +385,9 @@ class Bench:
     def container(self, number: int = 1) -> str:
         return f"seatrial-{self.installation}-r1-t1-e{number}"
 
-    def open_gate(self) -> None:
-        """Let the first container of a script with the `GATE` go on."""
-        (Workspace(self.runtime.executions / self.container()).io / "go").touch()
+    def open_gate(self, number: int = 1) -> None:
+        """Let a container of a script with the `GATE` go on."""
+        (Workspace(self.runtime.executions / self.container(number)).io / "go").touch()
 
     def left_over(self) -> list[str]:
         """Name what an ended attempt must not leave: containers and directories."""

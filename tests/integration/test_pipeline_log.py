@@ -5,10 +5,9 @@ from __future__ import annotations
 import gc
 import hashlib
 import re
-import time
 
 import psutil
-from fixtures_bench import BASE, Bench, MemoryRecorder
+from fixtures_bench import BASE, GATE, Bench, MemoryRecorder
 
 from runner.model import UnitState
 from runner.traces import LOG_READ
@@ -66,7 +65,8 @@ def test_a05_a_line_of_50_mb_costs_no_memory(bench: Bench) -> None:
     assert recorder.size == 50_000_001
     assert recorder.digest.hexdigest() == hashlib.sha256(b"x" * 50_000_000 + b"\n").hexdigest()
     assert recorder.largest <= LOG_READ, "it is read in pieces, however long it is"
-    assert highest - before < 50 << 20, f"{(highest - before) >> 20} MiB"
+    # Read whole it would be there twice at least; what else is in this process comes and goes.
+    assert highest - before < 90 << 20, f"{(highest - before) >> 20} MiB"
 
 
 def test_a_log_beyond_its_limit_is_cut_and_says_by_how_much(bench: Bench) -> None:
@@ -93,7 +93,8 @@ def test_a_short_script_that_prints_beyond_the_limit_is_no_success(bench: Bench)
 
 
 def test_a_log_that_is_truncated_says_so_and_goes_on(bench: Bench) -> None:
-    outcome, recorder = bench.verify("run: 'seq 1 1000; sleep 0.5; : > /seatrial/io/log; sleep 0.5; echo after'")
+    script = f"run: 'seq 1 1000; {GATE}; : > /seatrial/io/log; sleep 0.5; echo after'"
+    outcome, recorder = bench.verify_gated(script, lambda recorder: "\n1000\n" in recorder.said())
     assert outcome.code == "done"
     assert "1000\n" in recorder.said()
     assert "log: the file was truncated by the branch" in recorder.said()
@@ -110,7 +111,5 @@ def test_what_a_background_process_prints_last_is_kept(bench: Bench) -> None:
 def test_a_million_lines_arrive_in_order(bench: Bench) -> None:
     order = bench.order("run: seq 1 1000000")
     recorder = Counting(bench.recorder(order).units)
-    start = time.monotonic()
     assert bench.run(order, recorder).code == "done"
     assert recorder.digest.hexdigest() == hashlib.sha256(b"".join(b"%d\n" % i for i in range(1, 1_000_001))).hexdigest()
-    assert time.monotonic() - start < 20

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from fixtures_bench import Bench
+from fixtures_bench import GATE, Bench, MemoryRecorder
 
 from runner.model import UnitState
 
@@ -12,6 +12,10 @@ HEAD = "O=$SEATRIAL_OUTPUT; C=$SEATRIAL_CHECKPOINT\n"
 
 def script(units: str, *lines: str) -> str:
     return f"units: [{units}]\nrun: |\n" + "".join(f"  {line}\n" for line in (HEAD.strip(), *lines))
+
+
+def a_is_done(recorder: MemoryRecorder) -> bool:
+    return recorder.units["a"] is UnitState.DONE
 
 
 @pytest.mark.parametrize(
@@ -62,18 +66,24 @@ def test_a_mark_without_an_output_does_not_count(bench: Bench) -> None:
 
 
 def test_a_mark_without_an_output_can_be_made_good(bench: Bench) -> None:
-    outcome, recorder = bench.verify(script("a", "echo a >> $C; sleep 0.3; echo 1 > $O/a.csv; echo a >> $C"), ("a",))
+    outcome, recorder = bench.verify_gated(
+        script("a", "echo a >> $C", GATE, "echo 1 > $O/a.csv; echo a >> $C"),
+        lambda recorder: "the mark does not count" in recorder.said(),
+        ("a",),
+    )
     assert outcome.code == "done"
     assert bench.bytes_of(recorder.results["a"]) == b"1\n"
 
 
 def test_an_output_that_changes_after_its_mark_voids_it_and_the_unit_runs_again(bench: Bench) -> None:
-    outcome, recorder = bench.verify(
+    outcome, recorder = bench.verify_gated(
         script(
             "a, b",
-            "while read -r u; do echo $u > $O/$u.csv; echo $u >> $C; sleep 0.3; done < $SEATRIAL_UNITS",
+            "while read -r u; do echo $u > $O/$u.csv; echo $u >> $C; done < $SEATRIAL_UNITS",
+            GATE,
             "[ $(wc -l < $SEATRIAL_UNITS) = 1 ] || echo more >> $O/a.csv",
         ),
+        a_is_done,
         ("a", "b"),
     )
     assert outcome.code == "done", outcome.why
@@ -84,8 +94,8 @@ def test_an_output_that_changes_after_its_mark_voids_it_and_the_unit_runs_again(
 
 
 def test_a_change_of_the_same_size_within_a_clock_tick_is_seen(bench: Bench) -> None:
-    outcome, recorder = bench.verify(
-        script("a", "echo 1 > $O/a.csv; echo a >> $C; sleep 0.3; echo 2 > $O/a.csv"), ("a",)
+    outcome, recorder = bench.verify_gated(
+        script("a", "echo 1 > $O/a.csv; echo a >> $C", GATE, "echo 2 > $O/a.csv"), a_is_done, ("a",)
     )
     assert outcome.code == "incomplete"
     assert len(recorder.voided) == 3
@@ -93,37 +103,46 @@ def test_a_change_of_the_same_size_within_a_clock_tick_is_seen(bench: Bench) -> 
 
 
 def test_a_file_that_is_touched_but_not_changed_keeps_its_mark(bench: Bench) -> None:
-    outcome, recorder = bench.verify(script("a", "echo 1 > $O/a.csv; echo a >> $C; sleep 0.3; touch $O/a.csv"), ("a",))
+    outcome, recorder = bench.verify_gated(
+        script("a", "echo 1 > $O/a.csv; echo a >> $C", GATE, "touch $O/a.csv"), a_is_done, ("a",)
+    )
     assert outcome.code == "done"
     assert recorder.voided == []
 
 
 def test_an_output_that_is_taken_away_voids_its_mark(bench: Bench) -> None:
-    outcome, recorder = bench.verify(script("a", "echo 1 > $O/a.csv; echo a >> $C; sleep 0.3; rm $O/a.csv"), ("a",))
+    outcome, recorder = bench.verify_gated(
+        script("a", "echo 1 > $O/a.csv; echo a >> $C", GATE, "rm $O/a.csv"), a_is_done, ("a",)
+    )
     assert outcome.code == "incomplete"
     assert recorder.voided
 
 
 def test_a_checkpoint_that_is_truncated_keeps_what_was_marked(bench: Bench) -> None:
-    outcome, recorder = bench.verify(
-        script(
-            "a, b",
-            "echo 1 > $O/a.csv; echo a >> $C; sleep 0.5",
-            ": > $C; sleep 0.5; echo 2 > $O/b.csv; echo b >> $C; sleep 0.5",
-        ),
-        ("a", "b"),
+    again = f"rm /seatrial/io/go; : > $C; {GATE}"
+    order = bench.order(
+        script("a, b", "echo 1 > $O/a.csv; echo a >> $C", GATE, again, "echo 2 > $O/b.csv; echo b >> $C"), ("a", "b")
     )
+    recorder = bench.recorder(order)
+    running = bench.begin(order, recorder)
+    running.wait_for(lambda: a_is_done(recorder))
+    bench.open_gate()
+    running.wait_for("checkpoint: the file was truncated by the branch")
+    bench.open_gate()
+    outcome = running.end()
     assert outcome.code == "done", outcome.why
-    assert "checkpoint: the file was truncated by the branch" in recorder.said()
+    assert recorder.units == {"a": UnitState.DONE, "b": UnitState.DONE}
 
 
 def test_a_checkpoint_that_is_written_anew_beside_and_moved_is_read(bench: Bench) -> None:
-    outcome, recorder = bench.verify(
+    outcome, recorder = bench.verify_gated(
         script(
             "a, b",
-            "echo 1 > $O/a.csv; echo a >> $C; sleep 0.3",
+            "echo 1 > $O/a.csv; echo a >> $C",
+            GATE,
             "echo 2 > $O/b.csv; { cat $C; echo b; } > $C.new; mv $C.new $C",
         ),
+        a_is_done,
         ("a", "b"),
     )
     assert outcome.code == "done", outcome.why

@@ -7,7 +7,9 @@ import secrets
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from fixtures_bench import BASE
@@ -16,8 +18,17 @@ from runner.adapters.docker_engine import DockerEngine
 from runner.adapters.process_watch import ProcessWatch
 from runner.model import Container
 
-# The first process ends; what it left behind would write on for a minute.
-LEAVES = "(while :; do echo x >>/tmp/x; sleep 0.01; done) & sleep 0.5; exit 3"
+# The first process ends when it is told to; what it left behind would write on for a minute.
+LEAVES = "(while :; do echo x >>/tmp/x; sleep 0.01; done) & until [ -e /tmp/go ]; do sleep 0.02; done; exit 3"
+
+
+def watched() -> int:
+    """Count the processes that this one has open."""
+    found = 0
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):
+            found += "pidfd" in os.readlink(f"/proc/self/fd/{name}")
+    return found
 
 
 @pytest.fixture
@@ -37,9 +48,12 @@ def test_the_end_of_all_processes_is_seen_at_once(docker_engine: DockerEngine, c
     docker_engine.start(container.name)
     running = docker_engine.inspect(container.name)
     assert running is not None
+    before = watched()
     watch = docker_engine.watch(running)
     assert watch is not None
     assert not watch.gone(0)
+    assert watched() > before
+    Path(f"/proc/{running.pid}/root/tmp/go").touch()
     assert watch.gone(20)
     with pytest.raises(ProcessLookupError):
         ProcessWatch.open(running.pid or 0, running.id)
@@ -63,9 +77,9 @@ def test_a_process_that_is_not_the_containers_proves_nothing(docker_engine: Dock
     docker_engine.start(container.name)
     running = docker_engine.inspect(container.name)
     assert running is not None
-    before = len(os.listdir("/proc/self/fd"))
+    before = watched()
     assert docker_engine.watch(replace(running, pid=os.getpid())) is None
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert watched() == before
     gone = subprocess.Popen(["true"])
     gone.wait()
     other = DockerEngine()
@@ -74,10 +88,10 @@ def test_a_process_that_is_not_the_containers_proves_nothing(docker_engine: Dock
 
 
 def test_an_ended_process_that_nobody_waited_for_is_none() -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = watched()
     ended = subprocess.Popen(["true"])
     os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
     with pytest.raises(ProcessLookupError):
         ProcessWatch.open(ended.pid, "any")
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert watched() == before
     ended.wait()

@@ -587,6 +587,11 @@ class Working:
         self.running = self.bench.begin(self.order, self.recorder)
         self.running.wait_for("goes on with")
 
+    def watch(self) -> None:
+        """Wait until the attempt has seen it running."""
+        before = self.recorder.checks
+        self.running.wait_for(lambda: self.recorder.checks > before + 3)
+
     def fail(self, how: str, unit: str = "b") -> str:
         if how == "marks":
             self.inside.mark(f"{unit}\tfailed\tno database")
@@ -621,7 +626,7 @@ def test_a_drop_that_nobody_watched_is_believed_by_the_door_alone(
     working.inside.finish("a")
     working.adopt()
     working.running.wait_for(lambda: working.recorder.units["a"] is UnitState.DONE)
-    time.sleep(0.2)  # the next attempt sees it running
+    working.watch()
     assert working.fail(how) == "database_lost"
     assert working.recorder.units["b"] is UnitState.TODO
 
@@ -633,7 +638,7 @@ def test_from_the_first_unit_on_that_was_finished_under_watch_the_probe_is_asked
     working.leave()
     working.line()
     working.adopt()
-    time.sleep(0.2)
+    working.watch()
     working.done("a")
     working.fail("marks")
     assert working.recorder.units["b"] is UnitState.FAILED
