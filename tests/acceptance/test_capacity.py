@@ -7,9 +7,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 from fake_imds import FakeImds
@@ -51,8 +53,9 @@ class CloudServer(Server):
     def _ready(self) -> bool:
         if not self.direct("web"):
             return False
-        answer = self.http.get("/capacity")
-        return answer.status_code == 200
+        with suppress(httpx.TransportError):  # it is there, and does not listen yet
+            return self.http.get("/capacity").status_code == 200
+        return False
 
     def pool(self) -> Json:
         [found] = [pool for pool in self.get("/capacity")["pools"] if pool["name"] == "cloud"]

@@ -57,7 +57,7 @@ def test_a_ring_is_heard_at_once_by_who_listens_already(valkey: Valkey) -> None:
     rung = time.monotonic()
     valkey.bell().ring("local")
     thread.join()
-    assert heard[0] - rung < 0.5
+    assert heard[0] - rung < 5  # not only when it would have looked for itself
 
 
 def test_pools_are_kept_apart(valkey: Valkey) -> None:
@@ -89,7 +89,7 @@ def test_a_listener_lets_go_soon_after_it_is_told_to(valkey: Valkey) -> None:
     threading.Timer(0.2, stop.set).start()
     begin = time.monotonic()
     assert valkey.bell().listen("local", seconds=30, stop=stop) is False
-    assert time.monotonic() - begin < 2.5
+    assert time.monotonic() - begin < 15
 
 
 # ---- what is never executed ----
@@ -189,7 +189,7 @@ def test_nobody_there_is_told_by_the_answer(tmp_path: Path) -> None:
     assert bell.ring("local", 7) is False
     begin = time.monotonic()
     assert bell.listen("local", seconds=5) is True  # go and look for yourself
-    assert 0.9 < time.monotonic() - begin < 3
+    assert 0.9 < time.monotonic() - begin < 4.5
     assert bell.ping() is None
 
 

@@ -193,7 +193,7 @@ def test_many_branches_are_listed_quickly(mirror: GitMirror, remote: Repository)
     assert [ref.name for ref in mirror.refs("0123")] == ["topic/01239"] + [
         f"topic/0123{n}" for n in range(8, -1, -1)
     ] + ["topic/00123"]
-    assert time.monotonic() - began < 3.0  # 0.1 s each on a quiet machine
+    assert time.monotonic() - began < 15  # 0.1 s each on a quiet machine; a git for each would take 20 s and more
 
 
 def test_the_hosts_git_settings_and_environment_have_no_say(
@@ -317,7 +317,7 @@ def test_a_damaged_remote_is_named_in_time(remote: Repository, mirror: GitMirror
     began = time.monotonic()
     with pytest.raises(RemoteUnavailable, match=r"damaged|connection broke") as caught:
         mirror.resolve("main")
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30
     assert "Traceback" not in caught.value.text
 
 

@@ -209,7 +209,7 @@ def test_the_default_limits_stop_bombs_in_time(mirror: GitMirror, remote: Reposi
         began = time.monotonic()
         with pytest.raises(TreeTooLarge, match=limit):
             mirror.export(sha, tmp_path / "out")
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 60
 
 
 def _chain(remote: Repository, tree: str, levels: int) -> str:

@@ -82,7 +82,7 @@ def test_a_build_can_be_cancelled(bench: Bench, nonce: str) -> None:
     running = bench.begin(order, recorder)
     running.wait_for("ready")
     recorder.cancelled.set()
-    outcome = running.end(5)
+    outcome = running.end(30)  # its RUN takes 60
     assert outcome.code == "cancelled"
 
 
@@ -91,7 +91,7 @@ def test_a_build_has_as_long_as_a_setup(bench: Bench, nonce: str) -> None:
     outcome, _ = prepare(bench, BUILD % "" + "\ntimeouts: {setup: 2s}")
     assert outcome.code == "timed_out"
     assert "timeouts.setup" in outcome.why
-    assert outcome.seconds < 10
+    assert outcome.seconds < 45
 
 
 # ---- the host's files -------------------------------------------------------------------------------------

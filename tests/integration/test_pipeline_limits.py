@@ -89,8 +89,8 @@ def test_silence_is_a_stall(bench: Bench) -> None:
 def test_marks_alone_are_a_sign_of_life(bench: Bench) -> None:
     outcome, _ = bench.verify(
         limited(
-            "i=0; while [ $i -lt 12 ]; do echo $i >> $SEATRIAL_CHECKPOINT; i=$((i+1)); sleep 0.25; done",
-            timeouts="run: 60s, stall: 2s",
+            "i=0; while [ $i -lt 28 ]; do echo $i >> $SEATRIAL_CHECKPOINT; i=$((i+1)); sleep 0.25; done",
+            timeouts="run: 60s, stall: 6s",
         )
     )
     assert outcome.code == "done"
@@ -138,7 +138,7 @@ def test_cancel_kills_a_script_that_does_not_listen(bench: Bench) -> None:
     recorder.cancelled.set()
     start = time.monotonic()
     assert running.end().code == "cancelled"
-    assert 4.5 < time.monotonic() - start < 15, "grace of 5 s, and what a busy engine takes to kill"
+    assert 4.5 < time.monotonic() - start < 45, "grace of 5 s, and what a busy engine takes to kill"
     assert bench.left_over() == []
 
 

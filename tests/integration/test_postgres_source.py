@@ -13,6 +13,7 @@ from psycopg.conninfo import make_conninfo
 
 from runner.adapters.postgres_clone import PostgresSource
 from runner.errors import DatabaseRefused, DatabaseUnavailable, SourceInUse
+from runner.ports import Probe
 
 if TYPE_CHECKING:
     from fixtures_postgres import Sample
@@ -79,11 +80,13 @@ def test_no_session_of_ours_stays_on_source_base_or_template(sample: Sample) -> 
     base = made.bless()
     name = fresh()
     made.clone(base.database, name)
+    deadline = time.monotonic() + 10
     with sample.admin("postgres") as admin:
-        found = admin.execute(
+        while admin.execute(  # one that has just ended is listed for a moment
             "SELECT datname FROM pg_stat_activity WHERE usename = %s AND datname <> 'postgres'", (sample.seatrial,)
-        ).fetchall()
-    assert found == []
+        ).fetchall():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
     probe.close()
     made.drop(name)
 
@@ -388,15 +391,21 @@ def test_the_connection_limit_stands_on_the_clone(sample: Sample) -> None:
 # ---- the link ---------------------------------------------------------------------------------------------
 
 
+def stands(probe: Probe) -> None:
+    """Wait until the link is known to stand."""
+    deadline = time.monotonic() + 30
+    while probe.lost_between(now := time.monotonic(), now):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def test_the_probe_tells_a_lost_link_from_none(sample18: Sample) -> None:
     from fixtures_postgres import Proxy
 
     with Proxy(sample18.server.port) as link:
         made = PostgresSource("books", link.through(sample18.dsn), installation="source")
         probe = made.probe()
-        time.sleep(1.0)
-        start = time.monotonic()
-        assert not probe.lost_between(start - 1, start)
+        stands(probe)
 
         cut = time.monotonic()
         link.cut()
@@ -404,7 +413,7 @@ def test_the_probe_tells_a_lost_link_from_none(sample18: Sample) -> None:
         with pytest.raises(DatabaseUnavailable):
             made.base()
         link.mend()
-        time.sleep(5.0)
+        stands(probe)
         back = time.monotonic()
         assert not probe.lost_between(back, back)
         assert probe.lost_between(cut, back)
@@ -413,13 +422,12 @@ def test_the_probe_tells_a_lost_link_from_none(sample18: Sample) -> None:
         link.blink()  # shorter than the probe's pace: the session is gone, though the next one stands at once
         blinked = time.monotonic()
         assert probe.lost_between(blinked, blinked)
-        time.sleep(5.0)
-        assert not probe.lost_between(time.monotonic(), time.monotonic())
+        stands(probe)
 
         link.hang()  # half open: nothing is refused, nothing answers
         hung = time.monotonic()
         assert probe.lost_between(hung, hung + 2.0)
-        assert time.monotonic() - hung < 8.0
+        assert time.monotonic() - hung < 20.0
         link.mend()
         probe.close()
 

@@ -79,7 +79,7 @@ def test_workers_store_what_two_sweepers_part_with(shared_hands: Hands, tmp_path
     """Runs come and go within seconds, and have most of their outputs alike; nothing that is recorded is lost."""
     hands, root = shared_hands, tmp_path / "objects"
     hands.worker()
-    pool = [b"output %d" % number for number in range(40)]
+    pool = [b"output %d" % number for number in range(100)]
     end, failures, removed = time.monotonic() + 12.0, [], []
 
     def sweep(number: int) -> None:
@@ -88,7 +88,7 @@ def test_workers_store_what_two_sweepers_part_with(shared_hands: Hands, tmp_path
             FileObjects(root),
             lambda _: rules(0.5),
             tmp_path / f"swept{number}",
-            grace=1.5,
+            grace=4.0,
             steady=0.0,
         )
         while time.monotonic() < end:
@@ -96,7 +96,7 @@ def test_workers_store_what_two_sweepers_part_with(shared_hands: Hands, tmp_path
             removed.extend(one.tidy())
 
     def work(number: int) -> None:
-        objects, chance = FileObjects(root, touch=0.75), random.Random(number)
+        objects, chance = FileObjects(root, touch=1.0), random.Random(number)
         while time.monotonic() < end:
             with turn:
                 run, claim = hands.verifying(["a", "b", "c"])

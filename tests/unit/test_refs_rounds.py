@@ -25,7 +25,7 @@ def test_everyone_gets_an_answer_put_after_he_asked_and_rounds_are_shared() -> N
 
     with ThreadPoolExecutor(20) as pool:
         assert all(pool.map(ask, range(100)))
-    assert len(put) <= 30
+    assert len(put) <= 60  # who is late for a round begins one more
 
 
 def test_one_alone_is_not_kept_waiting() -> None:

@@ -24,7 +24,7 @@ def test_who_waits_notices_soon() -> None:
     threading.Timer(0.05, flag.set).start()
     begin = time.monotonic()
     assert flag.wait(60) is True
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 30
 
 
 def test_a_storm_of_signals_cannot_hold_up_who_waits() -> None:
