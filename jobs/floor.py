@@ -9,10 +9,11 @@ from typing import Any
 
 from jobs.settings import Settings
 from runner.errors import InfraError
-from runner.room import Floor, Reserve, Room, Spare, lacking, look
+from runner.room import Floor, Reserve, Room, Short, Spare, lacking, look, short
 
 # The engine's data directory never moves while it runs; one that did not answer is asked again after this time.
 ASK_AGAIN_SECONDS = 60.0
+OBJECTS = "the object store"
 
 
 def floor_of(settings: Settings) -> Floor:
@@ -27,7 +28,7 @@ class HostRoom:
     def __init__(self, settings: Settings, engine_info: Callable[[], dict[str, Any]]) -> None:
         self._places = [("home", settings.server.home)]
         if settings.objects is None:
-            self._places.append(("the object store", settings.server.object_store))
+            self._places.append((OBJECTS, settings.server.object_store))
         self._floor = floor_of(settings)
         self._info = engine_info
         self._engine: Path | None = None
@@ -48,6 +49,11 @@ class HostRoom:
         """Tell what may be written where workspaces are; None when it cannot be looked at."""
         room = look(*self._places[0])
         return None if room is None else Spare(room, self._floor)
+
+    def short_of_objects(self, *, times: int = 1) -> Short | None:
+        """Tell what the object store has too little of; None when it has room, or is not on this host."""
+        room = next((look(what, path) for what, path in self._places if what == OBJECTS), None)
+        return None if room is None else short(room, self._floor.times(times))
 
     def _engine_root(self) -> Path | None:
         now = time.monotonic()

@@ -114,7 +114,8 @@ class Housekeeping:
     def _tend_mirror(self, project: str, path: Path) -> Iterator[Done]:
         if not path.is_dir() or not _due(path, "tended", TEND_SECONDS):
             return
-        repack = self._has_room_for_a_copy(path) and _due(path, "repacked", REPACK_SECONDS)
+        every = REPACK_SECONDS if self._below_mark() is None else TEND_SECONDS  # it may give room
+        repack = self._has_room_for_a_copy(path) and _due(path, "repacked", every)
         freed = self._mirror(project).tend(older_than=DAY, repack=repack)
         _note(path, "tended")
         if repack:
@@ -125,7 +126,8 @@ class Housekeeping:
 
     def _has_room_for_a_copy(self, path: Path) -> bool:
         size = sum(pack.stat().st_size for pack in path.glob("objects/pack/*.pack"))
-        return self._below_mark() is None and shutil.disk_usage(path).free > 2 * size
+        spare = self._room.spare()  # nor may the copy take the host below its floor
+        return shutil.disk_usage(path).free > 2 * size and (spare is None or spare.used.size > size)
 
     # ---- images ---------------------------------------------------------------------------------------------
 

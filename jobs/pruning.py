@@ -18,12 +18,14 @@ from jobs.adapters.sql_store import Store
 from jobs.compose import build_objects
 from jobs.floor import HostRoom
 from jobs.keeping import DAY, MARK, Done
-from jobs.retention import Over, Rules, over, rules_of
+from jobs.retention import Ended, Over, Rule, Rules, for_want_of_room, over, rules_of
 from jobs.settings import Settings
 from jobs.shelf import GRACE_SECONDS, OWNER, Shelf
 from runner.adapters.docker_engine import DockerEngine
 from runner.errors import InfraError
 from runner.quantities import format_duration, format_size
+from runner.quota import Used
+from runner.room import Short
 
 OBJECTS_SECONDS = DAY
 PRESSED_SECONDS = 600.0  # so often where the host runs short: nothing has become older by much in between
@@ -69,16 +71,20 @@ class Pruning:
         stamp: Path,
         *,
         lacking: Callable[[], str | None] = lambda: None,
+        short: Callable[[], Short | None] = lambda: None,
+        at_least: float | None = None,
         grace: float = GRACE_SECONDS,
         steady: float = STEADY_SECONDS,
     ) -> None:
         """Take the parts. `stamp`: the file whose time tells when the objects were looked through last.
 
-        `lacking`: what the file system of the objects has too little of, None when it has room. `grace`: for how many
-        seconds an object stays that nothing refers to. `steady`: for how long the clocks must have gone together.
+        `lacking`: what the host has too little of, None when it has room; `short`: what the file system of the objects has.
+        `at_least`: how many seconds after its run's end an output may go for want of room; None: never. `grace`: for how
+        many seconds an object stays that nothing refers to. `steady`: for how long the clocks must have gone together.
         """
         self._store, self._objects, self._rules, self._stamp = store, objects, rules, stamp
         self._lacking, self._grace, self._steady_seconds = lacking, grace, steady
+        self._short, self._at_least = short, at_least
         self._steady = Steady()
 
     def tidy(self) -> Iterator[Done]:
@@ -95,6 +101,8 @@ class Pruning:
         """Tell what would go now, and change nothing."""
         for _, one in self._over():
             yield Done(one.what, str(one.run), one.rule.why)
+        for run, _, why in self._for_room():
+            yield Done("outputs", str(run), why)
         if (problem := self._not_ours(claim=False)) is not None:
             yield Done("objects", "stay", problem)
             return
@@ -129,6 +137,34 @@ class Pruning:
                 yield Done(one.what, str(one.run), one.rule.why)
             time.sleep(PAUSE)
 
+    def _for_room(self) -> Iterator[tuple[int, float, str]]:
+        """Give the runs whose outputs go for want of room, the time before which they ended, and why they go.
+
+        What they take is counted as if nothing else had the same, so rather few go at once; another round sees what came
+        of it.
+        """
+        if self._at_least is None or (short := self._short()) is None:
+            return
+        retention, left = self._store.retention, short.used
+        before = retention.now() - self._at_least
+        ended: list[Ended] = []
+        for project in retention.projects():
+            if not self._rules(project).pinned:
+                ended += retention.ended(project, before=before, outputs_left=True, limit=RUNS_AT_ONCE)
+        why = f"for want of room ({short.text}), {Rule(self._at_least, 'server.keep_outputs_at_least').why}"
+        for run in for_want_of_room(ended, retention.last_used()):
+            if left == Used():
+                return
+            yield run, before, why
+            left = left.less(retention.holds(run))
+
+    def _make_room(self) -> Iterator[Done]:
+        """Part with outputs while there is too little room for others; their objects go right after."""
+        for run, before, why in self._for_room():
+            if self._store.retention.remove_outputs(run, before=before, why=why):
+                yield Done("outputs", str(run), why)
+            time.sleep(PAUSE)
+
     def _shred(self) -> Iterator[Done]:
         while self._store.retention.shred():
             time.sleep(PAUSE)
@@ -143,6 +179,7 @@ class Pruning:
         if (problem := self._not_ours(claim=True)) is not None:
             log.error("pruning.not_ours", error=problem)
             return
+        yield from self._make_room()
         count = size = 0
         before = time.time() - self._grace
         for found in self._garbage(before):
@@ -216,4 +253,6 @@ def build_pruning(settings: Settings, store: Store) -> Pruning:
         lambda project: rules_of(settings, project),
         settings.server.home / ".objects.swept",
         lacking=(lambda: room.lacking(times=MARK)) if settings.objects is None else lambda: None,
+        short=lambda: room.short_of_objects(times=MARK),
+        at_least=settings.server.keep_outputs_at_least,
     )

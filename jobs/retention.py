@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from jobs.settings import Settings
@@ -11,6 +11,7 @@ from runner.quantities import format_duration
 # A run is not removed at the moment in which its outputs are: whoever looks at it is told why they are gone, and what was
 # committed about them is on the disk, power cut or not.
 BETWEEN_SECONDS = 3600.0
+SERVER_OUTPUTS = "server.keep_outputs"
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,11 @@ class Rules:
 
     outputs: Rule
     runs: Rule
+
+    @property
+    def pinned(self) -> bool:
+        """Tell whether the project itself wants its outputs kept for ever, however little room there is."""
+        return self.outputs.seconds is None and self.outputs.setting != SERVER_OUTPUTS
 
 
 @dataclass(frozen=True)
@@ -63,11 +69,21 @@ class Over:
     rule: Rule
 
 
+def for_want_of_room(ended: Iterable[Ended], used: Mapping[int, float]) -> list[int]:
+    """Order the runs whose outputs may go before their time, those that were used longest ago first.
+
+    `used`: when a run was last repeated, or taken over from. What is needed stays, and so does the last whole run of a
+    project: the next baseline may take over from it.
+    """
+    free = [one for one in ended if one.outputs_removed_at is None and not one.needed and not one.measure]
+    return [one.run for one in sorted(free, key=lambda one: (max(one.finished_at, used.get(one.run, 0.0)), one.run))]
+
+
 def rules_of(settings: Settings, project: str) -> Rules:
     """Give the rules for a project's runs: its own, else the server's, which also hold for projects that are no more."""
     server, own = settings.server, settings.projects.get(project)
     said = own.model_fields_set if own is not None else frozenset()
-    outputs = Rule(server.keep_outputs, "server.keep_outputs")
+    outputs = Rule(server.keep_outputs, SERVER_OUTPUTS)
     runs = Rule(server.keep_runs, "server.keep_runs")
     if own is not None and "keep_outputs" in said:
         outputs = Rule(own.keep_outputs, f"projects.{project}.keep_outputs")

@@ -296,6 +296,8 @@ class KeptFrom:
 # Longer than an image stays that nobody uses (jobs.keeping): without its runs it would not be known as ours.
 KeptRuns = Annotated[float | None, KeptFrom("35d")]
 KeptOutputs = Annotated[float | None, KeptFrom("1h")]
+# An object goes a day after it was stored at the earliest.
+KeptAtLeast = Annotated[float | None, KeptFrom("1d")]
 
 
 @dataclass(frozen=True)
@@ -384,6 +386,11 @@ class ServerSettings(Table):
         90 * 86_400.0,
         description="how long outputs and log of a run stay after its end, 1h to 3650d, or forever",
         json_schema_extra={"default": "90d"},
+    )
+    keep_outputs_at_least: KeptAtLeast = Field(
+        None,
+        description="where the disk of a local object store runs short, outputs of runs that ended so long ago may go "
+        "before keep_outputs, 1d to 3650d; left out: none do",
     )
     keep_runs: KeptRuns = Field(
         None, description="how long a run itself stays after its end, 35d to 3650d; left out: forever"

@@ -81,6 +81,10 @@ class Used:
     size: int = 0
     files: int = 0
 
+    def less(self, other: Used) -> Used:
+        """Give what is left without it."""
+        return Used(max(0, self.size - other.size), max(0, self.files - other.files))
+
     def or_more(self, other: Used) -> Used:
         """Give the greater of each."""
         return Used(max(self.size, other.size), max(self.files, other.files))

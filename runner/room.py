@@ -117,6 +117,24 @@ class Spare:
         return text + (others if yet != Used() else "")
 
 
+@dataclass(frozen=True)
+class Short:
+    """What a file system has too little of to be at a mark: in words, and how much."""
+
+    text: str
+    used: Used
+
+
+def short(room: Room, mark: Floor) -> Short | None:
+    """Tell what is missing to a mark; None when nothing is."""
+    text = _lack(room, mark)
+    if text is None:
+        return None
+    size = max(0, mark.disk.of(room.total) - room.free)
+    files = max(0, mark.inodes.of(room.inodes_total) - room.inodes) if room.inodes_total else 0
+    return Short(text, Used(size, files))
+
+
 def lacking(rooms: Iterable[Room], floor: Floor) -> str | None:
     """Tell in words what is below the floor, None when nothing is; a file system is told of once."""
     told: dict[int, str] = {}

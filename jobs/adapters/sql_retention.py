@@ -34,8 +34,10 @@ from jobs.adapters.sql_schema import (
 )
 from jobs.retention import BETWEEN_SECONDS, Ended
 from jobs.run import RunState
+from runner.quota import Used
 
 PIECE = 1_000  # rows in one transaction: about 0.05 s, of log at most 16 MiB
+_took_from = legs.c.reused["run"].as_integer()
 _LIVING = [RunState.QUEUED.value, RunState.RUNNING.value, RunState.INTERRUPTED.value]
 
 
@@ -94,6 +96,24 @@ class SqlRetention:
             for row in rows
         ]
 
+    def last_used(self) -> dict[int, float]:
+        """Tell when runs were last begun that repeat an earlier one, or took over what it had finished; by its number."""
+        took = _took_from.is_not(None) & (legs.c.reused["units"].as_integer() > 0)
+        of_legs = select(_took_from.label("run"), runs.c.created_at).join(runs, runs.c.id == legs.c.run).where(took)
+        of_runs = select(runs.c.parent.label("run"), runs.c.created_at).where(runs.c.parent.is_not(None))
+        each = of_legs.union_all(of_runs).subquery()
+        with self._db.read() as connection:
+            query = select(each.c.run, func.max(each.c.created_at)).group_by(each.c.run)
+            return {int(row[0]): float(row[1]) for row in connection.execute(query)}
+
+    def holds(self, run: int) -> Used:
+        """Tell what outputs and log of a run take, as if nothing else had the same."""
+        outputs = select(func.coalesce(func.sum(units.c.output_size), 0), func.count(units.c.output_digest))
+        log = select(func.coalesce(func.sum(tasks.c.log_size), 0)).where(tasks.c.run == run)
+        with self._db.read() as connection:
+            size, files = connection.execute(outputs.where(units.c.run == run)).one()
+            return Used(int(size) + int(connection.execute(log).scalar_one()), int(files))
+
     def remove_outputs(self, run: int, *, before: float, why: str) -> bool:
         """Give up outputs and log of a run that ended before a time; False when somebody did, or resumed it, or needs it."""
         with self._db.write() as connection:
@@ -146,12 +166,14 @@ class SqlRetention:
             return True
 
     def _needed(self, now: float) -> Any:
-        """Tell whether a living run repeats it, or a key names it that a client may still send again."""
+        """Tell whether a living run repeats it or took over from it, or a key names it that a client may still send again."""
         child = runs.alias("child")
         repeats = or_(child.c.parent == runs.c.id, child.c.options["only_of"].as_integer() == runs.c.id)
         repeated = exists().where(repeats, child.c.state.in_(_LIVING))
+        user = runs.alias("user")
+        taken = exists().where(_took_from == runs.c.id, legs.c.run == user.c.id, user.c.state.in_(_LIVING))
         named = exists().where(idempotency.c.run == runs.c.id, idempotency.c.created_at >= now - self._key_seconds)
-        return repeated | named
+        return repeated | taken | named
 
 
 def _over(before: float) -> tuple[Any, ...]:

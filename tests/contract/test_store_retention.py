@@ -7,10 +7,11 @@ import json
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hands import Hands
+from hands import OUTPUT, Hands
 from sqlalchemy import func, select, text
 
 from jobs.adapters import sql_keeping, sql_retention
@@ -37,6 +38,7 @@ from jobs.retention import Rule, Rules
 from jobs.run import RunState, TaskState
 from runner.errors import Conflict, Gone, NotFound
 from runner.model import Output, Reason, UnitResult, UnitState
+from runner.quota import Used
 
 DAY = 86_400.0
 WHY = "90d after the run's end (server.keep_outputs)"
@@ -395,3 +397,45 @@ def test_projects_that_are_in_no_settings_are_found(hands: Hands) -> None:
     hands.submit(project="a")
     hands.submit(project="b")
     assert hands.store.retention.projects() == ["a", "b"]
+
+
+# ---- for want of room ----
+
+
+def take_over(hands: Hands, run: int, source: int, units: int = 2) -> None:
+    """Let a run have taken over units of an earlier one."""
+    record = {"run": source, "leg": "candidate", "units": units, "differs": []}
+    with hands.store.database.write() as connection:
+        connection.execute(legs.update().where(legs.c.run == run).values(reused=record))
+
+
+def test_who_was_taken_over_from_or_repeated_was_used_then(hands: Hands) -> None:
+    taken, repeated, looked_at, plain = (over(hands) for _ in range(4))
+    take_over(hands, hands.submit(), taken)
+    take_over(hands, hands.submit(), looked_at, units=0)
+    leg = hands.new()
+    child = hands.store.runs.add(replace(leg, parent=repeated), key=None, body="")[0]
+    used = hands.store.retention.last_used()
+    assert sorted(used) == [taken, repeated]
+    assert used[repeated] == pytest.approx(child.created_at.timestamp())
+    assert plain not in used
+
+
+def test_what_a_living_run_has_taken_over_stays(hands: Hands) -> None:
+    source = over(hands)
+    living = hands.submit()
+    take_over(hands, living, source)
+    assert not remove_outputs(hands, source)
+    [found] = hands.store.retention.ended("accounts", before=later(), outputs_left=True, limit=9)
+    assert found.needed
+    hands.finish(living)
+    assert remove_outputs(hands, source)
+
+
+def test_what_a_run_holds_is_its_outputs_and_its_log(hands: Hands) -> None:
+    run, claim = hands.verifying(["a", "b", "c"], batches=1)
+    hands.mark(claim, "a", "b")
+    hands.mark(claim, "c", failed=True)
+    hands.log(claim, b"x" * 100)
+    assert hands.store.retention.holds(run) == Used(2 * OUTPUT.size + 100, 2)
+    assert hands.store.retention.holds(4711) == Used()

@@ -14,6 +14,7 @@ from fixtures_git import Repository
 from hands import Hands
 from sqlalchemy import text
 
+import runner.room
 from jobs.adapters.sql_store import Store
 from jobs.housekeeping import Housekeeping
 from jobs.keeping import DAY
@@ -25,15 +26,21 @@ from runner.adapters.tree_cache import TreeCache
 from runner.adapters.tree_eviction import standing_trees
 from runner.errors import EngineUnavailable
 from runner.model import Container, Prepared
+from runner.room import Floor, Reserve, Spare
 
 
 class Room:
     """A host that runs short for as long as somebody says so."""
 
     short: str | None = None
+    free = 1 << 40
 
     def lacking(self, *, times: int = 1) -> str | None:
         return self.short
+
+    def spare(self) -> Spare:
+        home = runner.room.Room("home", "/srv", 1, free=self.free, total=1 << 40, inodes=0, inodes_total=0)
+        return Spare(home, Floor(Reserve(), Reserve()))
 
 
 class NoImages:
@@ -272,6 +279,41 @@ def test_a_mirror_loses_what_killed_gits_left_and_what_nothing_holds(hands: Hand
     assert again._store.kind(gone) is None
     assert [again.commit(sha).sha for sha in (kept, later)] == [kept, later]
     assert list(one.tidy()) == []  # at most daily
+
+
+class Mirror:
+    """A mirror that notes how it is tended."""
+
+    def __init__(self) -> None:
+        self.repacked: list[bool] = []
+
+    def tend(self, *, older_than: float, repack: bool) -> int:
+        self.repacked.append(repack)
+        return 0
+
+
+@pytest.mark.parametrize(
+    ("short", "days", "free", "repacked"),
+    [
+        (None, 2, 1 << 40, False),
+        (None, 8, 1 << 40, True),
+        ("1 MiB free", 2, 1 << 40, True),  # sooner, as it may give room
+        ("1 MiB free", 8, 4_999, False),  # and not if its copy took the host below its floor
+        (None, 8, 4_999, False),
+    ],
+)
+def test_a_mirror_is_packed_anew_each_week_and_each_day_where_room_is_short(
+    hands: Hands, room: Room, tmp_path: Path, short: str | None, days: int, free: int, repacked: bool
+) -> None:
+    path, mirror = tmp_path / "mirrors" / "p.git", Mirror()
+    (path / "objects/pack").mkdir(parents=True)
+    (path / "objects/pack/one.pack").write_bytes(b"x" * 5_000)
+    for stamp in ("tended", "repacked"):
+        path.with_name(f".p.git.{stamp}").touch()
+        age(path.with_name(f".p.git.{stamp}"), days * DAY)
+    room.short, room.free = short, free
+    assert list(house(hands.store, room, tmp_path, mirrors={"p": (path, mirror)}).tidy()) == []
+    assert mirror.repacked == [repacked]
 
 
 def test_a_mirror_that_is_being_fetched_is_left_alone(hands: Hands, room: Room, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,9 +28,11 @@ from jobs.keeping import Done
 from jobs.pruning import OBJECTS_SECONDS, PRESSED_SECONDS, Pruning
 from jobs.retention import Rule, Rules
 from jobs.run import TaskState
-from jobs.shelf import Shelf
+from jobs.shelf import OWNER, Shelf
 from runner.errors import Conflict
 from runner.model import Output, Reason, UnitResult, UnitState
+from runner.quota import Used
+from runner.room import Short
 
 DAY = 86_400.0
 BAD = Reason("units_failed", "no")
@@ -56,9 +59,11 @@ def put(objects: Shelf, data: bytes) -> Output:
     return Output("x.csv", digest, size)
 
 
-def old_run(hands: Hands, objects: Shelf, data: list[bytes], *, days: float = 100.0) -> int:
+def old_run(hands: Hands, objects: Shelf, data: list[bytes], *, days: float = 100.0, project: str = "accounts") -> int:
     """Give a run whose outputs are past their time."""
-    run, claim = hands.verifying([f"u{number}" for number in range(len(data))])
+    run, claim = hands.preparing(project=project)
+    hands.prepared(claim, [f"u{number}" for number in range(len(data))], batches=1)
+    claim = hands.take()
     results = [UnitResult(f"u{n}", UnitState.DONE, put(objects, one)) for n, one in enumerate(data)]
     hands.store.ledger.mark(claim.task.id, claim.task.attempt, results, None)
     hands.log(claim, b"line\n" * 100)
@@ -200,6 +205,73 @@ def test_objects_go_once_a_day_and_sooner_where_the_host_runs_short(tmp_path: Pa
     put(objects, b"young")
     due(stamp)
     assert list(one.tidy()) == [], "what was stored within a day stays, however short the host runs"
+
+
+def test_where_room_is_short_outputs_go_before_their_time_until_there_is_enough(tmp_path: Path) -> None:
+    """Those that were used longest ago first, none that is pinned or not old enough, and each says why."""
+    store = Store.in_memory()
+    hands, objects, stamp = Hands(store), FileObjects(tmp_path / "objects"), tmp_path / ".swept"
+    young, *old, last = [
+        old_run(hands, objects, [b"%d" % days * 500, b"%d." % days * 500], days=days) for days in (5, 20, 40, 30, 11)
+    ]
+    pinned = old_run(hands, objects, [b"pinned"], days=80, project="pinned")
+    grow_old(tmp_path / "objects")
+    kept = {"pinned": Rules(Rule(None, "projects.pinned.keep_outputs"), Rule(None, "server.keep_runs"))}
+    lacks: list[Short] = []
+    one = Pruning(
+        store,
+        objects,
+        lambda project: kept.get(project, rules(90 * DAY)),
+        stamp,
+        lacking=lambda: lacks[0].text if lacks else None,
+        short=lambda: lacks[0] if lacks else None,
+        at_least=10 * DAY,
+        steady=0.0,
+    )
+
+    def went() -> list[int]:
+        due(stamp, ago=PRESSED_SECONDS + 60)
+        would = [done.name for done in one.preview() if done.what == "outputs"]
+        done = [found for found in one.tidy() if found.what == "outputs"]
+        assert [found.name for found in done] == would
+        return [int(found.name) for found in done]
+
+    assert went() == []
+    lacks.append(Short("1 GiB free for the object store (/srv), the reserve is 2 GiB", Used(3_100, 0)))
+    before = len(list(objects.walk()))
+    assert went() == [old[1], old[2]], "a run holds some 2,500 bytes and 500 of log"
+    assert len(list(objects.walk())) == before - 4, "their objects go right after"
+    removed = hands.run(old[1]).removed
+    assert removed is not None
+    assert removed.why == (
+        "for want of room (1 GiB free for the object store (/srv), the reserve is 2 GiB), "
+        "10d after the run's end (server.keep_outputs_at_least)"
+    )
+    [event] = hands.events(old[1], "outputs_removed")
+    assert event.data["why"] == removed.why
+    lacks[0] = replace(lacks[0], used=Used(1 << 40, 0))
+    assert went() == [old[0]]
+    assert went() == []
+    assert all(hands.run(run).removed is None for run in (young, last, pinned))
+
+
+def test_without_the_setting_or_with_objects_of_others_no_output_goes_before_its_time(tmp_path: Path) -> None:
+    hands, objects = Hands(Store.in_memory()), FileObjects(tmp_path / "objects")
+    runs = [old_run(hands, objects, [b"1", b"2"], days=50) for _ in range(2)]
+    grow_old(tmp_path / "objects")
+    lacks = Short("1 GiB free", Used(1 << 40, 0))
+
+    def tidied(at_least: float | None) -> list[str]:
+        stamp = due(tmp_path / ".swept")
+        one = Pruning(
+            hands.store, objects, lambda _: rules(90 * DAY), stamp, short=lambda: lacks, at_least=at_least, steady=0.0
+        )
+        return [done.name for done in one.tidy() if done.what == "outputs"]
+
+    assert tidied(None) == []
+    (tmp_path / "objects" / OWNER).write_text("others")
+    assert tidied(DAY) == []
+    assert all(hands.run(run).removed is None for run in runs)
 
 
 def test_a_sweeper_that_has_just_begun_leaves_objects_alone(tmp_path: Path) -> None:

@@ -151,6 +151,10 @@ def test_the_room_of_a_host_is_that_of_home_objects_and_engine(tmp_path: Path) -
     text = short.lacking()
     assert text is not None
     assert "the reserve is 60000 TiB" in text
+    objects = short.short_of_objects()
+    assert objects is not None
+    assert objects.text.startswith(text.partition(" free")[0])
+    assert room.short_of_objects() is None
     assert ";" not in text  # all three are on one file system
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from jobs.pruning import Steady
-from jobs.retention import BETWEEN_SECONDS, Ended, Rule, Rules, over, rules_of
+from jobs.retention import BETWEEN_SECONDS, Ended, Rule, Rules, for_want_of_room, over, rules_of
 from jobs.settings import Settings, SettingsError, load_settings
 
 DAY = 86_400.0
@@ -57,6 +57,31 @@ def test_outputs_go_with_their_run_at_the_latest() -> None:
     assert chosen(ended(364), forever) == []
 
 
+def test_for_want_of_room_go_those_that_were_used_longest_ago() -> None:
+    runs = [Ended(1, "p", 30.0), Ended(2, "p", 10.0), Ended(3, "q", 20.0), Ended(4, "p", 5.0)]
+    assert for_want_of_room(runs, {}) == [4, 2, 3, 1]
+    assert for_want_of_room(runs, {4: 25.0, 1: 3.0}) == [2, 3, 4, 1]
+
+
+@pytest.mark.parametrize("more", [{"needed": True}, {"measure": True}, {"outputs_removed_at": 6.0}])
+def test_for_want_of_room_nothing_goes_that_is_needed_or_gone(more: dict[str, Any]) -> None:
+    assert for_want_of_room([Ended(1, "p", 5.0, **more)], {}) == []
+
+
+def test_a_project_that_keeps_its_outputs_for_ever_is_pinned_and_the_servers_word_pins_nothing(tmp_path: Path) -> None:
+    text = """
+        [server]
+        keep_outputs = "forever"
+        [projects.a]
+        repository = "/srv/a.git"
+        [projects.b]
+        repository = "/srv/b.git"
+        keep_outputs = "forever"
+        """
+    found = settings(tmp_path, text)
+    assert [rules_of(found, project).pinned for project in ("a", "b", "gone")] == [False, True, False]
+
+
 def settings(tmp_path: Path, text: str) -> Settings:
     file = tmp_path / "seatrial.toml"
     file.write_text(text)
@@ -91,7 +116,8 @@ def test_a_project_has_its_own_rules_or_the_servers(tmp_path: Path) -> None:
 
 def test_outputs_stay_for_ninety_days_and_runs_for_ever(tmp_path: Path) -> None:
     server = settings(tmp_path, "").server
-    assert (server.keep_outputs, server.keep_runs) == (90 * DAY, None)
+    assert (server.keep_outputs, server.keep_runs, server.keep_outputs_at_least) == (90 * DAY, None, None)
+    assert settings(tmp_path, '[server]\nkeep_outputs_at_least = "14d"').server.keep_outputs_at_least == 14 * DAY
 
 
 @pytest.mark.parametrize(
@@ -101,6 +127,7 @@ def test_outputs_stay_for_ninety_days_and_runs_for_ever(tmp_path: Path) -> None:
         ("keep_outputs = 90", "has no unit"),
         ('keep_outputs = "never"', "or forever"),
         ('keep_runs = "34d"', "35d to 3650d"),
+        ('keep_outputs_at_least = "23h"', "1d to 3650d"),
         ("keep_runs = true", "or forever"),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 from jobs.settings import SettingsError, load_settings
 from runner.quantities import QuantityError
 from runner.quota import Used
-from runner.room import Floor, Reserve, Room, Spare, lacking, look
+from runner.room import Floor, Reserve, Room, Short, Spare, lacking, look, short
 
 GIB = 1 << 30
 ROOM = Room("home", "/srv/seatrial", 1, free=5 * GIB, total=100 * GIB, inodes=1_000_000, inodes_total=6_000_000)
@@ -95,3 +95,11 @@ def test_nothing_may_be_written_below_the_floor_and_any_number_of_files_where_th
     spare = Spare(replace(ROOM, free=GIB // 2, inodes=0, inodes_total=0), FLOOR)
     assert (spare.used.size, spare.used.files > 1 << 60) == (0, True)
     assert spare.told(Used()) == "512 MiB are free for home (/srv/seatrial), the reserve is 1 GiB"
+
+
+def test_what_is_missing_to_a_mark_is_told_with_how_much() -> None:
+    low = replace(ROOM, free=GIB // 2, inodes=10_000)
+    assert short(ROOM, FLOOR) is None
+    text = "512 MiB free for home (/srv/seatrial), the reserve is 1 GiB"
+    assert short(low, FLOOR) == Short(text, Used(GIB // 2, 50_000))
+    assert short(replace(low, inodes_total=0), FLOOR) == Short(text, Used(GIB // 2, 0))
