@@ -217,9 +217,11 @@ class PostgresSource:
         """Drop this installation's clones and roles that nobody wants; gives the names of what was dropped.
 
         `wanted`: reads the names that live executions and legs hold, which are recorded before they are made. So what
-        was made before it is asked, by the server's clock, and is not among them, is nobody's.
+        was made before it is asked, by the server's clock, and is not among them, is nobody's. One that cannot be dropped
+        keeps no other from it, and is told by an error when there is no other.
         """
         dropped = []
+        refused: Exception | None = None
         with self._server.session() as connection:
             now = postgres_base.server_time(connection)
             keep = wanted()
@@ -233,14 +235,21 @@ class PostgresSource:
                     old = datetime.fromisoformat(label.made_at) < now
                     stale = old and (label.installation, label.source) == (self._installation, self.name)
                 if stale:
-                    self._release(connection, str(database))
-                    dropped.append(str(database))
+                    try:
+                        self._release(connection, str(database))
+                        dropped.append(str(database))
+                    except (psycopg.Error, DatabaseRefused) as error:
+                        if connection.closed:
+                            raise
+                        refused = error
             for role, label in postgres_rights.roles_of(connection, self._installation).items():
                 old = datetime.fromisoformat(label.made_at) < now
                 gone = not postgres_copy.exists(connection, label.database)
                 if role not in keep and label.source == self.name and old and gone:
                     postgres_rights.drop_role(connection, role, self._installation)
                     dropped.append(role)
+            if refused is not None and not dropped:
+                raise refused
         return dropped
 
     # ---- inner ---------------------------------------------------------------------------------------------

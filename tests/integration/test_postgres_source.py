@@ -334,6 +334,22 @@ def test_a_clone_whose_maker_died_before_labelling_it_is_replaced_or_swept(sampl
     made.drop(replaced)
 
 
+def test_a_clone_that_cannot_be_dropped_keeps_no_other_from_being_swept(sample18: Sample) -> None:
+    made = source(sample18)
+    base = made.bless()
+    stuck, swept = sorted((fresh(), fresh()))
+    for name in (stuck, swept):
+        made.clone(base.database, name)
+    sample18.execute(f"ALTER DATABASE {stuck} IS_TEMPLATE true", database="postgres")
+    try:
+        assert made.sweep(set) == [swept]
+        with pytest.raises(DatabaseRefused, match="template"):
+            made.sweep(set)
+    finally:
+        sample18.execute(f"ALTER DATABASE {stuck} IS_TEMPLATE false", database="postgres")
+    assert made.sweep(set) == [stuck]
+
+
 def test_a_clone_with_open_sessions_is_dropped_all_the_same(sample: Sample) -> None:
     made = source(sample)
     base = made.bless()
