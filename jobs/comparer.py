@@ -278,7 +278,8 @@ class Comparer:
 
 def _said(unit: str, error: Exception, *, expected: bool) -> str:
     """Say what keeps a pair from being compared, in one line."""
-    why = next(iter(str(error).splitlines()), "") if expected else ""
+    words = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    why = next(iter(words.splitlines()), "") if expected else ""
     why = why or f"an error in Seatrial itself, {type(error).__name__}; the comparer's log tells more"
     return f"unit {unit}: {why[:MOST_WHY].rstrip('.')}"
 

@@ -13,6 +13,7 @@ from jobs.run import Run, Task, TaskState, Worker
 from jobs.settings import Settings
 from jobs.submission import SubmissionRefused
 from jobs.waiting import Facts, Machines, PoolFacts, Waiting, why_not_running
+from runner.errors import StoreUnavailable
 from runner.units import MAX_PATTERN, UnitFilterError, filter_units
 
 ALIVE_SECONDS = 15.0  # a slot shows itself every five
@@ -145,9 +146,14 @@ class Outlook:
 
     def healthy(self) -> list[str]:
         """Tell what is wrong, in words; empty when all is well."""
-        problems = self._store.problems()
-        if problems:
-            return problems
+        try:
+            return self._store.problems() or self._missing()
+        except StoreUnavailable as error:  # it went away in between
+            return [error.text]
+
+    def _missing(self) -> list[str]:
+        """Tell who is not there."""
+        problems = []
         local = any(not pool.is_ec2 for pool in self._settings.pools.values())
         if local and not self._store.workers.workers():
             problems.append("No worker is running: nothing will be verified. Start one: seatrial worker")

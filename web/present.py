@@ -307,12 +307,14 @@ def banner(run: Run, tasks: Sequence[Task], held: WaitingOut | None = None) -> B
     first = min(waiting, key=lambda task: task.due_at)
     others = f", and {plural(len(waiting) - 1, 'more task')}" if len(waiting) > 1 else ""
     where = f" on {first.host}" if first.host else ""
-    text = f"That will be attempt {first.attempt + 1} of {task_title(first)}{others}, after attempt {first.attempt}{where}."
+    by_itself = held is None or held.code != "no_sweeper"
+    begin = "That will be" if by_itself else '"Resume now" begins'
+    text = f"{begin} attempt {first.attempt + 1} of {task_title(first)}{others}, after attempt {first.attempt}{where}."
     if first.kind is TaskKind.PREPARE:
         text += " The preparation begins again from its start."
     elif run.units.total:
         text += f" {number(run.units.done)} of {plural(run.units.total, 'unit')} are safe: only what was in flight is repeated."
-    return Banner(None if held is not None and held.code == "no_sweeper" else first.due_at, text)
+    return Banner(first.due_at if by_itself else None, text)
 
 
 def work(found: Work, task: Task | None) -> str:

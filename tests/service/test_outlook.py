@@ -121,7 +121,7 @@ def test_an_interrupted_run_waits_for_the_sweeper_if_there_is_none(site: Site) -
     assert (found.code, found.text.endswith("Start it: seatrial sweeper")) == ("no_sweeper", True)
     page = site.app().test_client().get(f"/runs/{run.id}").text
     assert "The connection dropped. It is not tried again by itself: no sweeper is running." in page
-    assert "No next try by itself." in page
+    assert "<b>No next try by itself.</b> &#34;Resume now&#34; begins attempt 2 of prepare" in page
     assert "Next try" not in page
 
 
