@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from jobs.run import Run, StepRecord, Task
+from runner.errors import StoreUnavailable
 from web import shapes
 from web.problems import WebError
 from web.schemas import RunDetail
@@ -72,6 +73,7 @@ class Channel:
         self.viewers = 0
         self.version = 0
         self.event = 0
+        self.away = False  # the records do not answer
         self._service = service
         self._render = render
         self._condition = threading.Condition()
@@ -106,6 +108,12 @@ class Channel:
             news = news or snapshot != self.snapshot
             self.snapshot = snapshot
         if news:
+            self.wake()
+
+    def tell_away(self, *, away: bool) -> None:
+        """Let the viewers know that the records do not answer, or do so again."""
+        if away != self.away:
+            self.away = away
             self.wake()
 
     def wake(self) -> None:
@@ -270,7 +278,10 @@ class Hub:
                 found = self._service.pulses([channel.run for channel in channels])
             for channel in channels:
                 channel.refresh(found.get(channel.run), changed=changed)
+                channel.tell_away(away=False)
         except Exception as error:  # noqa: BLE001 - the outermost frame of this thread: it must outlive any outage
             log.warning("cannot read the store for viewers", error=str(error))
+            for channel in channels:
+                channel.tell_away(away=isinstance(error, StoreUnavailable))
             return None
         return pulse

@@ -26,6 +26,9 @@ BURST = 16 << 20
 # He gets about so many bytes at once: fewer cost more calls, more leave the processor's cache.
 WRITE = 2 * CHUNK
 
+_AWAY = '{"text":"The records do not answer: what is shown may be old. Runs go on."}'
+_BACK = '{"text":""}'
+
 
 @blueprint.get("/runs/<id:run>/stream")
 def stream(run: int) -> Response:
@@ -85,6 +88,8 @@ class Viewer:
             news = {"run": snapshot.run, "steps": snapshot.steps}
             if self._asked.view == "page" and snapshot.page is not None:
                 news["page"] = snapshot.page
+            if channel.away or "away" in sent:
+                news["away"] = _AWAY if channel.away else _BACK
             self._cursor.event = max(self._cursor.event, channel.event)
             for kind, data in news.items():
                 if sent.get(kind) != data:

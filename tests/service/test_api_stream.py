@@ -15,6 +15,7 @@ from web_site import Site
 
 from jobs.adapters.sql_inside import Pulse
 from jobs.run import TaskState
+from runner.errors import StoreUnavailable
 from web.hub import Hub
 from web.sse import CHUNK
 
@@ -224,6 +225,23 @@ def test_a_silent_stream_has_a_heartbeat(site: Site, app: Flask) -> None:
     stream.until("steps")
     piece = next(iter(stream.answer.response))
     assert (piece if isinstance(piece, bytes) else piece.encode()).startswith(b":")
+    stream.close()
+
+
+def test_a_viewer_is_told_while_the_records_do_not_answer(
+    site: Site, app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = site.submit()
+    stream = Stream(app, run.id)
+    stream.until("steps")
+
+    def away() -> int:
+        raise StoreUnavailable("The store does not answer: the server closed the connection")
+
+    with monkeypatch.context() as outage:
+        outage.setattr(site.service, "pulse", away)
+        assert "records do not answer" in stream.until("away")["text"]
+    assert stream.until("away") == {"text": ""}
     stream.close()
 
 

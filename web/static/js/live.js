@@ -70,6 +70,7 @@ export function follow(logs, cursor) {
   source.addEventListener("page", (event) => show(JSON.parse(event.data).html));
   source.addEventListener("run", (event) => bus.dispatchEvent(new CustomEvent("tasks", { detail: JSON.parse(event.data).tasks })));
   source.addEventListener("log", (event) => bus.dispatchEvent(new CustomEvent("log", { detail: piece(event.data) })));
+  source.addEventListener("away", (event) => tell(JSON.parse(event.data).text));
   source.addEventListener("end", () => { source.close(); tell(""); bus.dispatchEvent(new CustomEvent("end")); });
   source.addEventListener("error", () => {
     if (source.readyState === EventSource.CLOSED) poll(`Live updates are not available now; this page asks every ${FALLBACK / 1000} s.`);
