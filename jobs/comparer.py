@@ -191,7 +191,11 @@ class Comparer:
         except OutputUnreadable as error:
             answer = {"unreadable": error.text}
         except KeyError as error:
-            answer = {"unreadable": f"The object {error.args[0]} is not in the store."}
+            digest = str(error.args[0])[:12]
+            text = (
+                f"The object {digest}… was removed from the store: restore it, or cancel the run and submit it again."
+            )
+            raise PutOff(text) from error
         if (why := answer.get("away")) is not None:
             raise PutOff(why)
         if (why := answer.get("unreadable")) is not None:

@@ -185,6 +185,16 @@ def test_a_child_that_ends_while_the_comparer_stops_is_no_verdict(
         comparer._answer(1, Pair("a", 0, None, None))
 
 
+def test_an_output_that_was_removed_from_the_store_is_no_verdict(hands: Hands, tmp_path: Path) -> None:
+    comparer = Comparer(hands.store, FileObjects(tmp_path / "objects"), tmp_path)
+    sides = [Side(UnitState.DONE, Output("a.csv", digit * 64, 1)) for digit in "12"]
+    try:
+        with pytest.raises(PutOff, match=r"111111111111… was removed from the store"):
+            comparer._answer(1, Pair("a", 0, *sides))
+    finally:
+        comparer._child.close()
+
+
 @pytest.mark.parametrize(
     ("error", "told"),
     [(OSError(28, "full"), "away"), (ImportError("x"), "away"), (IndexError("x"), "unreadable")],
