@@ -181,9 +181,14 @@ def _for_a_machine(queued: Sequence[Task], pool: PoolFacts, now: datetime) -> Wa
     return Waiting("machine_wanted", f"A machine of pool {pool.name} is about to be started. {so_far}")
 
 
+_STATES = {state: f"EC2 says that it is {state}" for state in MachineState} | {
+    MachineState.UNKNOWN: "EC2 has not said yet what it does"
+}
+
+
 def _no_machine(pool: str, known: Sequence[Machine]) -> str:
     """Say why none of a pool's machines can be started."""
-    why = [f"{one.instance}: {one.refused or f'EC2 says that it is {one.state}'}".rstrip(".") for one in known]
+    why = [f"{one.instance}: {one.refused or _STATES[one.state]}".rstrip(".") for one in known]
     said = f" ({'; '.join(why[:NAMED])})" if why else ""
     return f"Pool {pool} has no machine that could be started{said}. Check its instances: seatrial doctor --aws"
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +17,7 @@ from jobs.waiting import Facts, Machines, PoolFacts, Waiting, why_not_running
 from runner.model import Reason, TaskKind
 from runner.quota import Used
 
+ROOT = Path(__file__).resolve().parents[2]
 NOW = datetime(2026, 11, 22, 14, 2, tzinfo=UTC)
 LEG = Leg("candidate", "main", "a" * 40, "", "", "seatrial.yml", "", None, None, None, False)
 RUN = Run(
@@ -236,6 +239,14 @@ def test_a_host_that_is_about_to_go_is_not_called_full() -> None:
     assert (found.code, found.text.count("disk floor")) == ("disk_low", 1)
 
 
+def test_every_code_is_documented() -> None:
+    source = (ROOT / "jobs" / "waiting.py").read_text("utf-8")
+    codes = set(re.findall(r'Waiting\(\s*"(\w+)"', source))
+    told = (ROOT / "docs" / "api.md").read_text("utf-8")
+    assert "slots_busy" in codes
+    assert {code for code in codes if f"`{code}`" not in told} == set()
+
+
 # ---- what nobody does when a process is missing ----
 
 COMPARED = replace(RUN, state=RunState.RUNNING, legs=(replace(LEG, name="baseline"), LEG))
@@ -382,6 +393,11 @@ WAITED = replace(TASK, created_at=NOW - timedelta(seconds=95))
             "no machine that could be started (i-1: It has the tag env=prod; i-1: EC2 says that it is gone). Check its",
         ),
         (Machines(grows=False), "no_machine", "no machine that could be started. Check"),
+        (
+            Machines((machine(MachineState.UNKNOWN),), grows=False),
+            "no_machine",
+            "(i-1: EC2 has not said yet what it does)",
+        ),
         (Machines((STOPPED,), grows=False), "machine_wanted", "about to be started"),
         (
             Machines((STOPPED,), problem="cloud_away"),
