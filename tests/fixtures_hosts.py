@@ -12,7 +12,6 @@ from functools import cached_property
 from pathlib import Path
 
 import docker
-import httpx
 import psycopg
 from fixtures_engine import PrivateEngine
 from fixtures_s3 import CREDENTIALS, S3Server
@@ -54,7 +53,7 @@ class Host(Server):
         databases: Mapping[str, str] | None = None,
         *,
         slots: int = 2,
-        lease: float = 3.0,
+        lease: float = 5.0,
     ) -> None:
         self.name, self.docker_engine, self.shared = name, docker_engine, shared
         super().__init__(projects, databases, slots=slots, lease=lease)
@@ -94,10 +93,7 @@ class Host(Server):
     def _ready(self) -> bool:
         if self.up is not None and self.up.poll() is not None:
             raise AssertionError(f"`up` ended with exit code {self.up.returncode}:\n{self.tail()}")
-        try:
-            found = {worker["pid"] for worker in self.workers()}
-        except httpx.TransportError:
-            return False
+        found = {worker["pid"] for worker in self._shown() if worker["host"] == self.name}
         return len(found) == self.slots and found == {process.pid for process in self.processes("slot")}
 
     def ensure(self) -> None:

@@ -146,7 +146,12 @@ class Server:
     # ---- its processes ---------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException as error:
+            error.add_note(self.tail())
+            self.remove()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -183,11 +188,17 @@ class Server:
         served = bool(web) and all(parent(one) == web[0].pid for one in self.processes("web") if one not in web)
         if not served or len(pids) != self.slots:
             return False
-        try:
-            [pool] = self.get("/capacity")["pools"]
-        except httpx.TransportError:
-            return False
-        return len(pool["workers"]) == self.slots and {worker["pid"] for worker in pool["workers"]} == pids
+        found = self._shown()
+        return len(found) == self.slots and {worker["pid"] for worker in found} == pids
+
+    def _shown(self) -> list[Json]:
+        """List the slots that the API shows: none while it does not answer, or the records are being migrated."""
+        with suppress(httpx.TransportError):
+            answer = self.http.get("/capacity")
+            assert answer.status_code in (200, 503), answer.text
+            if answer.status_code == 200:
+                return [worker for pool in answer.json()["pools"] for worker in pool["workers"]]
+        return []
 
     def terminate(self, *, within: float = 30.0) -> tuple[int, float]:
         """Send SIGTERM to `up`; give its exit code and the seconds that it took."""
@@ -223,8 +234,11 @@ class Server:
         try:
             if self.up is not None and self.up.poll() is None:
                 self.terminate()
-            left = [*self.processes(), *self.containers()]
-            assert not left, f"left after the end: {left}\n{self.tail()}"
+            until(
+                lambda: not [*self.processes(), *self.containers()],
+                lambda: f"nothing is left after the end: {[*self.processes(), *self.containers()]}\n{self.tail()}",
+                timeout=15.0,
+            )
         finally:
             for process in self.processes():
                 with suppress(psutil.Error):
@@ -314,8 +328,11 @@ class Server:
         """Wait until the run's log holds a text so many times; fail at once when the run ended without."""
 
         def look() -> bool:
-            state = self.run(run)["state"]
-            found = self.http.get(f"/runs/{run}/log").text.count(text)
+            try:
+                state = self.run(run)["state"]
+                found = self.http.get(f"/runs/{run}/log").text.count(text)
+            except httpx.TransportError:  # web may be on its way back
+                return False
             assert found >= times or state not in FINAL, f"run {run} ended without {text!r} in its log"
             return found >= times
 
@@ -357,10 +374,14 @@ class Server:
     def cancel_all(self) -> None:
         """Cancel what a test has left running, and wait for its end."""
         for run in self.submitted:
-            if self.run(run)["state"] not in FINAL:
-                self.post(f"/runs/{run}/cancel")
-                self.wait(run)
+            until(lambda: self._asked_to_end(run), f"run {run} is asked to end")  # noqa: B023
+            self.wait(run)
         self.submitted.clear()
+
+    def _asked_to_end(self, run: int) -> bool:
+        with suppress(httpx.TransportError):  # web may be on its way back
+            return self.run(run)["state"] in FINAL or self.post(f"/runs/{run}/cancel").status_code in (200, 409)
+        return False
 
     # ---- what it has on this host ------------------------------------------------------------------------
 
@@ -444,6 +465,13 @@ def kill(*processes: psutil.Process) -> None:
     for process in processes:
         with suppress(ProcessLookupError):
             os.kill(process.pid, signal.SIGKILL)
+
+
+def alive(process: psutil.Process) -> bool:
+    """Tell whether a process runs: neither gone nor a zombie."""
+    with suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def diagnose(servers: list[Server]) -> Iterator[tuple[str, str]]:

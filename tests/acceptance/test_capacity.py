@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import docker
 import httpx
 import psutil
 import pytest
@@ -28,7 +28,7 @@ account = "{ACCOUNT}"
 slots = 1
 idle = "{IDLE}s"
 minimum_run = "1s"
-boot = "10s"
+boot = "60s"
 price_per_hour = 0.384
 logins_keep_awake = false
 """
@@ -40,7 +40,7 @@ class CloudServer(Server):
     def __init__(self, project: Path, road: Road, yard: Yard) -> None:
         self.road = road
         self._machines: dict[str, tuple[subprocess.Popen[bytes], FakeImds]] = {}
-        super().__init__({"lab": project}, slots=1, lease=2.0)
+        super().__init__({"lab": project}, slots=1, lease=5.0)
         text = self.config.read_text().replace("[projects.lab]", '[projects.lab]\npool = "cloud"')
         self.config.write_text(text + SETTINGS)
         self.instance = yard.machine("cloud")
@@ -81,7 +81,8 @@ class CloudServer(Server):
         process.wait(10)
         imds.close()
         for container in self.containers(pool="cloud"):
-            container.remove(force=True, v=True)
+            with suppress(docker.errors.APIError):  # the sweeper takes them away, too
+                container.remove(force=True, v=True)
 
     def remove(self) -> None:
         for instance in list(self._machines):
@@ -106,15 +107,9 @@ def test_work_starts_a_machine_that_stops_when_nothing_is_left(
 ) -> None:
     lab.branch("turns", branch_files("work() { echo turn; sleep 1; }\neach\n", units=["c1", "c2"]))
     until(lambda: server.pool()["ec2"]["machines"], "EC2 has told of the machine")
-    asked = time.monotonic()
     run = server.submit("lab", "turns")["id"]
-    until(lambda: road.done("StartInstances"), "it is started", every=0.02)
-    started = road.done("StartInstances")[0].at - asked
-    server.passes(run)
-    ended = time.monotonic()
+    ended = datetime.fromisoformat(server.passes(run)["finished_at"])
     until(lambda: road.stops, "it is stopped", every=0.02)
-    stopped = road.done("StopInstances")[0].at - ended
-    assert stopped >= IDLE - 1.0
     # Work that comes while it is stopping waits for the end of that, and for the start.
     again = server.submit("lab", "turns")["id"]
     server.passes(again)
@@ -123,8 +118,8 @@ def test_work_starts_a_machine_that_stops_when_nothing_is_left(
     for one in (run, again):
         assert server.interruptions(one) == []
     told: list[Any] = server.get("/capacity/cloud/decisions")["decisions"]
-    assert [one["action"] for one in told if one["action"] in ("start", "drain", "stop")] == [
-        "stop", "drain", "start", "stop", "drain", "start",
-    ]  # fmt: skip
+    turns = [one for one in told if one["action"] in ("start", "drain", "stop")]
+    assert [one["action"] for one in turns] == ["stop", "drain", "start"] * 2
+    idle = datetime.fromisoformat(turns[4]["at"]) - ended
+    assert idle >= timedelta(seconds=IDLE - 1)  # the work on it ended a moment before the run
     assert road.forbidden() == []
-    print(f"submit to start {started:.2f} s, end to stop {stopped:.1f} s at {IDLE} s", os.getloadavg())  # noqa: T201

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import Any
 
+import psutil
 import pytest
 from fixtures_git import Repository
 from fixtures_server import Server, branch_files, kill, until
@@ -125,11 +127,18 @@ def test_fail_fast_stops_the_run(lab: Repository, shared_server: Server) -> None
 
 
 def test_a_leg_that_cannot_be_prepared_ends_the_other_one(lab: Repository, shared_server: Server) -> None:
-    waits = WRITE.replace("{ :; }", "{ gate; }")
-    lab.branch("prepared", branch_files(waits, units=UNITS, more=RULES))
-    lab.branch("unprepared", branch_files(waits, units=UNITS, more="setup: [sleep 2; exit 7]"))
+    endless = WRITE.replace("{ :; }", "{ until [ -e /tmp/never ]; do sleep 0.1; done; }")
+    lab.branch("prepared", branch_files(endless, units=UNITS, more=RULES))
+    fails = 'setup: ["until [ -e /tmp/go ]; do sleep 0.1; done; exit 7"]'
+    lab.branch("unprepared", branch_files(WRITE, units=UNITS, more=fails))
     run = shared_server.submit("lab", "unprepared", baseline="prepared")["id"]
-    ended = shared_server.wait(run, "failed")
+
+    def goes() -> bool:
+        tasks = shared_server.run(run)["tasks"]
+        return any((one["leg"], one["kind"], one["state"]) == ("baseline", "verify", "running") for one in tasks)
+
+    until(goes, "the baseline is verified")
+    ended = shared_server.finish(run, "failed")
     assert (ended["verdict"], ended["reason"]["code"]) == (None, "step_failed")
     states = {task["leg"]: task["state"] for task in ended["tasks"] if task["kind"] == "verify"}
     assert states == {"baseline": "cancelled"}
@@ -145,10 +154,11 @@ def test_a_comparer_that_is_killed_again_and_again_loses_nothing(lab: Repository
     kills = 0
     while shared_server.run(run)["state"] != "done":
         for comparer in shared_server.direct("comparer"):
-            children = comparer.children()
-            if children and kills < 6:  # it is comparing, or was a moment ago
-                kill(*(children if kills % 2 else [comparer, *children]))
-                kills += 1
+            with suppress(psutil.NoSuchProcess):  # it was killed a moment ago
+                children = comparer.children()
+                if children and kills < 6:  # it is comparing, or was a moment ago
+                    kill(*(children if kills % 2 else [comparer, *children]))
+                    kills += 1
         time.sleep(0.2)
     ended = shared_server.run(run)
     assert (ended["verdict"], ended["different"]) == ("different", 20)
@@ -173,10 +183,16 @@ def test_both_legs_have_the_same_data_though_the_source_is_blessed_between(
 
     until(lambda: legs()["baseline"]["prepared"], "the baseline is prepared")
     before = legs()["baseline"]["data_id"]
-    until(lambda: shared_server.workspaces(run), "the candidate is prepared")
-    candidate = next(task for task in shared_server.run(run)["tasks"] if task["leg"] == "candidate")
+    candidate = next(task["id"] for task in shared_server.run(run)["tasks"] if task["leg"] == "candidate")
+
+    def prepares() -> bool:
+        found = shared_server.containers(kind="workspace", run=run, task=candidate)
+        return any(one.status == "running" for one in found)
+
+    until(prepares, "the candidate is prepared")
     shared_server.bless("sample")
-    [slot] = [one for one in shared_server.processes("slot") if one.pid == _pid_of(shared_server, candidate["worker"])]
+    worker = next(task["worker"] for task in shared_server.run(run)["tasks"] if task["id"] == candidate)
+    [slot] = [one for one in shared_server.processes("slot") if one.pid == _pid_of(shared_server, worker)]
     kill(slot)  # whoever adopts its container finds a newer base
     ended = shared_server.finish(run)
     assert ended["verdict"] == "passed"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from fixtures_git import Repository
 from fixtures_postgres import Sample, drop_sample, make_sample
-from fixtures_server import Server, branch_files, kill
+from fixtures_server import Server, branch_files, kill, until
 
 from jobs.adapters.embedded_postgres import EmbeddedPostgres
 
@@ -60,11 +60,10 @@ def test_nothing_is_left(server: Server, sample: Sample, lab: Repository) -> Non
     server.finish(killed)
 
     server.wait_clean(sample)
-    pauses = server.containers(kind="pause")
-    assert len(pauses) == server.slots, [one.name for one in pauses]
+    until(lambda: len(server.containers(kind="pause")) == server.slots, "each slot has one pause container")
     assert {name for name in sample.databases() if name.startswith("seatrial_base_")} == bases
 
     code, _ = server.terminate()
     assert code == 0
-    assert server.processes() == []
-    assert server.containers() == []
+    until(lambda: not server.processes(), "nothing of it runs", timeout=15.0)
+    until(lambda: not server.containers(), "none of its containers is left", timeout=15.0)

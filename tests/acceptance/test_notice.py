@@ -113,7 +113,10 @@ def test_a_spot_interruption_hands_over_what_runs(machines: list[Machine], lab: 
     first.imds.documents[SPOT] = {"action": "stop", "time": f"{at:%Y-%m-%dT%H:%M:%SZ}"}
     until(lambda: len(second.workspaces(run)) == 2, "the other machine has both batches")
     assert datetime.now(UTC) < at, "before the first one is taken away"
-    assert all("spot-stop" in str(worker["shortage"]) for worker in first.workers())
+    until(
+        lambda: (found := first.workers()) and all("spot-stop" in str(worker["shortage"]) for worker in found),
+        "its slots say why they take no work",
+    )
     [told] = [pool for pool in second.get("/capacity")["pools"] if pool["name"] == "local"]
     notices = {one["instance"]: one["notice"] for one in told["ec2"]["machines"]}
     assert notices[first.name]["kind"] == "spot-stop"
