@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Sequence
@@ -198,9 +199,11 @@ class Trial:
             for path in (f"/runs/{run}", f"/runs/{run}/events", f"/runs/{run}/units", f"/runs/{run}/attempts"):
                 texts[path] = self.server.http.get(path).content
         texts["the processes' log"] = self.server.log.read_bytes()
-        for path in sorted(self.server.home.rglob("*")):
-            if path.is_file() and not path.is_symlink() and path.stat().st_size < 16 << 20:
-                texts[str(path.relative_to(self.server.root))] = path.read_bytes()
+        for folder, _, names in os.walk(self.server.home):  # it lives: what is listed may be gone a moment later
+            for path in (Path(folder, name) for name in sorted(names)):
+                with suppress(FileNotFoundError):
+                    if path.is_file() and not path.is_symlink() and path.stat().st_size < 16 << 20:
+                        texts[str(path.relative_to(self.server.root))] = path.read_bytes()
         return texts
 
 

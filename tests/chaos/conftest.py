@@ -20,7 +20,7 @@ from jobs.adapters.embedded_postgres import EmbeddedPostgres
 
 # Times are told in leases. The long form has the lease that people get.
 LONG = bool(os.environ.get("SEATRIAL_CHAOS_LONG"))
-LEASE = 5.0 if LONG else 2.0
+LEASE = 5.0 if LONG else 3.0
 
 
 @pytest.hookimpl(wrapper=True)

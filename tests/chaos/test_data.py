@@ -26,7 +26,7 @@ UNITS = [f"q/{number}" for number in range(12)]
 
 def test_connections_that_are_cut_again_and_again(server: Server, lab: Repository, link: Proxy, lease: float) -> None:
     """The seed of all this: a tunnel that drops. What is finished stays finished, and the run ends as if it had not."""
-    units = [f"q/{number}" for number in range(int(12 * max(1.0, lease)))]  # some leases of work for two slots
+    units = [f"q/{number}" for number in range(int(8 * max(1.5, lease)))]  # some leases of work for two slots
     lab.branch("queries", branch_files(QUERIES, units=units, more=DATABASE))
     calm = server.submit("lab", "queries")["id"]
     server.passes(calm)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import psutil
 import pytest
@@ -97,7 +97,8 @@ def test_b24_run_that_kills_its_worker(server: Server, lab: Repository) -> None:
             for worker in pool["workers"]:
                 if worker["task"] in batches and worker["pid"] not in killed:
                     killed.add(worker["pid"])
-                    kill(psutil.Process(worker["pid"]))
+                    with suppress(psutil.NoSuchProcess):
+                        kill(psutil.Process(worker["pid"]))
         return found["state"] in FINAL
 
     other = server.submit("lab", "other")["id"]

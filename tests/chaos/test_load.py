@@ -7,7 +7,7 @@ import random
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import docker
 import httpx
@@ -45,12 +45,13 @@ def counting(server: Server, kind: str = "workspace") -> Iterator[list[int]]:
     stream = client.events(decode=True, filters=filters)
 
     def look() -> None:
-        for event in stream:
-            if event["Action"] == "start":
-                alive.add(event["Actor"]["ID"])
-            elif event["Action"] == "die":
-                alive.discard(event["Actor"]["ID"])
-            counts.append(len(alive))
+        with suppress(OSError, ValueError, AttributeError):  # closed from outside while it reads
+            for event in stream:
+                if event["Action"] == "start":
+                    alive.add(event["Actor"]["ID"])
+                elif event["Action"] == "die":
+                    alive.discard(event["Actor"]["ID"])
+                counts.append(len(alive))
 
     watcher = threading.Thread(target=look, daemon=True)
     watcher.start()

@@ -20,7 +20,7 @@ work() { until [ -e /tmp/go ]; do echo "waiting $1"; sleep 0.1; done; }
 each
 """
 # In leases; the long form also does what people's outages last, in seconds.
-OUTAGES = [1.0, 4.0] + ([24.0] if os.environ.get("SEATRIAL_CHAOS_LONG") else [])
+OUTAGES = [1.0, 3.0] + ([24.0] if os.environ.get("SEATRIAL_CHAOS_LONG") else [])
 
 
 def doorbell(server: Server) -> Redis:
