@@ -23,6 +23,7 @@ from chaos_check import LOST, TWICE, Evidence, among, given_up, violations
 from chaos_left import Mark, of_runs
 from chaos_trial import ACCOUNTS, Pace, Trial
 from chaos_work import SHORT, Work
+from docker.models.containers import Container
 from fixtures_git import Repository
 from fixtures_postgres import Proxy, Sample, make_sample
 from fixtures_server import FINAL, OURS, Json, Server, branch_files, kill, until
@@ -114,6 +115,13 @@ class Field:
         """Give the one batch of a run."""
         [task] = [task for task in self.server.run(run)["tasks"] if task["kind"] == "verify"]
         return task  # type: ignore[no-any-return]
+
+    def waits(self, run: int, done: int) -> Container | None:
+        """Give the container of a batch, as soon as so many units are done."""
+        found = self.server.run(run)
+        batches = {str(task["id"]) for task in found["tasks"] if task["kind"] == "verify"}
+        running = [one for one in self.server.workspaces(run) if one.labels["seatrial.task"] in batches]
+        return running[0] if running and found["units"]["done"] == done else None
 
     def attempt(self, run: int, task: Json) -> Json:
         """Give the present attempt of a task."""
@@ -329,11 +337,7 @@ class Board:
             field.lab.branch("many", files | {"seatrial.yml": text.encode()})
             run = field.server.submit("lab", "many")["id"]
             for number in range(RESUMES):
-                done = count + number
-                [container] = until(
-                    lambda: field.server.run(run)["units"]["done"] == done and field.server.workspaces(run),  # noqa: B023
-                    f"{done} units are done", timeout=600.0,
-                )  # fmt: skip
+                container = until(lambda: field.waits(run, count + number), "all but those that wait", timeout=600.0)  # noqa: B023
                 with starts(field.server) as seen:
                     container.kill()
                     until(lambda: seen, "a new container starts", every=0.02)
@@ -341,7 +345,7 @@ class Board:
                 claimed = [event for event in events if event["kind"] == "claim"][-1]["at"]
                 seconds.append(seen[0] - datetime.fromisoformat(claimed).timestamp())
                 # One unit more between two kills: three without progress would end the run, and rightly.
-                [container] = until(lambda: field.server.workspaces(run), "the container runs")
+                container = until(lambda: field.waits(run, count + number), "the new container runs")  # noqa: B023
                 container.exec_run(["touch", "/tmp/go"])
             field.server.passes(run, timeout=300.0)
         return seconds
