@@ -223,6 +223,8 @@ def true_verdicts(evidence: Evidence) -> Iterator[str]:
             yield f"run {run}: outputs are missing or not the same: {wrong}"
         if state in ("done", "failed") and found.run["units"]["failed"] != found.failed:
             yield f"run {run}: {found.run['units']['failed']} units failed, {found.failed} deserve it"
+        if found.run.get("different"):
+            yield f"run {run}: {found.run['different']} units differ from their twins"
         if state in ("failed", "errored") and not found.run["reason"]:
             yield f"run {run} is {state} without a reason"
 

@@ -395,12 +395,13 @@ class Board:
 
 
 def mixture(count: int) -> list[Work]:
-    """Give so many runs of twenty branches: most pass, some use a database, some fail, some have no units."""
-    kinds: list[Callable[[str], Work]] = [lambda name: chaos_work.plain(name, SHORT)] * 7
+    """Give so many runs of twenty branches: most pass, some use a database, fail, have no units, or are compared."""
+    kinds: list[Callable[[str], Work]] = [lambda name: chaos_work.plain(name, SHORT)] * 6
     kinds += [
         lambda name: chaos_work.queries(name, ACCOUNTS, SHORT),
         lambda name: chaos_work.broken(name, SHORT),
         lambda name: chaos_work.opaque(name, SHORT),
+        lambda name: chaos_work.compared(name, SHORT),
     ]
     branches = [kinds[number % 10](f"b{number}") for number in range(20)]
     return [branches[number % 20] for number in range(count)]

@@ -32,6 +32,7 @@ def works(seed: int, count: int) -> list[Work]:
         lambda name: chaos_work.queries(name, ACCOUNTS),
         lambda name: chaos_work.opaque(name),
         lambda name: chaos_work.broken(name),
+        lambda name: chaos_work.compared(name),
         lambda name: chaos_work.cancelled(name),
     )
     return [kinds[number % len(kinds)](f"t{seed}-{number}") for number in range(count)]
@@ -116,6 +117,8 @@ class Trial:
         body = {"project": "lab", "ref": work.branch, "priority": chance.randint(-1, 1)}
         if "sample" in work.files["seatrial.yml"].decode():
             body["database"] = "sample"
+        if work.compared:
+            body |= {"baseline": work.branch, "options": {"reuse": False}}
 
         def ask() -> int | None:
             with suppress(httpx.TransportError):

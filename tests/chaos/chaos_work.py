@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fixtures_server import branch_files
 
@@ -63,13 +63,17 @@ USUAL, SHORT = Size(12, 6), Size(4, 1)
 
 @dataclass(frozen=True)
 class Work:
-    """A branch, how its run has to end, and the outputs that it must have then (unit → SHA-256)."""
+    """A branch, how its run has to end, and the outputs that it must have then (unit → SHA-256).
+
+    `compared`: its run is compared with another run of the same branch.
+    """
 
     branch: str
     files: dict[str, bytes]
     states: tuple[str, ...]
     outputs: dict[str, str]
     failed: int = 0
+    compared: bool = False
 
 
 def _digest(text: str) -> str:
@@ -89,6 +93,11 @@ def plain(name: str, size: Size = USUAL) -> Work:
     units = _units(name, size)
     outputs = {unit: _digest(f"{unit},1\n") for unit in units}
     return Work(name, branch_files(_script(PLAIN, size), units=units), ("done",), outputs)
+
+
+def compared(name: str, size: Size = USUAL) -> Work:
+    """Units that pass, on two legs that are the same."""
+    return replace(plain(name, size), compared=True)
 
 
 def broken(name: str, size: Size = USUAL) -> Work:

@@ -92,6 +92,7 @@ def test_a_good_trial_has_no_violation() -> None:
         (trial(replace(GOOD, states=("failed",))), "true_verdicts"),
         (trial(replace(GOOD, digests={"u/1": "bb"})), "true_verdicts"),
         (trial(replace(GOOD, failed=1)), "true_verdicts"),
+        (trial(replace(GOOD, run={**GOOD.run, "different": 1})), "true_verdicts"),
         (trial(left=["container x"]), "nothing_left"),
         (trial(texts={"a log": b"..hunter2.."}, canaries=[b"hunter2"]), "no_secret_shown"),
     ],
@@ -148,6 +149,7 @@ def test_each_run_of_the_mixture_is_known_beforehand() -> None:
     assert {work.states for work in works} == {("done",), ("failed",)}
     assert any("database" in work.files["seatrial.yml"].decode() for work in works)
     assert sum(bool(work.outputs) for work in works) == 36
+    assert sum(work.compared for work in works) == 4
 
 
 def test_only_runs_that_a_violation_names_are_counted() -> None:

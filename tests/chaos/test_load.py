@@ -35,6 +35,16 @@ def submit(server: Server, note: str, count: int, *, priority: bool = False) -> 
         return list(pool.map(one, range(count)))
 
 
+def listed(server: Server, note: str) -> list[int]:
+    """List the runs with a note, page by page."""
+    page = server.get("/runs", text=note, limit=20)
+    found = [run["id"] for run in page["runs"]]
+    while page["next"] is not None:
+        page = server.http.get(server.url + page["next"]).json()
+        found += [run["id"] for run in page["runs"]]
+    return found
+
+
 @contextmanager
 def counting(server: Server, kind: str = "workspace") -> Iterator[list[int]]:
     """Note how many workspaces run, each time that the engine tells of a start or an end."""
@@ -66,7 +76,7 @@ def counting(server: Server, kind: str = "workspace") -> Iterator[list[int]]:
 def test_a01_a08_many_runs_from_many_clients(server: Server, lab: Repository) -> None:
     """Each is there once; no more run at once than there are slots; the higher priority goes first, then the older."""
     lab.branch("trivial", TRIVIAL)
-    count = 100 if LONG else 24
+    count = 1_000 if LONG else 24
     slots = server.processes("slot")
     with counting(server) as counts:
         for slot in slots:
@@ -79,10 +89,7 @@ def test_a01_a08_many_runs_from_many_clients(server: Server, lab: Repository) ->
         for run in runs:
             server.passes(run, timeout=WAIT)
     assert len(set(runs)) == count
-    listed: list[int] = []
-    answer = server.get("/runs", text="many at once", limit=100)
-    listed += [run["id"] for run in answer["runs"]]
-    assert sorted(listed) == sorted(runs)
+    assert sorted(listed(server, "many at once")) == sorted(runs)
     assert max(counts) == server.slots
     found = sorted((server.run(run) for run in runs), key=lambda run: run["started_at"])
     # Two slots: of two that begin at once either may be noted first.
@@ -126,11 +133,11 @@ def test_a04_million_lines(server: Server, lab: Repository) -> None:
 
 
 def test_a07_many_short_runs_with_kills(server: Server, lab: Repository) -> None:
-    """All end well, and the processes that live through it hold no more files than before."""
+    """All end well, and the processes that live through it hold no more files and memory than before."""
     lab.branch("trivial", TRIVIAL)
     server.passes(server.submit("lab", "trivial")["id"])
     steady = [*server.processes("supervisor"), *server.processes("sweeper"), *server.processes("web")]
-    before = {process.pid: process.num_fds() for process in steady}
+    before = {process.pid: (process.num_fds(), process.memory_info().rss) for process in steady}
     chance = random.Random(7)
     for number, run in enumerate(submit(server, "soak", 200 if LONG else 16)):
         if number % 4 == 1 and (slots := server.processes("slot")):
@@ -138,13 +145,18 @@ def test_a07_many_short_runs_with_kills(server: Server, lab: Repository) -> None
         server.passes(run, timeout=WAIT)
     server.wait_ready()
     server.wait_clean()
-    until(lambda: grown(steady, before) is None, lambda: f"files are given back: {grown(steady, before)}", timeout=30.0)
+    until(
+        lambda: grown(steady, before) is None,
+        lambda: f"files and memory are given back: {grown(steady, before)}",
+        timeout=30.0,
+    )
 
 
-def grown(processes: list[psutil.Process], before: dict[int, int]) -> str | None:
-    """Tell of a process that holds more files than before and a few."""
+def grown(processes: list[psutil.Process], before: dict[int, tuple[int, int]]) -> str | None:
+    """Tell of a process that holds more files than before and a few, or much more memory."""
     for process in processes:
-        now = process.num_fds()
-        if now > before[process.pid] + 5:
-            return f"{' '.join(process.cmdline()[-3:])}: {before[process.pid]} → {now}"
+        (files, memory), (files_then, memory_then) = (process.num_fds(), process.memory_info().rss), before[process.pid]
+        if files > files_then + 5 or memory > memory_then + (64 << 20):
+            words = " ".join(process.cmdline()[-3:])
+            return f"{words}: {files_then} → {files} files, {memory_then >> 20} → {memory >> 20} MiB"
     return None
