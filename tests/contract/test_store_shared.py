@@ -209,7 +209,7 @@ def test_a_long_list_leaves_the_others_their_turn(shared_hands: Hands, monkeypat
     shared_hands.prepared(claim, [f"u{n:05}" for n in range(20_000)], batches=4)
     stop.set()
     thread.join()
-    assert len(renewed) > 4  # of many more pieces; in one piece it would be before and after it
+    assert len(renewed) > 10  # of some forty; written in one piece it would be before and after it, three or four
     assert len(shared_hands.units(claim.task.run, state=UnitState.TODO)) == 20_000
 
 

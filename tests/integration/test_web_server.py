@@ -16,6 +16,7 @@ from urllib.parse import quote
 import httpx
 import psutil
 import pytest
+from fixtures_postgres import free_port
 from web_site import Site
 
 from web.cursor import Cursor
@@ -38,16 +39,14 @@ class Server:
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
     site = Site.make(tmp_path)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "SEATRIAL_SERVER__LISTEN": address}
     environment["SEATRIAL_CONFIG"] = str(tmp_path / "seatrial.toml")
     command = [sys.executable, "-m", "gunicorn", "--config", "python:web.gunicorn_conf", "web.wsgi:main()"]
     with (tmp_path / "web.log").open("wb") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     url = f"http://{address}"
-    for _ in range(200):
+    for _ in range(600):
         try:
             httpx.get(f"{url}/healthz")
             break
