@@ -13,7 +13,7 @@ from runner.quantities import format_size
 from runner.quota import Quota, Used, most_files
 
 DISK_SECONDS = 5.0
-LAST_SECONDS = 1.0  # a script that ended within DISK_SECONDS has not left much to walk through
+LAST_SECONDS = 1.0  # at its end, a tree that takes longer to walk through is not waited for
 TRIM_SECONDS = 1.0  # what XFS gives back it reserves anew at the next write
 # Below this the host counts as full: what fails then did not fail because of the branch.
 HOST_FLOOR = 64 << 20
@@ -112,9 +112,8 @@ class DiskLimit:
         return error
 
     def ended(self) -> None:
-        """Look at what is there once nothing writes any more, if it was too short to be seen before."""
-        if self.peak == Used() and (used := self._watch.ask(patience=LAST_SECONDS)) is not None:
-            self.peak = used
+        """Look at what is there once nothing writes any more: many write the most of it last."""
+        self.peak = self.peak.or_more(self._watch.ask(patience=LAST_SECONDS) or Used())
 
     def _used(self) -> Used:
         return (self._quota.used() if self._quota is not None else None) or Used()

@@ -224,6 +224,16 @@ def test_what_a_long_script_writes_is_told_while_it_runs_when_it_grew(
     assert recorder.wrote == [("running", Used(5, 5)), ("running", Used(9, 5)), ("ended", Used(1 << 50, 5))]
 
 
+def test_what_is_written_last_counts_as_well(tmp_path: Path) -> None:
+    limit = DiskLimit(tmp_path, 1 << 40, None)
+    limit.peak = Used(5, 50)
+    (tmp_path / "output").write_bytes(b"x" * 100_000)
+    limit.ended()
+    limit.close()
+    assert 100_000 <= limit.peak.size < 200_000
+    assert limit.peak.files == 50
+
+
 def test_a_walk_that_takes_long_is_not_waited_for_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runner.disk._WALKS", (["sh", "-c", "exec sleep 60"],))
     watch = DiskWatch(tmp_path)
