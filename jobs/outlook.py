@@ -144,6 +144,10 @@ class Outlook:
             for name, pool in sorted(self._settings.pools.items())
         ]
 
+    def refused(self) -> int:
+        """Count the writes of attempts that were not the current one any more."""
+        return self._store.tasks.refused()
+
     def healthy(self) -> list[str]:
         """Tell what is wrong, in words; empty when all is well."""
         try:

@@ -88,6 +88,7 @@ class LedgerRecorder:
         self._cancelled = False
         self._ending = False
         self._fenced: Fenced | None = None
+        self.refused: list[str] = []  # what was not written because another attempt holds the task
         self._complain_at = 0.0
         self._closed = threading.Event()
         # Two of them: an object store that takes its time over a piece of the log must not cost the lease.
@@ -106,7 +107,7 @@ class LedgerRecorder:
     def log(self, data: bytes, *, source: tuple[int, int] | None = None) -> None:
         """Append to the task's log; written within FLUSH_SECONDS."""
         with self._lock:
-            self._refuse()
+            self._refuse(f"{len(data)} bytes of the log")
             if source is not None and self._source is not None and source[0] != self._source[0]:
                 self.flush()
             self._held.append(data)
@@ -118,12 +119,13 @@ class LedgerRecorder:
     def flush(self) -> None:
         """Write all that is held back."""
         with self._lock:
-            self._steadily(self._flush)
+            held = self._chunk is not None or self._held or self._steps
+            self._steadily(self._flush, "log and steps" if held else "")
 
     def step(self, name: str, *, state: str, seconds: float | None = None, detail: str = "") -> None:
         """Begin or end a step; written within FLUSH_SECONDS. One that ended until then is written once."""
         with self._lock:
-            self._refuse()
+            self._refuse(f"the step {name}")
             last = self._steps[-1].change if self._steps else None
             if last is not None and (last.name, last.state) == (name, "running") and state != "running":
                 self._steps.pop()
@@ -131,23 +133,25 @@ class LedgerRecorder:
 
     def mark(self, results: Sequence[UnitResult], *, source: tuple[int, int] | None = None) -> None:
         """Record finished units."""
-        self._steadily(lambda: self._store.ledger.mark(self._task, self._attempt, results, source))
+        units = f"{len(results)} unit{'s' if len(results) != 1 else ''}"
+        self._steadily(lambda: self._store.ledger.mark(self._task, self._attempt, results, source), units)
 
     def void(self, unit: str, reason: str) -> None:
         """Take a mark back."""
-        self._steadily(lambda: self._store.ledger.void(self._task, self._attempt, unit, reason))
+        self._steadily(lambda: self._store.ledger.void(self._task, self._attempt, unit, reason), "a unit taken back")
 
     def token(self, token: str, *, source: tuple[int, int] | None = None) -> None:
         """Record the last token."""
-        self._steadily(lambda: self._store.ledger.token(self._task, self._attempt, token, source))
+        self._steadily(lambda: self._store.ledger.token(self._task, self._attempt, token, source), "a token")
 
     def resume_point(self, token: str, output: Output) -> None:
         """Record from where the next container goes on."""
-        self._steadily(lambda: self._store.ledger.resume_point(self._task, self._attempt, token, output))
+        point = self._store.ledger.resume_point
+        self._steadily(lambda: point(self._task, self._attempt, token, output), "a resume point")
 
     def offsets(self, execution: int) -> tuple[int, int]:
         """Give how far an execution's log and checkpoint were taken."""
-        return self._steadily(lambda: self._store.ledger.offsets(self._task, execution))
+        return self._steadily(lambda: self._store.ledger.offsets(self._task, execution), "")
 
     def execution(
         self,
@@ -172,16 +176,18 @@ class LedgerRecorder:
                 exit_code=exit_code,
                 fault=fault,
                 wrote=wrote,
-            )
+            ),
+            f"a container as {state}",
         )
 
     def next_execution(self) -> int:
         """Give a number that no container of this task had."""
-        return self._steadily(lambda: self._store.ledger.next_execution(self._task, self._attempt))
+        number = self._store.ledger.next_execution
+        return self._steadily(lambda: number(self._task, self._attempt), "a new container")
 
     def renew(self) -> None:
         """Renew the lease now; raises Fenced, even where the thread that renews has not heard of it yet."""
-        self._steadily(self._renew)
+        self._steadily(self._renew, "the lease")
 
     def check(self) -> None:
         """Raise Fenced, Cancelled or Drained."""
@@ -208,22 +214,31 @@ class LedgerRecorder:
             except (Fenced, InfraError, OSError) as error:
                 # Not lost: the next attempt takes them from the container's file, from where they were recorded.
                 held = self._held_bytes + (len(self._chunk.data) if self._chunk else 0)
+                if held and isinstance(error, Fenced):
+                    self._note_refused(f"{held} bytes of the log")
                 log.warning("recorder.not_written", task=self._task, bytes=held, error=str(error))
 
     # ---- writing --------------------------------------------------------------------------------------
 
-    def _refuse(self) -> None:
+    def _refuse(self, what: str = "") -> None:
         if self._fenced is not None:
+            self._note_refused(what)
             raise self._fenced
 
-    def _steadily(self, action: Callable[[], T]) -> T:
+    def _note_refused(self, what: str) -> None:
+        if what:
+            self.refused.append(what)
+
+    def _steadily(self, action: Callable[[], T], what: str) -> T:
+        """Do it when the store answers; `what` it writes, empty when it only reads."""
         deadline = time.monotonic() + self._patience
         while True:
-            self._refuse()
+            self._refuse(what)
             try:
                 return action()
             except Fenced as error:
                 self._fenced = error
+                self._note_refused(what)
                 raise
             except StoreUnavailable as error:
                 if time.monotonic() >= deadline:
@@ -281,6 +296,7 @@ class LedgerRecorder:
                 action()
             except Fenced as error:
                 if self._fenced is None and not self._ending:
+                    self._note_refused("the lease" if action == self._renew else "log and steps")
                     log.warning("recorder.fenced", task=self._task, attempt=self._attempt)
                 self._fenced = error
                 return

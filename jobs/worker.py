@@ -42,6 +42,16 @@ PRESENCE_SECONDS = 5.0
 AGAIN_SECONDS = 0.5
 SHORT_SECONDS = 1.0  # between two looks for room, and for what could be adopted meanwhile
 
+# What the records make of an end that is asked for: a batch is done only when its units are, an interruption may be one too
+# many, or the run was cancelled.
+_INTERRUPTION = frozenset({TaskState.INTERRUPTED, TaskState.ERRORED, TaskState.CANCELLED})
+ENDS: dict[TaskState | None, frozenset[TaskState]] = {
+    TaskState.DONE: frozenset({TaskState.DONE, TaskState.FAILED}),
+    TaskState.FAILED: frozenset({TaskState.FAILED}),
+    TaskState.CANCELLED: frozenset({TaskState.CANCELLED}),
+    None: _INTERRUPTION,
+}
+
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
@@ -192,16 +202,20 @@ class Slot:
             drain=self.drain,
             log_size=claim.task.log_size,
         )
+        fenced = False
         try:
             ending = self._verify(claim, recorder)
             bound.info("task.ended", state=ending.state or "interrupted", code=ending.reason and ending.reason.code)
             recorder.ending()  # the lease is kept while the end is written: a long list of units takes its time
-            self._record(claim, ending)
+            self._record(claim, ending, recorder)
         except Fenced as error:
             bound.warning("task.fenced", error=error.text)
-            self._steadily(lambda: self._store.tasks.note_refusal(task, attempt))
+            fenced = True
         finally:
             recorder.close()
+        if fenced:
+            refused, worker = recorder.refused, self._place.name
+            self._steadily(lambda: self._store.tasks.note_refusal(task, attempt, worker=worker, what=refused))
 
     def _verify(self, claim: Claim, recorder: LedgerRecorder) -> Ending:
         """Run the pipeline and tell what its end means; only Fenced is raised."""
@@ -227,10 +241,11 @@ class Slot:
             return Ending(None, Reason("internal", text))
         return Ending(TaskState.DONE, prepared=result)
 
-    def _record(self, claim: Claim, ending: Ending) -> None:
+    def _record(self, claim: Claim, ending: Ending, recorder: LedgerRecorder) -> None:
         """Write the end; raises Fenced when the task was taken from us."""
         tasks, task, attempt = self._store.tasks, claim.task.id, claim.task.attempt
         asked = 0
+        possible = set(ENDS[ending.state])  # what is recorded for the attempt when an answer was lost
 
         def write() -> None:
             nonlocal asked
@@ -239,6 +254,7 @@ class Slot:
                 try:
                     self._end_preparation(claim, ending.prepared)
                 except (BaseReplaced, OutputsGone) as error:  # the next attempt starts from what there is then
+                    possible.update(ENDS[None])
                     tasks.interrupt(task, attempt, Reason(error.code, error.text))
                 except UnitFilterError as error:
                     tasks.end(task, attempt, TaskState.FAILED, Reason(error.code, error.text))
@@ -251,8 +267,8 @@ class Slot:
         try:
             self._steadily(write)
         except Fenced:
-            wanted = ending.state.value if ending.state else TaskState.INTERRUPTED.value
-            if asked == 1 or self._steadily(lambda: tasks.outcome(task, attempt)) != wanted:
+            if asked == 1 or self._steadily(lambda: tasks.outcome(task, attempt)) not in possible:
+                recorder.refused.append(f"its end as {ending.state or TaskState.INTERRUPTED}")
                 raise  # else the first answer was lost, and the end stands as it was asked for
         if ending.prepared is not None:
             self._ring_the_others()

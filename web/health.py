@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from flask import Blueprint, Flask, Response, g, make_response, request
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from jobs.machines import MachineState
@@ -59,7 +59,9 @@ class PoolCollector(Collector):
             slots.add_metric([pool.name], pool.slots)
             workers.add_metric([pool.name], len(pool.workers))
         viewers = GaugeMetricFamily("seatrial_viewers", "Connections that follow a run", value=self._hub.viewers)
-        yield from (queued, running, slots, workers, machines, alarms, viewers)
+        words = "Writes that were refused because another attempt holds the task"
+        refused = CounterMetricFamily("seatrial_refused", words, value=self._service.refused())
+        yield from (queued, running, slots, workers, machines, alarms, viewers, refused)
 
 
 def register(app: Flask, service: Service, hub: Hub) -> None:

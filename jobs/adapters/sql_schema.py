@@ -533,6 +533,13 @@ controllers = Table(  # one row a pool: when it was last looked after
     Column("problem", Text),
 )
 
+counts = Table(  # one row each: what is counted since the records began, whatever of it was removed since
+    "counts",
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("number", BigInteger, nullable=False),
+)
+
 heartbeats = Table(  # one row each: when sweeper and comparer were last heard of, and what the comparer has put off
     "heartbeats",
     metadata,

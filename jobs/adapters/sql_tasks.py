@@ -17,7 +17,7 @@ from jobs.adapters.sql_ledger import has_new_token
 from jobs.adapters.sql_moves import ending, fence, is_due, move, stop
 from jobs.adapters.sql_plan import settled_data
 from jobs.adapters.sql_rows import append_event, lock_run, refresh_run, task_of
-from jobs.adapters.sql_schema import attempts, events, executions, legs, runs, tasks, units, workers
+from jobs.adapters.sql_schema import attempts, counts, events, executions, legs, runs, tasks, units, workers
 from jobs.run import LEG_FAILED, OUTAGES, WORKER_LOST, Task, TaskState, interruption
 from jobs.snapshots import wanted_snapshot
 from runner.errors import Drained, Fenced, Incomplete, StoreUnavailable, UnitsFailed
@@ -32,6 +32,7 @@ _DUE = (  # asked every second
     .order_by(tasks.c.run, tasks.c.id)
     .with_for_update(skip_locked=True)
 )
+REFUSED = "refused"  # the count of refused writes
 LONG_WAIT = 0.5
 # A worker is started again within some seconds, a whole server too; then its host goes on with what stands there. Another
 # one would have to begin anew, and waits so long.
@@ -264,11 +265,27 @@ class SqlTasks:
         refresh_run(connection, row.run, now)
         return new
 
-    def note_refusal(self, task: int, attempt: int) -> None:
-        """Record that a stale attempt tried to write and was refused."""
+    def note_refusal(self, task: int, attempt: int, *, worker: str, what: Sequence[str]) -> None:
+        """Record what a stale attempt tried to write and was refused; of a run that was removed it is counted alone."""
+        writes = len(what)
         with self._db.write() as connection:
-            run = connection.execute(select(tasks.c.run).where(tasks.c.id == task)).scalar_one()
-            append_event(connection, run, "refused", self._db.now(connection), task=task, attempt=attempt)
+            run = connection.execute(select(tasks.c.run).where(tasks.c.id == task)).scalar_one_or_none()
+            if run is not None:
+                text = f"Another attempt holds the task: {writes} write{'s were' if writes != 1 else ' was'} refused."
+                data = {"worker": worker, "what": list(what), "writes": writes, "text": text}
+                append_event(
+                    connection, run, "refused", self._db.now(connection), task=task, attempt=attempt, data=data
+                )
+            self._db.alone(connection, REFUSED)
+            more = update(counts).where(counts.c.name == REFUSED).values(number=counts.c.number + writes)
+            if connection.execute(more).rowcount == 0:
+                connection.execute(insert(counts).values(name=REFUSED, number=writes))
+
+    def refused(self) -> int:
+        """Count the writes of stale attempts that were refused since the records began."""
+        with self._db.read() as connection:
+            found = connection.execute(select(counts.c.number).where(counts.c.name == REFUSED)).scalar_one_or_none()
+            return found or 0
 
     # ---- what the sweeper and the supervisor do ---------------------------------------------------------
 

@@ -207,8 +207,18 @@ def test_b07_a_stale_attempt_can_write_nothing(hands: Hands, write: str, world: 
 
 def test_a_refusal_is_an_event(hands: Hands) -> None:
     run, claim = hands.preparing()
-    hands.store.tasks.note_refusal(claim.task.id, 1)
-    assert [(e.task, e.attempt) for e in hands.events(run, "refused")] == [(claim.task.id, 1)]
+    assert hands.store.tasks.refused() == 0
+    hands.store.tasks.note_refusal(claim.task.id, 1, worker="w1", what=["the lease", "12 bytes of the log"])
+    [event] = hands.events(run, "refused")
+    assert (event.task, event.attempt) == (claim.task.id, 1)
+    assert event.data == {
+        "worker": "w1",
+        "what": ["the lease", "12 bytes of the log"],
+        "writes": 2,
+        "text": "Another attempt holds the task: 2 writes were refused.",
+    }
+    hands.store.tasks.note_refusal(10**6, 1, worker="w1", what=["its end as done"])  # its run was removed meanwhile
+    assert hands.store.tasks.refused() == 3
 
 
 # ---- ends ----

@@ -370,4 +370,5 @@ def test_health_and_metrics(site: Site, client: FlaskClient) -> None:
     site.submit()
     text = client.get("/metrics").get_data(as_text=True)
     assert 'seatrial_tasks_queued{pool="local"} 1.0' in text
+    assert "seatrial_refused_total 0.0" in text
     assert 'seatrial_requests_total{endpoint="health.healthz",method="GET",status="200"} 1.0' in text

@@ -26,4 +26,9 @@ def test_who_renews_now_hears_at_once_that_another_attempt_has_the_task() -> Non
     assert hands.take("w2").task.attempt == 2
     with pytest.raises(Fenced):
         recorder.renew()
+    with pytest.raises(Fenced):
+        recorder.log(b"too late\n")
+    with pytest.raises(Fenced):
+        recorder.check()
+    assert recorder.refused[-2:] == ["the lease", "9 bytes of the log"]
     recorder.close()
