@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import IO, Any
 
 import structlog
@@ -47,9 +48,11 @@ class Program:
     main: Callable[[Sequence[str]], object] | None = None
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(parent: int) -> None:
     """Let the kernel ask this process to end when the supervisor was killed: what restarts it starts all anew."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent:  # it was killed before the kernel could be asked
+        os._exit(1)
 
 
 class _Child:
@@ -83,15 +86,17 @@ class _Child:
             env=self._environment(),
             start_new_session=True,
             pass_fds=self.program.holds,
-            preexec_fn=_end_with_parent,
+            preexec_fn=partial(_end_with_parent, os.getpid()),
             **streams,
         )
 
     def _fork(self, main: Callable[[Sequence[str]], object]) -> Forked:
         gc.freeze()  # what is there now is shared with the child, and no collection of the child's touches it
 
+        parent = os.getpid()
+
         def child() -> None:
-            _end_with_parent()
+            _end_with_parent(parent)
             if self._output is not None:
                 os.dup2(self._output.fileno(), 1)
                 os.dup2(self._output.fileno(), 2)

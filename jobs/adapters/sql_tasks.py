@@ -32,6 +32,15 @@ _DUE = (  # asked every second
     .order_by(tasks.c.run, tasks.c.id)
     .with_for_update(skip_locked=True)
 )
+# Locked when their run was cancelled or stopped, by a claim or a ring that came to nothing, so that they wait still.
+_OVER = (
+    select(tasks)
+    .join(runs, runs.c.id == tasks.c.run)
+    .where(tasks.c.state.in_([S.QUEUED.value, S.INTERRUPTED.value]))
+    .where(or_(runs.c.cancel_requested, runs.c.stop_code.is_not(None)))
+    .order_by(tasks.c.run, tasks.c.id)
+    .with_for_update(of=tasks, skip_locked=True)
+)
 REFUSED = "refused"  # the count of refused writes
 LONG_WAIT = 0.5
 # A worker is started again within some seconds, a whole server too; then its host goes on with what stands there. Another
@@ -334,12 +343,20 @@ class SqlTasks:
             return True
 
     def requeue_due(self) -> list[int]:
-        """Queue the interrupted tasks whose time has come; those of a run that is locked a pass later."""
+        """Queue the interrupted tasks whose time has come, and end those whose run is over; gives the queued ones.
+
+        Those of a run that is locked follow a pass later.
+        """
         with self._db.write() as connection:
             now = self._db.now(connection)
-            rows = connection.execute(_DUE, {"now_": now}).all()
-            free = _lock_free_runs(connection, [row.run for row in rows])
-            rows = [row for row in rows if row.run in free]
+            over = connection.execute(_OVER).all()
+            ended = {row.id for row in over}
+            due = [row for row in connection.execute(_DUE, {"now_": now}) if row.id not in ended]
+            free = _lock_free_runs(connection, [row.run for row in (*over, *due)])
+            for row in over:
+                if row.run in free and (why := ending(connection, row.run)) is not None:
+                    move(connection, row, S.CANCELLED, now, reason=why)
+            rows = [row for row in due if row.run in free]
             for row in rows:
                 move(connection, row, S.QUEUED, now, told={"text": _pause_is_over(connection, row)})
             for run in sorted(free):

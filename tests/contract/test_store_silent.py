@@ -17,7 +17,7 @@ from jobs.adapters import sql_engine
 from jobs.adapters.sql_engine import Database, open_engine
 from jobs.adapters.sql_schema import runs
 from jobs.adapters.sql_store import Store
-from jobs.run import TaskState
+from jobs.run import RunState, TaskState
 from runner.errors import StoreUnavailable
 
 T = TypeVar("T")
@@ -84,6 +84,18 @@ def test_what_is_due_is_queued_and_rung_for_while_another_is_locked(
     with silent(postgres_store_url, f"SELECT 1 FROM tasks WHERE id = {stuck.task.id} FOR UPDATE"):
         assert unhindered(lambda: hands.store.tasks.to_ring(every=60)) == [(claim.task.id, "local")]
     assert hands.store.tasks.to_ring(every=60) == [(stuck.task.id, "local")]
+
+
+def test_a_task_that_was_locked_when_its_run_was_cancelled_ends_without_any_worker(
+    hands: Hands, postgres_store_url: str
+) -> None:
+    run = hands.submit()
+    task = hands.tasks(run)[0].id
+    with silent(postgres_store_url, f"SELECT 1 FROM tasks WHERE id = {task} FOR UPDATE"):
+        unhindered(lambda: hands.store.runs.cancel(run, "mio"))
+    assert hands.tasks(run)[0].state is TaskState.QUEUED
+    assert hands.store.tasks.requeue_due() == []
+    assert hands.run(run).state is RunState.CANCELLED
 
 
 def test_the_server_ends_a_transaction_that_stands_still(
