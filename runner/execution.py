@@ -18,6 +18,7 @@ from runner.errors import (
     DatabaseLost,
     DiskFull,
     Drained,
+    EngineRefused,
     EngineUnavailable,
     Fenced,
     InfraError,
@@ -250,8 +251,13 @@ class Execution:
             units=units is not None,
         )
         self.recorder.execution(self.number, state="running", container=self.name)
-        self.runtime.engine.create(described)
-        self.runtime.engine.start(self.name)
+        try:
+            self.runtime.engine.create(described)
+            self.runtime.engine.start(self.name)
+        except EngineRefused as error:
+            if "no space left on device" in error.text:
+                raise DiskFull(f"The host's disk is full: {error.text}") from error
+            raise
 
     def _restore_output(self) -> None:
         """Put back what the script had written by its resume point."""
@@ -315,12 +321,12 @@ class Execution:
         if not self.runtime.door.alive(self.name):
             raise DatabaseLost("The connection to the database dropped: the door's gateway was ended from outside.")
         dropped = self.runtime.door.dropped(self.name)
-        out = self._way_out
-        if dropped and not out.source.stands(out.database, role=out.role):
-            raise DatabaseLost(f"The database {out.database}, or its role, was dropped from outside.")
         unwatched = self.stands and not watched
         if dropped and (unwatched or self._lost_between(since, until)):
             raise DatabaseLost(f"The connection to the database dropped: {dropped[-1]}")
+        out = self._way_out
+        if dropped and not out.source.stands(out.database, role=out.role):
+            raise DatabaseLost(f"The database {out.database}, or its role, was dropped from outside.")
 
     def _blame_removals(self) -> None:
         """Raise ContainerLost when directories that the container works in are gone: nothing in it can remove these."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 import subprocess
 import tempfile
@@ -32,21 +33,31 @@ done <"$SEATRIAL_UNITS"
 
 @pytest.fixture
 def small(lab: Repository, lease: float) -> Iterator[Server]:
-    """A server whose home is on a filesystem of 200 MB."""
+    """A server whose home is on a filesystem of 200 MB and 8,192 files."""
     with tempfile.TemporaryDirectory(prefix="seatrial-small-") as folder:
         image, root = Path(folder) / "disk.img", Path(folder) / "disk"
         root.mkdir()
         with image.open("wb") as file:
             file.truncate(200 << 20)
-        subprocess.run(["mkfs.ext4", "-q", "-m", "0", str(image)], check=True)
+        subprocess.run(["mkfs.ext4", "-q", "-m", "0", "-N", "8192", str(image)], check=True)
         subprocess.run(["mount", "-o", "loop", str(image), str(root)], check=True)
         try:
-            settings = ('disk_reserve = "0"',)  # it is to run into it
+            settings = ('disk_reserve = "0"', 'inode_reserve = "0"')  # it is to run into it
             with Server({"lab": lab.path}, lease=lease, root=root / "server-root", settings=settings) as server:
                 yield server
                 server.cancel_all()
         finally:
             subprocess.run(["umount", "--lazy", str(root)], check=True)
+
+
+def fill_with_files(server: Server) -> Path:
+    """Make files until there can be no more."""
+    ballast = server.root / "files"
+    ballast.mkdir()
+    with suppress(OSError):
+        for number in itertools.count():
+            (ballast / str(number)).touch()
+    return ballast
 
 
 def fill(server: Server, *, leave: int = 0) -> Path:
@@ -61,7 +72,8 @@ def fill(server: Server, *, leave: int = 0) -> Path:
     return ballast
 
 
-def test_b21_full_in_mid_run(small: Server, lab: Repository) -> None:
+@pytest.mark.parametrize("of", ["bytes", "files"])
+def test_b21_full_in_mid_run(small: Server, lab: Repository, of: str) -> None:
     server = small
     lab.branch(
         "writing",
@@ -72,12 +84,12 @@ def test_b21_full_in_mid_run(small: Server, lab: Repository) -> None:
     server.wait_log(run, "begin d/0\n")
     until(lambda: server.run(run)["units"]["done"] >= 2, "the other batch is done")
     before = server.digests(run)
-    ballast = fill(server, leave=1 << 20)
+    ballast = fill(server, leave=1 << 20) if of == "bytes" else fill_with_files(server)
     server.open_gate(run)
     time.sleep(4.0)  # it runs into it, wherever it is
     refused = server.post("/runs", {"project": "lab", "ref": "writing"})
     assert refused.status_code in (201, 503, 507), refused.text
-    ballast.unlink()
+    subprocess.run(["rm", "-r", str(ballast)], check=True)
     found = server.finish(run)
     assert found["verdict"] == "passed"
     assert set(server.interruptions(run)) <= {"disk_full", "store_unavailable"}

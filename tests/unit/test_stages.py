@@ -298,6 +298,19 @@ def test_a_full_disk_is_the_worlds_fault(scripted: Maker, monkeypatch: pytest.Mo
     assert recorder.units["a"] is UnitState.TODO
 
 
+def test_no_room_for_what_the_engine_has_to_make_is_a_full_disk(
+    scripted: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = scripted(everything)
+
+    def start(name: str) -> None:
+        raise EngineRefused(f"The Docker engine could not start {name}: mkdir /x/work: no space left on device")
+
+    monkeypatch.setattr(bench.engine, "start", start)
+    assert run(bench)[0] == "disk_full"
+    assert bench.left_over() == []
+
+
 def test_no_room_for_an_output_is_the_worlds_fault(scripted: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = scripted(everything)
 
@@ -614,6 +627,15 @@ def test_a_drop_counts_although_another_unit_was_finished_since(
     working.done("c")
     assert working.fail(how) == "database_lost"
     assert working.recorder.units["b"] is UnitState.TODO
+
+
+def test_a_link_that_stays_away_has_dropped(scripted: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What broke the script is told, and not that the server does not answer those who ask about it."""
+    working = Working(scripted, monkeypatch)
+    working.drops.append(time.monotonic())
+    working.line()
+    working.world.server.up = False
+    assert working.fail("marks") == "database_lost"
 
 
 @pytest.mark.parametrize("how", ["marks", "ends"])
