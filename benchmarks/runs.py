@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import itertools
 import json
+import statistics
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from http.client import HTTPConnection
 from pathlib import Path
+from typing import Any
 
 from benchmarks.measure import Row, pairs, percentile, ratio_row
 from benchmarks.server import Server, commit, serving
@@ -49,6 +53,7 @@ def rows(root: Path) -> Iterator[Row]:
             pairs(lambda: _many_floors(root), lambda: _many(server), rounds=3, warm=0),
             0.9,
         )
+        yield _followed(server)
         yield from _submits(server)
     yield _two_workers(root)
 
@@ -102,6 +107,46 @@ def processes(count: int) -> None:
     running = [subprocess.Popen(["python3", "-c", work]) for _ in range(count)]
     for process in running:
         process.wait()
+
+
+TALK = """version: 1
+workspace: {image: 'seatrial/base:bookworm'}
+run: 'for i in $(seq 400); do echo "line $i of a log that people follow"; sleep 0.02; done'
+"""
+
+
+def _followed(server: Server) -> Row:
+    """Run a script that prints for eight seconds, with 50 viewers and without any, in turns."""
+    commit(server.repository, "talking", TALK)
+    ratios = []
+    for _ in range(5):
+        alone = _seconds(server.wait(server.submit("talking"), every=0.1))
+        run = server.submit("talking")
+        with ThreadPoolExecutor(50) as pool:
+            viewers = [pool.submit(_follow, server, run) for _ in range(50)]
+            seconds = _seconds(server.wait(run, every=0.1))
+            assert all(b"line 400 of" in viewer.result() for viewer in viewers)
+        ratios.append(seconds / alone)
+    measured = (statistics.median(ratios), seconds)
+    return ratio_row("a run that 50 viewers follow live", "the same, followed by nobody", measured, 1.05)
+
+
+def _follow(server: Server, run: int) -> bytes:
+    """Read a run's stream to its end."""
+    connection = HTTPConnection(server.url.removeprefix("http://"), timeout=120)
+    connection.request("GET", f"/api/v1/runs/{run}/stream")
+    answer = connection.getresponse()
+    found = bytearray()
+    while b"event: end" not in found[-200:]:
+        found += answer.read1()
+    connection.close()
+    return bytes(found)
+
+
+def _seconds(run: dict[str, Any]) -> float:
+    """Give how long it took from its submission to its end."""
+    begun, ended = (datetime.fromisoformat(run[name]) for name in ("created_at", "finished_at"))
+    return (ended - begun).total_seconds()
 
 
 def _submits(server: Server) -> Iterator[Row]:
