@@ -133,9 +133,9 @@ run: |
     recorder = bench.recorder(order)
     running = bench.begin(order, recorder)
     running.wait_for("line 2\n")
+    running.wait_for(lambda: set(recorder.units.values()) == {UnitState.DONE})
     recorder.drained.set()
     running.end()
-    assert set(recorder.units.values()) == {UnitState.DONE}
     order = bench.again(order, recorder)
     assert order.units == ()
     bench.open_gate()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,7 @@ def test_a_name_that_somebody_holds_for_long_is_an_outage(sample: Sample, monkey
     source = PostgresSource("v", sample.dsn, installation="lock")
     base = source.bless()
     monkeypatch.setattr(postgres_copy, "LOCK_MILLISECONDS", 200)
-    with closing(sample.admin("postgres")) as other:
+    with sample.admin("postgres") as other:
         other.execute(LOCK.encode(), (f"seatrial {NAME}",))
         for act in (lambda: source.drop(NAME), lambda: source.clone(base.database, NAME)):
             with pytest.raises(DatabaseUnavailable, match="another session's hands"):
