@@ -65,8 +65,8 @@ def test_two_directories() -> None:
     Path("a/link").symlink_to("/etc/passwd")
     Path("b/link").symlink_to("/etc/shadow")
     found = diff("a", "b", "--rules", "rules.yml", "--format", "json")
+    assert found.exit_code == 1, (found.output, found.exception)
     told = json.loads(found.stdout)
-    assert found.exit_code == 1
     assert told["files"] == {"same": 1, "equivalent": 0, "different": 2, "missing": ["gone/x.csv"], "new": ["new.txt"]}
     assert told["rows"] == {"changed": 1, "added": 1, "removed": 1, "same": 1}
     assert [(one["file"], one["rule"]) for one in told["results"]] == [("link", None), ("t1/pl.csv", "*")]
@@ -125,7 +125,9 @@ def test_html_is_one_harmless_file() -> None:
     assert "<b>" not in found.stdout
     assert "\u202e" not in found.stdout
     assert "<del>&lt;script&gt;alert(1)&lt;/script&gt;</del>" in found.stdout
-    trees = diff("a", "b", "--rules", "rules.yml", "--format", "html").stdout
+    both = diff("a", "b", "--rules", "rules.yml", "--format", "html")
+    assert both.exit_code == 1, (both.output, both.exception)
+    trees = both.stdout
     assert "t1/pl.csv</h2>" in trees
     assert not [word for word in ("http://", "https://", "<link", "<script", "url(") if word in trees]
 
