@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import shlex
 import sys
@@ -205,6 +206,7 @@ def test_a_child_answers_what_it_did_not_expect(
     def fail(*_: object, **__: object) -> None:
         raise error
 
+    importlib.import_module("runner.compare_tree")  # which would keep the other one, if it were imported first now
     monkeypatch.setattr("runner.compare.compare", fail)
     request = vars(Request("a", False, (), {"a": ("a", "1")}, {"a": ("b", "2")}, 1.0, 1, str(tmp_path)))
     assert list(answer(request)) == [told]
