@@ -44,6 +44,7 @@ TAKEOVER = "tests/integration/test_pipeline_takeover.py"
 CAPACITY = "tests/chaos/test_capacity.py"
 
 TASKS = "jobs/adapters/sql_tasks.py"
+INTERRUPTIONS = "jobs/adapters/sql_interruptions.py"
 DRAINS = "jobs/adapters/sql_drains.py"
 STOPPING = "jobs/stopping.py"
 UNANSWERED = Edit(DRAINS, "            if not (answered or silent):\n", "            if False:\n")
@@ -254,7 +255,7 @@ DEFENCES: tuple[Defence, ...] = (
         "B11",
         "what is queued rings again after a while",
         f"{RINGS}::test_b11_rings_that_were_taken_away",
-        TASKS,
+        INTERRUPTIONS,
         ".where(or_(tasks.c.rung_at.is_(None), tasks.c.rung_at < now - every))",
         ".where(tasks.c.rung_at.is_(None))",
     ),
