@@ -91,8 +91,11 @@ class _Child:
         )
 
     def _fork(self, main: Callable[[Sequence[str]], object]) -> Forked:
-        gc.freeze()  # what is there now is shared with the child, and no collection of the child's touches it
-
+        # What is there now is shared with the child, and no collection of the child's touches it. What the death of one
+        # before left behind would never go, once it is frozen.
+        gc.unfreeze()
+        gc.collect()
+        gc.freeze()
         parent = os.getpid()
 
         def child() -> None:

@@ -78,6 +78,23 @@ one.run()
 print("over", flush=True)
 """
 
+LEAVING = """
+import os, weakref
+from jobs.supervisor import Program, Supervisor
+class Ring: pass
+left = []
+def died(name):
+    ring = Ring()
+    ring.itself = ring
+    left.append(weakref.ref(ring))
+    if len(left) == 3:
+        print([one() is None for one in left[:2]])
+        supervisor.stop()
+program = Program("one", ["sea"], main=lambda words: os._exit(3), died=died)
+supervisor = Supervisor([program], {"PATH": "/usr/bin:/bin"})
+supervisor.run()
+"""
+
 
 class Forking:
     """A supervisor with forked children, as a process."""
@@ -100,6 +117,11 @@ class Forking:
         out, _ = self.process.communicate(timeout=30)
         assert self.process.returncode == 0
         return out.decode()
+
+
+def test_what_a_death_leaves_behind_is_collected_although_forks_share_what_is_there() -> None:
+    done = subprocess.run([sys.executable, "-c", LEAVING], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines()[-1] == "[True, True]"
 
 
 def test_a_fork_has_its_own_environment_session_and_name() -> None:
