@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -13,6 +13,7 @@ from jobs.keeping import Done
 from jobs.patience import Patience
 from runner.errors import DatabaseUnavailable, InfraError, SpecError
 from runner.model import execution_database, leg_database
+from runner.passing import remove_left
 from runner.ports import Databases, Door, Engine
 from runner.spec import parse_spec
 from runner.workspace import Workspace
@@ -37,12 +38,14 @@ class Cleanup:
         sources: Mapping[str, Callable[[], Sweepable]],
         executions: Path,
         *,
+        passing: Sequence[Path] = (),
         installation: str,
         host: str,
     ) -> None:
-        """Take the parts. `sources`: by name, what opens one."""
+        """Take the parts. `sources`: by name, what opens one; `passing`: directories of passing files (runner.passing)."""
         self._store, self._engine, self._door, self._sources = store, engine, door, sources
         self._executions, self._installation, self._host = executions, installation, host
+        self._passing = passing
         self._patience = Patience()
 
     def run(self, run: int, still: Callable[[], bool]) -> Iterator[str]:
@@ -106,6 +109,8 @@ class Cleanup:
         parts = {"executions": self._unwanted, "given up": self._given_up, "volumes": self._volumes}
         for name in self._sources:
             parts[f"source {name}"] = partial(self._unwanted_databases, name)
+        for folder in self._passing:
+            parts[f"files in {folder}"] = partial(self._passed, folder)
         for what, part in parts.items():
             if self._patience.ready(what):
                 with self._patience.guard(what):
@@ -138,6 +143,10 @@ class Cleanup:
     def _unwanted_databases(self, source: str) -> Iterator[Done]:
         for name in self._source(source).sweep(self._wanted):
             yield _done("database", name, f"nothing that lives refers to it; it was on the source {source}")
+
+    def _passed(self, folder: Path) -> Iterator[Done]:
+        for path in remove_left(folder):
+            yield Done("file", f"{folder.name}/{path.name}", "whoever wrote it died")
 
     def _wanted(self) -> set[str]:
         """Name the databases of all legs and executions of runs that have not ended or not been cleaned up."""

@@ -361,12 +361,11 @@ def comparer(config: Path | None) -> None:
     """
     from jobs.adapters.sql_store import Store
     from jobs.comparer import Comparer
-    from jobs.compose import build_objects
+    from jobs.compose import build_objects, spool_directory
 
     settings = current_settings(config)
     configure_logging()
-    spool = settings.server.home / "spool"
-    one = Comparer(Store.open(settings.server.database_url), build_objects(settings), spool)
+    one = Comparer(Store.open(settings.server.database_url), build_objects(settings), spool_directory(settings))
     _stop_on_signals(one.stop)
     one.work()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +25,7 @@ from jobs.heartbeats import BEAT_SECONDS, COMPARER
 from jobs.noise import Noise, judged, learn
 from runner.compare_files import OutputUnreadable
 from runner.errors import StoreUnavailable
+from runner.passing import passing_directory
 from runner.ports import Objects
 from runner.spec import Compare, parse_spec
 
@@ -69,7 +69,6 @@ class Comparer:
 
     def work(self) -> None:
         """Look again and again until stopped."""
-        self._spool.mkdir(parents=True, exist_ok=True)
         log.info("comparer.ready")
         # A thread of its own: one pair may take minutes.
         presence = threading.Thread(target=self._show_presence, name="presence", daemon=True)
@@ -232,16 +231,16 @@ class Comparer:
         assert pair.candidate is not None
         trees = [self._files(side) for side in (pair.baseline, pair.candidate)]
         tree = any(side.output is not None and side.output.tree for side in (pair.baseline, pair.candidate))
-        with ExitStack() as stack:
+        with passing_directory(self._spool) as spool, ExitStack() as stack:
             a, b = (
                 {
-                    name: (self._local(digest, stack) if trees[1 - number].get(name) != digest else "", digest)
+                    name: (self._local(digest, spool, stack) if trees[1 - number].get(name) != digest else "", digest)
                     for name, digest in files.items()
                 }
                 for number, files in enumerate(trees)
             )
             rules = tuple(rule.model_dump_json() for rule in self._spec(run).rules)
-            yield Request(pair.unit, tree, rules, a, b, self._seconds, BUDGET_DIFFERENCES, str(self._spool))
+            yield Request(pair.unit, tree, rules, a, b, self._seconds, BUDGET_DIFFERENCES, str(spool))
 
     def _files(self, side: Side) -> dict[str, str]:
         """Give the digest of each file of an output; raises OutputUnreadable."""
@@ -259,16 +258,16 @@ class Comparer:
         except ValueError as error:
             raise OutputUnreadable("The list of its files is damaged.") from error
 
-    def _local(self, digest: str, stack: ExitStack) -> str:
+    def _local(self, digest: str, spool: Path, stack: ExitStack) -> str:
         """Give the path of an object: its own where that is a file here, that of a copy otherwise."""
         source = stack.enter_context(self._objects.open(digest))
         name = getattr(source, "name", None)
         if isinstance(source, io.BufferedReader) and isinstance(name, str):
             return name
-        copy = stack.enter_context(tempfile.NamedTemporaryFile(dir=self._spool))  # noqa: SIM115 - the stack closes it
-        shutil.copyfileobj(source, copy, 1 << 20)
-        copy.flush()
-        return copy.name
+        copy = spool / digest
+        with copy.open("wb") as file:
+            shutil.copyfileobj(source, file, 1 << 20)
+        return str(copy)
 
     def _read_spec(self, run: int) -> Compare:
         text, source = self._store.runs.spec_of(run, "candidate")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jobs.adapters.file_objects import FileObjects
+from jobs.adapters.file_objects import INCOMING, FileObjects
 from jobs.adapters.rq_doorbell import RqDoorbell, connect
 from jobs.adapters.sql_store import Store
 from jobs.ringer import Ringer
@@ -58,7 +59,18 @@ def build_objects(settings: Settings) -> Shelf:
 
     where = settings.objects
     bucket = Bucket(where.bucket, where.prefix, where.region, where.endpoint_url)
-    return S3Objects(bucket, spool=settings.server.home / "spool")
+    return S3Objects(bucket, spool=spool_directory(settings))
+
+
+def passing_places(settings: Settings) -> tuple[Path, ...]:
+    """Give the directories in which files stand only while a process is at them."""
+    spool = spool_directory(settings)
+    return (spool,) if settings.objects is not None else (spool, settings.server.object_store / INCOMING)
+
+
+def spool_directory(settings: Settings) -> Path:
+    """Give where copies for a comparison or an upload stand meanwhile."""
+    return settings.server.home / "spool"
 
 
 def build_service(settings: Settings) -> Service:

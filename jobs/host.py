@@ -11,7 +11,7 @@ from pathlib import Path
 from jobs.adapters.sql_store import Store
 from jobs.aside import Aside
 from jobs.cleanup import Cleanup
-from jobs.compose import Mirrors, build_objects
+from jobs.compose import Mirrors, build_objects, passing_places
 from jobs.instances import Instance, is_alive, slot_name
 from jobs.run import NO_ENGINE
 from jobs.settings import Settings, host_environment
@@ -85,6 +85,7 @@ def build_cleanup(settings: Settings, store: Store, runtime: Runtime) -> Cleanup
         runtime.door,
         {name: partial(sources, name) for name in settings.databases},
         runtime.executions,
+        passing=passing_places(settings),
         installation=installation(settings),
         host=host_name(settings),
     )

@@ -18,7 +18,6 @@ from runner.errors import (
     DatabaseLost,
     DiskFull,
     Drained,
-    EngineRefused,
     EngineUnavailable,
     Fenced,
     InfraError,
@@ -251,13 +250,8 @@ class Execution:
             units=units is not None,
         )
         self.recorder.execution(self.number, state="running", container=self.name)
-        try:
-            self.runtime.engine.create(described)
-            self.runtime.engine.start(self.name)
-        except EngineRefused as error:
-            if "no space left on device" in error.text:
-                raise DiskFull(f"The host's disk is full: {error.text}") from error
-            raise
+        self.runtime.engine.create(described)
+        self.runtime.engine.start(self.name)
 
     def _restore_output(self) -> None:
         """Put back what the script had written by its resume point."""

@@ -268,13 +268,13 @@ class Follower:
         if error is not None:
             self.traces.say(error.text)
             if isinstance(error, BranchError):  # on record before the grace, in which we may be killed
-                self._record_fault(error)
+                self._note(fault=Reason(error.code, error.text))
             self._stop()
             raise error
 
-    def _record_fault(self, error: BranchError) -> None:
-        fault = Reason(error.code, error.text)
-        self.recorder.execution(self.execution, state="running", container=self.name, fault=fault)
+    def _note(self, *, fault: Reason | None = None, wrote: Used | None = None) -> None:
+        """Record what is known of it while it runs."""
+        self.recorder.execution(self.execution, state="running", container=self.name, fault=fault, wrote=wrote)
 
     def _passed_limit(self) -> SeatrialError | None:
         now, timeouts = time.monotonic(), self.timeouts
@@ -292,4 +292,4 @@ class Follower:
         """Record what it wrote when that has grown: whoever kills us, it is known, and so is what is yet to come."""
         if self.wrote is not None and self.wrote != self._told:
             self._told = self.wrote
-            self.recorder.execution(self.execution, state="running", container=self.name, wrote=self.wrote)
+            self._note(wrote=self.wrote)

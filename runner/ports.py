@@ -95,13 +95,16 @@ class Engine(Protocol):
     def create(self, container: Container) -> ContainerState:
         """Create, or adopt the one that stands under this name with the same labels (an answer that was lost).
 
-        Raises ContainerForeign when another one has the name, ImageGone when the image is not on this host.
+        Raises ContainerForeign when another one has the name, ImageGone when the image is not on this host, DiskFull
+        when the engine has no room for it.
         """
         ...
 
     def start(self, name: str) -> None:
-        """Start; safe to call on one that runs. Raises ContainerLost when it is gone, ImageUnusable when its command
-        cannot be executed."""
+        """Start; safe to call on one that runs.
+
+        Raises ContainerLost when it is gone, ImageUnusable when its command cannot be executed, DiskFull as `create`.
+        """
         ...
 
     def inspect(self, name: str) -> ContainerState | None:

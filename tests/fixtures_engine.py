@@ -60,6 +60,7 @@ class PrivateEngine:
         if template is not None:
             _copy(template, self.root / "data")
         (self.root / "containerd.toml").write_text(CONTAINERD.format(root=self.root))
+        (self.root / "daemon.json").write_text("{}")  # the host's own may have `live-restore` too
 
     # ---- its life ------------------------------------------------------------------------------------------
 
@@ -72,6 +73,7 @@ class PrivateEngine:
         if not Path(f"/sys/class/net/{self._bridge}").exists():
             subprocess.run(["ip", "link", "add", self._bridge, "type", "bridge"], check=True)
         words = [
+            *("--config-file", f"{self.root}/daemon.json"),
             *("--data-root", f"{self.root}/data", "--exec-root", f"{self.root}/exec"),
             *("--pidfile", f"{self.root}/docker.pid", "--host", self.url),
             *("--containerd", f"{self.root}/containerd.sock", "--cgroup-parent", f"/{self._cgroup}"),
@@ -112,7 +114,7 @@ class PrivateEngine:
 
     def _end(self, number: int) -> None:
         assert self._dockerd is not None
-        os.kill(self._dockerd.pid, number)
+        self._dockerd.send_signal(number)  # unless it has ended by itself
         self._dockerd.wait(60)
         self._dockerd = None
 
@@ -121,7 +123,7 @@ class PrivateEngine:
         shims = self._running_shims()
         for process in (self._dockerd, self._containerd):
             if process is not None:
-                os.kill(process.pid, signal.SIGKILL)
+                process.kill()
         for pid in [*shims, *self._contained()]:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

@@ -34,6 +34,8 @@ FINAL = ("done", "failed", "errored", "cancelled")
 # must fail (tests/chaos/defences.py) need not wait so long for it.
 PATIENCE = float(os.environ.get("SEATRIAL_CHAOS_PATIENCE", "120"))
 IMAGE = "seatrial/base:bookworm"
+# Where something is only while somebody is at it: copies for a comparison or an upload, files on their way into the store.
+PASSING = ("spool", "objects/incoming")
 
 # What Seatrial itself writes into a task's log.
 OURS = re.compile(rb"^\xe2\x94\x80\xe2\x94\x80 .*\n|^seatrial: .*\n", re.MULTILINE)
@@ -408,7 +410,7 @@ class Server:
         if sample is not None:
             mark = f"_{self.installation}_"
             found += [name for name in sample.databases() | sample.roles() if mark in name]
-        for directory in ("executions", "doors"):
+        for directory in ("executions", "doors", *PASSING):
             if (self.home / directory).is_dir():
                 found += [str(path) for path in (self.home / directory).iterdir()]
         volumes = self.engine.api.volumes()["Volumes"] or []

@@ -7,7 +7,6 @@ import fcntl
 import hashlib
 import os
 import re
-import secrets
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,12 +14,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from jobs.shelf import OWNER, TOUCH_SECONDS, Shelved
+from runner.passing import passing_file
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _BLOCK = 1 << 20
 _WRITTEN_BACK_SECONDS = 60.0  # Linux writes dirty pages back after 30 s (vm.dirty_expire_centisecs) and a little
 _SYNCS_AT_ONCE = 16
-_ABANDONED_SECONDS = 24 * 3600.0  # far longer than the slowest output takes between two blocks
+INCOMING = "incoming"  # what is written beside
 
 
 class FileObjects:
@@ -31,7 +31,6 @@ class FileObjects:
 
     def __init__(self, root: Path, *, touch: float = TOUCH_SECONDS) -> None:
         self._root, self._touch = root, touch
-        self._swept = False
 
     def _path(self, digest: str) -> Path:
         if not _DIGEST.fullmatch(digest):
@@ -43,42 +42,24 @@ class FileObjects:
 
         `later` gains nothing here: what takes its time is making it durable.
         """
-        incoming = self._root / "incoming"
-        incoming.mkdir(parents=True, exist_ok=True)
-        self._sweep(incoming)
-        temporary = incoming / secrets.token_hex(16)
         digest, size = hashlib.sha256(), 0
-        try:
-            with temporary.open("xb") as file:
-                while block := data.read(_BLOCK):
-                    digest.update(block)
-                    size += len(block)
-                    file.write(block)
-                file.flush()
-                path = self._path(digest.hexdigest())
-                if self._is_here(path, size):
-                    if durable:
-                        self.settle([digest.hexdigest()])
-                    return digest.hexdigest(), size
+        with passing_file(self._root / INCOMING) as (temporary, file):
+            while block := data.read(_BLOCK):
+                digest.update(block)
+                size += len(block)
+                file.write(block)
+            file.flush()
+            path = self._path(digest.hexdigest())
+            if self._is_here(path, size):
                 if durable:
-                    os.fdatasync(file.fileno())
+                    self.settle([digest.hexdigest()])
+                return digest.hexdigest(), size
+            if durable:
+                os.fdatasync(file.fileno())
             path.parent.mkdir(exist_ok=True)
             with _held(path, fcntl.LOCK_SH):  # one that a power cut left short may be about to be removed
                 temporary.replace(path)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                temporary.unlink()
         return digest.hexdigest(), size
-
-    def _sweep(self, incoming: Path) -> None:
-        """Take away, once a process, what writers that were killed left behind."""
-        if self._swept:
-            return
-        self._swept = True
-        for path in incoming.iterdir():
-            with contextlib.suppress(FileNotFoundError):
-                if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
-                    path.unlink()
 
     def _is_here(self, path: Path, size: int) -> bool:
         """Tell whether an object is there, and touch it; a power cut can leave one that was not settled shorter."""

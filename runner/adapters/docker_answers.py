@@ -1,4 +1,4 @@
-"""What it means when an engine could not fetch an image: a registry's plain word about it, or that there was none."""
+"""What an engine's words mean: no room, a registry's plain word about an image, or that there was none."""
 
 from __future__ import annotations
 
@@ -46,6 +46,11 @@ def not_built(step: str, why: str) -> SeatrialError | None:
             f"and its registry could not be asked: {why}. Build or load it here, or wait for the registry."
         )
     return None
+
+
+def no_room(why: str) -> DiskFull | None:
+    """Give what it is when an engine lacked room for a container."""
+    return _full(why) if _NO_SPACE in why else None
 
 
 def _full(why: str) -> DiskFull:

@@ -13,7 +13,7 @@ from docker.errors import APIError, ImageNotFound, NotFound
 from docker.types import DriverConfig, LogConfig, Ulimit
 from docker.types import Mount as DockerMount
 
-from runner.adapters.docker_answers import not_built, not_fetched
+from runner.adapters.docker_answers import no_room, not_built, not_fetched
 from runner.adapters.docker_calls import long_call, pack_context, translated
 from runner.adapters.docker_client import EngineClient
 from runner.adapters.process_watch import Gone, ProcessWatch
@@ -73,6 +73,8 @@ class DockerEngine:
                 container.name, made["Id"], "created", None, oom_killed=False, started_at="", labels=container.labels
             )
         except EngineUnavailable as error:
+            if (full := no_room(error.text)) is not None:
+                raise full from error
             cause = error.__cause__
             # 404 may also be the container whose network namespace it is to join.
             if isinstance(cause, ImageNotFound) or "No such image" in str(cause):
@@ -142,6 +144,8 @@ class DockerEngine:
             with translated(f"start {name}"):
                 self._api.start(name)
         except EngineUnavailable as error:
+            if (full := no_room(error.text)) is not None:
+                raise full from error
             cause = error.__cause__
             # Not found may also be the container whose network namespace it is to join.
             if isinstance(cause, NotFound) and name in str(cause.explanation):

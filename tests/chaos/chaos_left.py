@@ -9,15 +9,10 @@ import docker
 from fixtures_postgres import Sample
 from fixtures_server import Server
 
-# Where something is only while somebody is at it: copies for a comparison or an upload, files on their way into the store.
-PASSING = ("spool", "objects/incoming")
-
 
 def of_runs(server: Server, sample: Sample | None) -> list[str]:
     """List what there still is of runs that have all ended, while the server stands."""
     found = server.left(sample)
-    for place in PASSING:
-        found += [str(path) for path in sorted((server.home / place).glob("*"))]
     # A tree that is not whole yet.
     found += [str(path) for path in sorted((server.home / "trees").glob("*/.new-*"))]
     return found + list(mounts(server.root))

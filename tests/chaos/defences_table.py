@@ -340,7 +340,7 @@ DEFENCES: tuple[Defence, ...] = (
     guard(
         "B21",
         "it is remembered that the disk was full",
-        "tests/chaos/test_disk.py::test_b21_full_in_mid_run",
+        "tests/chaos/test_disk.py::test_b21_full_in_mid_run[bytes]",
         "runner/execution.py",
         "        if self._room is not None and self._room.was_full():\n",
         "        if False:\n",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +12,10 @@ import pytest
 from chaos_check import LOST, TWICE, Evidence, Json, RunEvidence, among, given_up, violations
 from chaos_figures import mixture, runs_of
 from chaos_left import mounts, sockets
+from defences_table import DEFENCES
 from fixtures_server import role_of
 
+ROOT = Path(__file__).parents[2]
 LOG = b"~ c1 1 begin u/1\n~ c1 2 end u/1\n~ c1 3 fin\n"
 
 
@@ -164,3 +168,12 @@ def test_what_is_mounted_or_open_below_a_directory_is_seen(tmp_path: Path) -> No
     assert list(sockets(tmp_path)) == []
     assert list(mounts(tmp_path)) == []
     assert "mount /proc" in list(mounts(Path("/")))
+
+
+def test_each_defence_names_a_test_that_there_is() -> None:
+    """Parameters and all: a name that is not found proves nothing of the row."""
+    words = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider"]
+    found = subprocess.run(
+        [*words, *sorted({defence.test for defence in DEFENCES})], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 0, found.stdout + found.stderr

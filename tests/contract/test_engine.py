@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import re
 import secrets
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 from fixtures_bench import BASE
+from loop_mounts import unmount
 
 from runner.adapters.docker_engine import DockerEngine
 from runner.adapters.engine_memory import MemoryEngine, Program
@@ -20,13 +22,14 @@ from runner.errors import (
     Cancelled,
     ContainerForeign,
     ContainerLost,
+    DiskFull,
     EngineUnavailable,
     ImageBuildFailed,
     ImageGone,
     ImageUnusable,
     RegistryUnavailable,
 )
-from runner.model import Container, ContainerState
+from runner.model import Container, ContainerState, Mount
 from runner.ports import Engine
 
 PROGRAMS = {
@@ -78,14 +81,18 @@ class World:
 
 @pytest.fixture(params=["docker", "memory"])
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
-    installation = secrets.token_hex(4)
     if request.param == "memory":
-        yield World(MemoryEngine({BASE: "sha256:" + "1" * 64}, programs=PROGRAMS), installation)
+        yield World(MemoryEngine({BASE: "sha256:" + "1" * 64}, programs=PROGRAMS), secrets.token_hex(4))
         return
-    engine: DockerEngine = request.getfixturevalue("docker_engine")
-    yield World(engine, installation)
-    for state in engine.find(installation=installation):
-        engine.remove(state.name)
+    yield request.getfixturevalue("docker_world")
+
+
+@pytest.fixture
+def docker_world(docker_engine: DockerEngine) -> Iterator[World]:
+    installation = secrets.token_hex(4)
+    yield World(docker_engine, installation)
+    for state in docker_engine.find(installation=installation):
+        docker_engine.remove(state.name)
 
 
 def test_a_container_goes_from_created_to_exited(world: World) -> None:
@@ -234,6 +241,17 @@ def test_a_command_that_cannot_be_executed(world: World) -> None:
     world.engine.create(made)
     with pytest.raises(ImageUnusable):
         world.engine.start(made.name)
+
+
+def test_an_engine_without_room_for_a_container_has_a_full_disk(docker_world: World, tmp_path: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "nr_inodes=1", "tmpfs", str(tmp_path)], check=True)
+    try:
+        made = docker_world.container(mounts=(Mount(tmp_path, "/full", read_only=False),), tmpfs={"/full/below": ""})
+        docker_world.engine.create(made)
+        with pytest.raises(DiskFull, match="no space left on device"):
+            docker_world.engine.start(made.name)
+    finally:
+        unmount(tmp_path)
 
 
 def test_a_network_to_join_that_is_not_there_is_not_the_branchs_fault(world: World) -> None:

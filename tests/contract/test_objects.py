@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,9 +16,10 @@ from pathlib import Path
 import pytest
 from fixtures_s3 import S3Server
 
-from jobs.adapters.file_objects import FileObjects
+from jobs.adapters.file_objects import INCOMING, FileObjects
 from jobs.adapters.s3_bucket import Bucket
 from jobs.adapters.s3_objects import S3Objects
+from runner.passing import remove_left
 from runner.ports import Objects
 
 PART = 5 << 20  # the least that S3 takes
@@ -168,7 +168,7 @@ def test_an_object_that_a_power_cut_left_short_is_mended(tmp_path: Path) -> None
 WRITE = """
 import sys, time
 from pathlib import Path
-from jobs.adapters.file_objects import FileObjects
+from jobs.adapters.file_objects import INCOMING, FileObjects
 
 class Slow:
     sent = 0
@@ -182,17 +182,18 @@ FileObjects(Path(sys.argv[1])).put(Slow())
 """
 
 
-def test_a_killed_writer_leaves_no_object_and_its_rest_goes_in_a_day(tmp_path: Path) -> None:
-    words = [sys.executable, "-c", WRITE, str(tmp_path / "objects")]
-    writer = subprocess.Popen(words, stdout=subprocess.PIPE)
-    assert writer.stdout is not None
-    assert writer.stdout.readline() == b"half\n"
-    writer.send_signal(signal.SIGKILL)
-    writer.communicate()
-    (rest,) = files(tmp_path)
-    assert rest.parent.name == "incoming"
-    FileObjects(tmp_path / "objects").put(io.BytesIO(b"young rests stay"))
-    assert rest.exists()
-    os.utime(rest, (time.time() - 90_000,) * 2)
-    FileObjects(tmp_path / "objects").put(io.BytesIO(b"old ones go"))
-    assert not rest.exists()
+def test_a_killed_writer_leaves_no_object_and_a_rest_that_is_known_as_such(tmp_path: Path) -> None:
+    objects = tmp_path / "objects"
+    writers = [subprocess.Popen([sys.executable, "-c", WRITE, str(objects)], stdout=subprocess.PIPE) for _ in range(2)]
+    for writer in writers:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == b"half\n"
+    before = set(files(tmp_path))
+    killed, lives = writers
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    [rest] = remove_left(objects / INCOMING)
+    assert {rest} < before
+    assert before - {rest} == set(files(tmp_path))
+    lives.kill()
+    lives.communicate()

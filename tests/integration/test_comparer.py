@@ -141,7 +141,9 @@ def test_a_child_that_cannot_begin_or_is_stopped_is_no_verdict(compared: Done, t
 
 def test_a_spool_that_cannot_be_written_is_no_verdict(compared: Done, tmp_path: Path) -> None:
     spool = tmp_path / "spool"
-    assert compared('id,n\n1,1.00\n2,x"y\n', spool=spool, mend=spool.mkdir).changed == 1
+    spool.touch()
+    assert compared('id,n\n1,1.00\n2,x"y\n', spool=spool, mend=spool.unlink).changed == 1
+    assert list(spool.iterdir()) == []
 
 
 def test_a_run_that_is_put_off_rests_ever_longer(hands: Hands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

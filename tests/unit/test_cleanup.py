@@ -18,6 +18,7 @@ from runner.adapters.postgres_memory import MemoryDatabases, MemoryServer
 from runner.door import GatewayDoor
 from runner.errors import DatabaseUnavailable
 from runner.model import Container
+from runner.passing import passing_directory
 
 GATEWAY = "seatrial/gateway:1"
 
@@ -39,6 +40,7 @@ class Host:
             door,
             {"books": self.open_source},
             self.executions,
+            passing=(root / "spool", root / "incoming"),
             installation="i",
             host="h1",
         )
@@ -80,6 +82,15 @@ def test_a_door_that_lost_its_execution_is_swept(host: Host) -> None:
     host.door(other)
     assert host.orphans() == [other]
     assert host.left() == sorted([mine, f"{mine}-door", f"{mine}-relay"])
+
+
+def test_what_a_dead_writer_left_goes_and_is_told(host: Host, tmp_path: Path) -> None:
+    (tmp_path / "incoming").mkdir()
+    (tmp_path / "incoming" / "half").write_text("h")
+    with passing_directory(tmp_path / "spool") as copies:
+        assert list(host.cleanup.orphans()) == [Done("file", "incoming/half", "whoever wrote it died")]
+        assert copies.is_dir()
+    assert not (tmp_path / "incoming" / "half").exists()
 
 
 def test_a_run_takes_its_doors_along(host: Host) -> None:

@@ -13,7 +13,7 @@ import pytest
 from fixtures_bench import BASE, Bench, Inside, MemoryRecorder, ScriptedEngine
 
 from runner.adapters.postgres_memory import MemoryDatabases, MemoryServer
-from runner.errors import EngineRefused, EngineUnavailable, Fenced, StoreUnavailable
+from runner.errors import DiskFull, EngineRefused, EngineUnavailable, Fenced, StoreUnavailable
 from runner.model import Container, ContainerState, Known, Order, Output, Prepared, TaskKind, UnitState
 from runner.outputs import Outputs
 from runner.traces import Traces
@@ -304,7 +304,7 @@ def test_no_room_for_what_the_engine_has_to_make_is_a_full_disk(
     bench = scripted(everything)
 
     def start(name: str) -> None:
-        raise EngineRefused(f"The Docker engine could not start {name}: mkdir /x/work: no space left on device")
+        raise DiskFull("The disk of the Docker engine is full.")
 
     monkeypatch.setattr(bench.engine, "start", start)
     assert run(bench)[0] == "disk_full"
