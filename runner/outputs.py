@@ -8,12 +8,13 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from runner.errors import LimitExceeded, OutputRefused
+from runner.errors import LimitExceeded, OutputRefused, StoreUnavailable
 from runner.files import list_inside, open_inside, walk_inside
 from runner.model import Output
 from runner.ports import Objects
@@ -85,7 +86,8 @@ class Outputs:
 
     def settle(self) -> None:
         """Make all that was taken survive a power cut."""
-        self._objects.settle(self._unsettled)
+        with _in_store():
+            self._objects.settle(self._unsettled)
         self._unsettled = []
 
     def changed(self) -> list[str]:
@@ -124,7 +126,8 @@ class Outputs:
             raise LimitExceeded(f"The output {path} has {size:,} bytes; limits.file is {self._file_limit:,}.")
 
     def _store(self, file: BinaryIO) -> tuple[str, int]:
-        digest, size = self._objects.put(cast(BinaryIO, _Checked(file, self.check)), durable=False, later=True)
+        with _in_store():
+            digest, size = self._objects.put(cast(BinaryIO, _Checked(file, self.check)), durable=False, later=True)
         self._unsettled.append(digest)
         return digest, size
 
@@ -176,6 +179,17 @@ class Outputs:
                     end = file.find(".", end + 1)
             self._by_first[directory] = index
         return self._by_first[directory]
+
+
+@contextmanager
+def _in_store() -> Iterator[None]:
+    """Keep a file of the store's that somebody removed apart from one that the script did not write."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise StoreUnavailable(
+            f"A file of the object store was removed while it was written: {error.filename}."
+        ) from error
 
 
 def _give(path: Path, owner: tuple[int, int]) -> None:

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
-# On NFS only a file that is open for writing can be locked.
+# On NFS a lock that others may have too asks for a file that is open for reading, and one for oneself for writing.
 _FILE = os.O_RDWR
 
 
 @contextmanager
 def passing_file(folder: Path) -> Iterator[tuple[Path, BinaryIO]]:
     """Give a new file of a directory, made when missing, open for writing; at the block's end it is gone, or renamed."""
-    path, held = _new(folder, lambda path: os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
+    path, held = _new(folder, lambda path: os.open(path, _FILE | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
     try:
         with open(held, "wb") as file:
             yield path, file
@@ -44,13 +44,16 @@ def passing_directory(folder: Path) -> Iterator[Path]:
 
 
 def _new(folder: Path, make: Callable[[Path], int]) -> tuple[Path, int]:
-    """Make something and lock it; something else when that was removed before it was held."""
+    """Make something and hold it; something else when that was removed before it was held.
+
+    The lock is one that others may have too: a file that was renamed in the meantime is nobody's own any more.
+    """
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / secrets.token_hex(16)
         with suppress(FileNotFoundError):
             held = make(path)
-            fcntl.flock(held, fcntl.LOCK_EX)
+            fcntl.flock(held, fcntl.LOCK_SH)
             if _stands(path, held):
                 return path, held
             os.close(held)
@@ -59,11 +62,18 @@ def _new(folder: Path, make: Callable[[Path], int]) -> tuple[Path, int]:
 def remove_left(folder: Path) -> Iterator[Path]:
     """Remove what stands in a directory and nobody holds, and give each. Safe to do twice at once.
 
-    What has just been made and is not yet held may go too: its maker sees that, and makes another one.
+    What cannot be removed keeps nothing else from it, and is raised as an OSError at the end. What has just been made and
+    is not yet held may go too: its maker sees that, and makes another one.
     """
+    problem = None
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if _removed(path):
-            yield path
+        try:
+            if _removed(path):
+                yield path
+        except OSError as error:
+            problem = error
+    if problem is not None:
+        raise problem
 
 
 def _removed(path: Path) -> bool:

@@ -130,9 +130,9 @@ class FileObjects:
         gone = []
         for digest in digests:
             path = self._path(digest)
-            # Who stores the same bytes at this moment holds the file: he is waited for, and it has been touched; or he
-            # comes later, and sees that it is gone.
-            with _held(path, fcntl.LOCK_EX) as about:
+            # Who stores the same bytes at this moment holds the file, and it stays; or he comes later, and sees that it
+            # is gone.
+            with _held(path, fcntl.LOCK_EX | fcntl.LOCK_NB) as about:
                 if about is not None and about.st_mtime < untouched_since and os.path.samestat(about, path.stat()):
                     path.unlink()
                     gone.append(digest)
@@ -141,16 +141,21 @@ class FileObjects:
 
 @contextlib.contextmanager
 def _held(path: Path, kind: int) -> Iterator[os.stat_result | None]:
-    """Hold an object, so that nobody else removes it; gives what it is, None when there is none (any more)."""
+    """Hold an object, so that nobody else removes it; gives what it is.
+
+    None when there is none (any more), or when another one holds it that is not waited for (`LOCK_NB`).
+    """
     try:
-        file = os.open(path, (os.O_RDWR if kind == fcntl.LOCK_EX else os.O_RDONLY) | os.O_CLOEXEC)
+        file = os.open(path, (os.O_RDWR if kind & fcntl.LOCK_EX else os.O_RDONLY) | os.O_CLOEXEC)
     except FileNotFoundError:
         yield None
         return
+    about = None
     try:
-        fcntl.flock(file, kind)
-        about = os.fstat(file)
-        yield about if about.st_nlink else None
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(file, kind)
+            about = os.fstat(file)
+        yield about if about is not None and about.st_nlink else None
     finally:
         os.close(file)
 

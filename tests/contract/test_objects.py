@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -197,3 +198,39 @@ def test_a_killed_writer_leaves_no_object_and_a_rest_that_is_known_as_such(tmp_p
     assert before - {rest} == set(files(tmp_path))
     lives.kill()
     lives.communicate()
+
+
+PUT = """
+import io, sys
+from pathlib import Path
+from jobs.adapters.file_objects import FileObjects
+FileObjects(Path(sys.argv[1])).put(io.BytesIO(b"same"))
+"""
+STOP = """
+import io, os, signal, sys
+from pathlib import Path
+from jobs.adapters.file_objects import FileObjects
+
+replace = Path.replace
+def replace_and_stop(path, target):
+    replace(path, target)
+    print("stored", flush=True)
+    os.kill(os.getpid(), signal.SIGSTOP)
+Path.replace = replace_and_stop
+FileObjects(Path(sys.argv[1])).put(io.BytesIO(b"same"))
+"""
+
+
+def test_a_writer_that_stands_still_keeps_nobody_from_the_same_bytes(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", STOP, str(tmp_path / "objects")]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as stopped:
+        try:
+            assert stopped.stdout is not None
+            assert stopped.stdout.readline() == b"stored\n"
+            subprocess.run([sys.executable, "-c", PUT, str(tmp_path / "objects")], check=True, timeout=60)
+            objects = FileObjects(tmp_path / "objects")
+            [one] = objects.walk()
+            assert objects.remove([one.digest], untouched_since=time.time() + 60) == []
+        finally:
+            stopped.kill()
+    assert objects.remove([one.digest], untouched_since=time.time() + 60) == [one.digest]

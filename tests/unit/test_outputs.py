@@ -11,8 +11,8 @@ from typing import BinaryIO
 
 import pytest
 
-from jobs.adapters.file_objects import FileObjects
-from runner.errors import Cancelled, LimitExceeded, OutputRefused
+from jobs.adapters.file_objects import INCOMING, FileObjects
+from runner.errors import Cancelled, LimitExceeded, OutputRefused, StoreUnavailable
 from runner.model import Output
 from runner.outputs import Outputs, Stamp
 
@@ -218,3 +218,22 @@ def test_settling_takes_many_at_once_and_the_same_twice(objects: FileObjects) ->
     objects.settle(digests + digests)
     objects.settle(digests[:1])
     objects.settle([])
+
+
+def test_a_file_of_the_store_that_was_removed_is_not_an_output_that_is_missing(
+    root: Path, objects: FileObjects, tmp_path: Path
+) -> None:
+    def tidied() -> None:
+        for path in (tmp_path / "objects" / INCOMING).iterdir():
+            path.unlink()
+
+    write(root, "a.csv")
+    taking = outputs(root, objects, "a")
+    taking.check = tidied
+    with pytest.raises(StoreUnavailable, match="object store"):
+        taking.take("a")
+    taking.check = lambda: None
+    taken = taking.take("a")
+    objects.remove([taken.digest], untouched_since=time.time() + 60)
+    with pytest.raises(StoreUnavailable, match="object store"):
+        taking.settle()

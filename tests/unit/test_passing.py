@@ -107,3 +107,19 @@ def test_what_is_taken_for_left_before_it_is_held_is_made_anew(
             assert path.exists()
     assert gone != [path]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_removed_keeps_nothing_else_and_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in "abc":
+        (tmp_path / name).touch()
+    whole = Path.unlink
+
+    def unlink(path: Path, *, missing_ok: bool = False) -> None:
+        if path.name == "a":
+            raise PermissionError(1, "Operation not permitted", str(path))
+        whole(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    with pytest.raises(PermissionError):
+        left(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
