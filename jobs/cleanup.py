@@ -11,7 +11,7 @@ from typing import Protocol
 from jobs.adapters.sql_store import Store
 from jobs.keeping import Done
 from jobs.patience import Patience
-from runner.errors import DatabaseUnavailable, InfraError, SpecError
+from runner.errors import DatabaseUnavailable, Fenced, InfraError, SpecError
 from runner.model import execution_database, leg_database
 from runner.passing import remove_left
 from runner.ports import Databases, Door, Engine
@@ -51,9 +51,15 @@ class Cleanup:
     def run(self, run: int, still: Callable[[], bool]) -> Iterator[str]:
         """Remove all that a final run has on this host, then the databases of its legs and executions; gives their names.
 
-        `still` is asked before each of them: once it says no, the rest is left to others. What there is was looked for
-        before, so that nothing is among it that was made later. Raises an InfraError when something of it has to wait.
+        `still` is asked before each of them, of a database while nobody else can make it anew: once it says no, the rest
+        is left to others. What there is was looked for before, so that nothing is among it that was made later. Raises an
+        InfraError when something of it has to wait.
         """
+
+        def fence() -> None:
+            if not still():
+                raise Fenced
+
         found = self._engine.find(installation=self._installation, run=str(run), kind="workspace")
         here = {container.name for container in found} | set(self._left(f"seatrial-{self._installation}-r{run}-"))
         databases, away = self._databases_of(run)
@@ -63,9 +69,10 @@ class Cleanup:
             self._remove(name)
             yield name
         for source, database in databases:
-            if not still():
+            try:
+                source.drop(database, role=database, fence=fence)
+            except Fenced:
                 return
-            source.drop(database, role=database)
             yield database
         if away is not None:
             raise away

@@ -198,7 +198,7 @@ class Databases(Protocol):
         """Refuse connections to a prepared clone, so that it can be a template; ends only our own sessions on it."""
         ...
 
-    def drop(self, database: str, *, role: str | None = None) -> None:
+    def drop(self, database: str, *, role: str | None = None, fence: Callable[[], None] = lambda: None) -> None:
         """Drop a clone that we made, and its role; safe to call twice. Refuses a name that is not one of ours."""
         ...
 

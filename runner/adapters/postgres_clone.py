@@ -26,8 +26,10 @@ from runner.errors import DatabaseRefused, DatabaseUnavailable
 from runner.model import Base, Clone, Login, Origin
 
 OURS = """
-SELECT datname, shobj_description(oid, 'pg_database'), pg_get_userbyid(datdba) = current_user FROM pg_database
-WHERE datname LIKE 'seatrial\\_leg\\_%%' OR datname LIKE 'seatrial\\_x\\_%%' ORDER BY 1
+SELECT datname FROM pg_database WHERE datname LIKE 'seatrial\\_leg\\_%%' OR datname LIKE 'seatrial\\_x\\_%%' ORDER BY 1
+"""
+MADE = """
+SELECT shobj_description(oid, 'pg_database'), pg_get_userbyid(datdba) = current_user FROM pg_database WHERE datname = %s
 """
 
 
@@ -130,12 +132,13 @@ class PostgresSource:
             for role in roles:
                 postgres_rights.drop_role(connection, role, self._installation)
 
-    def drop(self, database: str, *, role: str | None = None) -> None:
+    def drop(self, database: str, *, role: str | None = None, fence: Callable[[], None] = lambda: None) -> None:
         """Drop a clone of ours with the sessions on it, and its roles; safe to call twice."""
         check_clone(database)
         if role is not None:
             check_clone(role)
-        with self._server.session() as connection:
+        with self._server.session() as connection, postgres_copy.locked(connection, database):
+            fence()
             self._release(connection, database, role)
 
     def shut(self, role: str) -> None:
@@ -209,7 +212,7 @@ class PostgresSource:
         """List the clones and login roles that a run's legs and executions have, complete or not."""
         ours = re.compile(rf"seatrial_(leg|x)_{re.escape(self._installation)}_r{run}_")
         with self._server.session() as connection:
-            found = {str(database) for database, _, _ in rows(connection, OURS)}
+            found = {str(database) for (database,) in rows(connection, OURS)}
             found |= set(postgres_rights.roles_of(connection, self._installation))
         return sorted(name for name in found if ours.match(name))
 
@@ -217,42 +220,58 @@ class PostgresSource:
         """Drop this installation's clones and roles that nobody wants; gives the names of what was dropped.
 
         `wanted`: reads the names that live executions and legs hold, which are recorded before they are made. So what
-        was made before it is asked, by the server's clock, and is not among them, is nobody's. One that cannot be dropped
-        keeps no other from it, and is told by an error when there is no other.
+        was made before it is asked, by the server's clock, and is not among them, is nobody's. When each was made is read
+        again while nobody else can make it anew. One that cannot be dropped keeps no other from it, and is told by an error
+        when there is no other.
         """
         dropped = []
         refused: Exception | None = None
         with self._server.session() as connection:
             now = postgres_base.server_time(connection)
             keep = wanted()
-            for database, comment, own in rows(connection, OURS):
-                label = read_label(comment)
-                if database in keep:
+            for (database,) in rows(connection, OURS):
+                if database in keep or not self._stale(connection, str(database), now):
                     continue
-                if label is None:  # its maker died before it could label it, unless it is at it just now
-                    stale = comment is None and own and postgres_copy.unlocked(connection, str(database))
-                else:
-                    old = datetime.fromisoformat(label.made_at) < now
-                    stale = old and (label.installation, label.source) == (self._installation, self.name)
-                if stale:
-                    try:
-                        self._release(connection, str(database))
-                        dropped.append(str(database))
-                    except (psycopg.Error, DatabaseRefused) as error:
-                        if connection.closed:
-                            raise
-                        refused = error
-            for role, label in postgres_rights.roles_of(connection, self._installation).items():
-                old = datetime.fromisoformat(label.made_at) < now
-                gone = not postgres_copy.exists(connection, label.database)
-                if role not in keep and label.source == self.name and old and gone:
-                    postgres_rights.drop_role(connection, role, self._installation)
-                    dropped.append(role)
+                try:
+                    with postgres_copy.locked(connection, str(database)):
+                        if self._stale(connection, str(database), now):
+                            self._release(connection, str(database))
+                            dropped.append(str(database))
+                except (psycopg.Error, DatabaseRefused) as error:
+                    if connection.closed:
+                        raise
+                    refused = error
+            for role, database in self._stale_roles(connection, now).items():
+                if role not in keep:
+                    with postgres_copy.locked(connection, database):
+                        if role in self._stale_roles(connection, now):
+                            postgres_rights.drop_role(connection, role, self._installation)
+                            dropped.append(role)
             if refused is not None and not dropped:
                 raise refused
         return dropped
 
     # ---- inner ---------------------------------------------------------------------------------------------
+
+    def _stale(self, connection: Connection, database: str, now: datetime) -> bool:
+        """Tell whether a database is a clone of this source that was made before `now`, or whose maker died over it."""
+        for comment, own in rows(connection, MADE, database):
+            label = read_label(comment)
+            if label is None:  # its maker died before it could label it, unless it is at it just now
+                return comment is None and bool(own) and postgres_copy.unlocked(connection, database)
+            old = datetime.fromisoformat(label.made_at) < now
+            return old and (label.installation, label.source) == (self._installation, self.name)
+        return False
+
+    def _stale_roles(self, connection: Connection, now: datetime) -> dict[str, str]:
+        """Give the roles of this source that were made before `now` and whose database is gone, each with its name."""
+        return {
+            role: label.database
+            for role, label in postgres_rights.roles_of(connection, self._installation).items()
+            if label.source == self.name
+            and datetime.fromisoformat(label.made_at) < now
+            and not postgres_copy.exists(connection, label.database)
+        }
 
     def _clone(self, connection: Connection, database: str) -> tuple[Label, bool]:
         """Give the label of a clone of ours and whether it takes connections; raises DatabaseRefused."""

@@ -213,12 +213,13 @@ class MemoryDatabases:
             found.frozen = True
             self._drop_roles(database)
 
-    def drop(self, database: str, *, role: str | None = None) -> None:
+    def drop(self, database: str, *, role: str | None = None, fence: Callable[[], None] = lambda: None) -> None:
         """Drop a clone of ours and its roles; safe to call twice."""
         check_clone(database)
         if role is not None:
             check_clone(role)
         with self._answering():
+            fence()
             self._release(database)
             if role is not None:
                 self.server.roles.pop(role, None)

@@ -433,6 +433,7 @@ def test_whom_the_fence_refuses_changes_nothing(world: World) -> None:
         lambda: world.source.clone(base.database, name, fence=refuse),
         lambda: world.source.login(name, role=late, owner=world.owner, fence=refuse),
         lambda: world.source.freeze(name, fence=refuse),
+        lambda: world.source.drop(name, role=role, fence=refuse),
     ):
         with pytest.raises(Fenced):
             act()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,13 +13,17 @@ import pytest
 from fixtures_postgres import Sample
 
 from runner.adapters import postgres_copy
+from runner.adapters.postgres_base import server_time
 from runner.adapters.postgres_clone import PostgresSource
-from runner.adapters.postgres_link import Server
+from runner.adapters.postgres_link import Connection, Server, execute, name, value
+from runner.adapters.postgres_rights import roles_of
 from runner.errors import DatabaseUnavailable
 
 NAME = "seatrial_leg_r1_candidate"
+ROLE = "seatrial_x_r1_t1_e1"
 TRY = "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))"
 LOCK = "SELECT pg_advisory_lock(hashtextextended(%s, 0))"
+WAITING = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
 
 
 def unhindered(action: Callable[[], Any]) -> Any:
@@ -72,7 +77,48 @@ def test_the_fence_is_asked_while_nobody_else_can_touch_the_database(sample: Sam
             free.append(other.execute(TRY.encode(), (f"seatrial {NAME}",)).fetchone())
 
     source.clone(base.database, NAME, fence=fence)
-    source.login(NAME, role="seatrial_x_r1_t1_e1", owner=sample.owner, fence=fence)
+    source.login(NAME, role=ROLE, owner=sample.owner, fence=fence)
     source.freeze(NAME, fence=fence)
-    assert free == [(False,)] * 3
-    source.drop(NAME)
+    source.drop(NAME, fence=fence)
+    assert free == [(False,)] * 4
+
+
+def wait_for_waiting(link: Connection) -> None:
+    """Wait until somebody waits for the lock of a name."""
+    until = time.monotonic() + 60
+    while not value(link, WAITING):
+        assert time.monotonic() < until, "nobody asks for the lock before the drop"
+        time.sleep(0.02)
+
+
+def test_a_sweep_spares_a_clone_that_was_made_anew_before_it_could_drop_it(sample: Sample) -> None:
+    source = PostgresSource("v", sample.dsn, installation="lock")
+    base = source.bless()
+    source.clone(base.database, NAME)
+    with Server("v", sample.dsn).session() as link, ThreadPoolExecutor(1) as pool:
+        with postgres_copy.locked(link, NAME):
+            sweep = pool.submit(source.sweep, set)
+            wait_for_waiting(link)
+            label = postgres_copy.label_of(link, NAME)
+            assert label is not None
+            made_at = server_time(link).isoformat()
+            postgres_copy.copy(link, base.database, NAME, label.of("clone", NAME, made_at))
+        assert sweep.result(60) == []
+    assert NAME in sample.databases()
+    assert source.sweep(set) == [NAME]
+
+
+def test_a_sweep_spares_a_role_that_was_made_anew_before_it_could_drop_it(sample: Sample) -> None:
+    source = PostgresSource("v", sample.dsn, installation="lock")
+    source.clone(source.bless().database, NAME)
+    source.login(NAME, role=ROLE, owner=sample.owner)
+    with Server("v", sample.dsn).session() as link, ThreadPoolExecutor(1) as pool:
+        execute(link, "DROP DATABASE {} WITH (FORCE)", name(NAME))
+        with postgres_copy.locked(link, NAME):
+            sweep = pool.submit(source.sweep, set)
+            wait_for_waiting(link)
+            label = roles_of(link, "lock")[ROLE]
+            postgres_copy.describe(link, "ROLE", ROLE, label.of("role", NAME, server_time(link).isoformat()))
+        assert sweep.result(60) == []
+    assert ROLE in sample.roles()
+    assert source.sweep(set) == [ROLE]

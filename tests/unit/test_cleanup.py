@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from subprocess import TimeoutExpired
+from typing import Any
 
 import pytest
 from hands import SPEC, Hands
@@ -127,6 +128,31 @@ def test_a_clean_up_that_is_overtaken_leaves_the_rest(host: Host) -> None:
     host.source.clone(host.source.bless().database, clone)
     answers = iter([True, False])
     assert list(host.cleanup.run(run, lambda: next(answers))) == [f"seatrial-i-r{run}-t1-e1"]
+    assert host.source.made_for(run) == [clone]
+
+
+def test_a_clean_up_that_was_paused_before_a_drop_leaves_what_was_made_anew(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = host.submit()
+    clone = f"seatrial_leg_i_r{run}_candidate"
+    base = host.source.bless().database
+    host.hands.prepared(host.hands.take(), ["a"], batches=1)
+    host.source.clone(base, clone)
+    host.hands.store.runs.cancel(run, "mio")
+    token = host.hands.store.runs.begin_cleaning(run)
+    assert token is not None
+    drop = host.source.drop
+
+    def paused(*names: str, **more: Any) -> None:
+        with host.hands.store.database.write() as connection:  # for longer than others wait for its last word
+            connection.execute(text("UPDATE runs SET cleaning_until = 0"))
+        host.hands.store.runs.resume(run, "mio")
+        host.source.clone(base, clone)
+        drop(*names, **more)
+
+    monkeypatch.setattr(host.source, "drop", paused)
+    assert list(host.cleanup.run(run, lambda: host.hands.store.runs.still_cleaning(run, token))) == []
     assert host.source.made_for(run) == [clone]
 
 
