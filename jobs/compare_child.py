@@ -15,13 +15,17 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from jobs.flag import LOOK_SECONDS, Flag
 from runner.errors import RequestError
+from runner.parent import end_with_parent
 
 # Address space: what the engines for large tables map, and no more.
 MEMORY = 6 << 30
@@ -30,7 +34,8 @@ GRACE_SECONDS = 30.0
 
 
 class ChildEnded(Exception):
-    """The child ended without an answer: killed by the kernel, by us because its time was over (`late`), or by an error.
+    """The child ended without an answer: killed by the kernel, by us because its time was over (`late`) or because the
+    comparer ends, or by an error.
 
     `passing`: it could not begin (its code is being replaced), or somebody stopped it; the outputs are no reason.
     """
@@ -62,19 +67,24 @@ class Child:
         self._command = command
         self._process: subprocess.Popen[bytes] | None = None
 
-    def compare(self, request: Request) -> dict[str, Any]:
-        """Give the answer; raises ChildEnded."""
+    def compare(self, request: Request, stop: Flag) -> dict[str, Any]:
+        """Give the answer; raises ChildEnded, soon after `stop` was raised too."""
         process = self._process or self._start()
         assert process.stdin is not None
         assert process.stdout is not None
-        late = threading.Event()
+        late, over = threading.Event(), threading.Event()
+        deadline = time.monotonic() + request.seconds + GRACE_SECONDS
 
-        def end() -> None:
-            late.set()
-            process.kill()
+        def watch() -> None:
+            while not over.wait(LOOK_SECONDS):
+                if time.monotonic() > deadline:
+                    late.set()
+                if late.is_set() or stop.is_set():
+                    process.kill()
+                    return
 
-        overdue = threading.Timer(request.seconds + GRACE_SECONDS, end)
-        overdue.start()
+        watching = threading.Thread(target=watch, name="watch", daemon=True)
+        watching.start()
         try:
             process.stdin.write(json.dumps(vars(request)).encode() + b"\n")
             process.stdin.flush()
@@ -82,7 +92,8 @@ class Child:
         except BrokenPipeError:
             answer = b""
         finally:
-            overdue.cancel()
+            over.set()
+            watching.join()
         if not answer.endswith(b"\n"):
             raise ChildEnded(self._end(), late=late.is_set())
         found: dict[str, Any] = json.loads(answer)
@@ -98,7 +109,11 @@ class Child:
         # Nothing of the server's environment: settings and passwords are no business of a file from a branch.
         environment = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "LANG") if name in os.environ}
         self._process = subprocess.Popen(
-            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, preexec_fn=_confine
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            preexec_fn=partial(_confine, os.getpid()),
         )
         return self._process
 
@@ -112,7 +127,8 @@ class Child:
         return process.wait()
 
 
-def _confine() -> None:
+def _confine(parent: int) -> None:
+    end_with_parent(parent, signal.SIGKILL)  # who bounds its time is gone
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 

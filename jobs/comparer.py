@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,6 +36,7 @@ RECORD_SECONDS = 0.5  # at most so long until what was compared is written
 BUDGET_SECONDS = 300.0
 BUDGET_DIFFERENCES = 2_000
 MANIFEST_BYTES = 64 << 20
+COPY_BYTES = 1 << 20
 MOST_WHY = 300  # characters
 
 log = structlog.get_logger(__name__)
@@ -204,12 +204,12 @@ class Comparer:
     def _ask(self, request: Request) -> dict[str, Any]:
         """Ask the child; once more when it was killed, for that may have been another's fault."""
         try:
-            return self._child.compare(request)
+            return self._child.compare(request, self.stop)
         except ChildEnded as error:
             if error.late or self.stop.is_set():
                 raise
             log.warning("compare.again", unit=request.unit, error=str(error))
-            return self._child.compare(request)
+            return self._child.compare(request, self.stop)
 
     def _recorded(self, pair: Pair, result: dict[str, Any], seconds: float) -> Compared:
         """Keep the stored differences as an object, and the rest with the run."""
@@ -259,15 +259,23 @@ class Comparer:
             raise OutputUnreadable("The list of its files is damaged.") from error
 
     def _local(self, digest: str, spool: Path, stack: ExitStack) -> str:
-        """Give the path of an object: its own where that is a file here, that of a copy otherwise."""
+        """Give the path of an object: its own where that is a file here, that of a copy otherwise. Raises PutOff."""
+        self._go_on()
         source = stack.enter_context(self._objects.open(digest))
         name = getattr(source, "name", None)
         if isinstance(source, io.BufferedReader) and isinstance(name, str):
             return name
         copy = spool / digest
         with copy.open("wb") as file:
-            shutil.copyfileobj(source, file, 1 << 20)
+            while piece := source.read(COPY_BYTES):
+                self._go_on()
+                file.write(piece)
         return str(copy)
+
+    def _go_on(self) -> None:
+        """Raise PutOff when the comparer was told to stop."""
+        if self.stop.is_set():
+            raise PutOff("the comparer ends")
 
     def _read_spec(self, run: int) -> Compare:
         text, source = self._store.runs.spec_of(run, "candidate")

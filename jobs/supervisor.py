@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
 import signal
@@ -17,15 +16,13 @@ import structlog
 
 from jobs.flag import Flag
 from jobs.forked import Forked
+from runner.parent import end_with_parent
 
 STEADY_SECONDS = 10.0  # a child that lived this long starts again at once
 LONGEST_PAUSE = 3.0  # a start is cheap, and somebody may wait for it
 DRAIN_SECONDS = 10.0
 LAST_SECONDS = 2.0  # that the ones which others needed have at least
 POLL_SECONDS = 0.1
-
-_PR_SET_PDEATHSIG = 1  # prctl(2)
-_LIBC = ctypes.CDLL(None, use_errno=True)
 
 log = structlog.get_logger(__name__)
 
@@ -46,13 +43,6 @@ class Program:
     needed_by_others: bool = False
     holds: Sequence[int] = ()
     main: Callable[[Sequence[str]], object] | None = None
-
-
-def _end_with_parent(parent: int) -> None:
-    """Let the kernel ask this process to end when the supervisor was killed: what restarts it starts all anew."""
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    if os.getppid() != parent:  # it was killed before the kernel could be asked
-        os._exit(1)
 
 
 class _Child:
@@ -86,7 +76,7 @@ class _Child:
             env=self._environment(),
             start_new_session=True,
             pass_fds=self.program.holds,
-            preexec_fn=partial(_end_with_parent, os.getpid()),
+            preexec_fn=partial(end_with_parent, os.getpid(), signal.SIGTERM),
             **streams,
         )
 
@@ -99,7 +89,7 @@ class _Child:
         parent = os.getpid()
 
         def child() -> None:
-            _end_with_parent(parent)
+            end_with_parent(parent, signal.SIGTERM)  # what restarts the supervisor starts all anew
             if self._output is not None:
                 os.dup2(self._output.fileno(), 1)
                 os.dup2(self._output.fileno(), 2)

@@ -161,7 +161,9 @@ class Server:
 
     def _environment(self) -> dict[str, str]:
         usual = {name: value for name, value in os.environ.items() if not name.startswith("SEATRIAL_")}
-        return usual | self._environ
+        # The place at the end of PATH marks all that it starts: even what compares is given that.
+        path = f"{usual.get('PATH', os.defpath)}{os.pathsep}{self.root}"
+        return usual | {"PATH": path} | self._environ
 
     def start(self) -> None:
         """Start it and wait until all its workers are there."""
@@ -212,12 +214,15 @@ class Server:
         return code, time.monotonic() - began
 
     def processes(self, role: str = "") -> list[psutil.Process]:
-        """List the living processes of this server: all, or `up`, `supervisor`, `slot`, `sweeper`, `comparer`, `web` …"""
-        found = []
+        """List the living processes of this server: of a role (`up`, `supervisor`, `slot`, `sweeper`, `comparer`, `web` …),
+        or all, with whatever these started.
+        """
+        mark, found = str(self.root).encode(), []
         for pid in psutil.pids():
             # Most are somebody else's; to ask psutil about every process of a machine takes twice as long.
             with suppress(psutil.Error, OSError):
-                if str(self.root).encode() not in Path(f"/proc/{pid}/cmdline").read_bytes():
+                told = Path(f"/proc/{pid}/cmdline").read_bytes()
+                if mark not in told and (role or mark not in Path(f"/proc/{pid}/environ").read_bytes()):
                     continue
                 process = psutil.Process(pid)
                 words = process.cmdline()

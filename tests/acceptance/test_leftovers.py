@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
+from contextlib import suppress
 
+import psutil
 import pytest
 from fixtures_git import Repository
 from fixtures_postgres import Sample, drop_sample, make_sample
-from fixtures_server import Server, branch_files, kill, until
+from fixtures_server import Server, alive, branch_files, kill, until
 
 from jobs.adapters.embedded_postgres import EmbeddedPostgres
 
@@ -63,7 +66,44 @@ def test_nothing_is_left(server: Server, sample: Sample, lab: Repository) -> Non
     until(lambda: len(server.containers(kind="pause")) == server.slots, "each slot has one pause container")
     assert {name for name in sample.databases() if name.startswith("seatrial_base_")} == bases
 
-    code, _ = server.terminate()
+    code, seconds = server.terminate()
     assert code == 0
-    until(lambda: not server.processes(), "nothing of it runs", timeout=15.0)
+    assert seconds < 10.0
+    assert not server.processes(), "nothing of it runs"
     until(lambda: not server.containers(), "none of its containers is left", timeout=15.0)
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGKILL])
+def test_a_comparison_that_is_under_way_outlives_no_server(lab: Repository, sign: signal.Signals) -> None:
+    """It stands for one that takes minutes: the child is stopped at once when it has begun."""
+    large = 'mkdir -p "$SEATRIAL_OUTPUT"; { echo id,n; seq -f %.0f,AMOUNT 300000; } >"$SEATRIAL_OUTPUT/u1.csv"\n'
+    for name, amount in (("large-a", "1"), ("large-b", "2")):
+        script = large.replace("AMOUNT", amount) + 'echo u1 >>"$SEATRIAL_CHECKPOINT"\n'
+        lab.branch(name, branch_files(script, units=["u1"]))
+    with Server({"lab": lab.path}) as server:
+        run = server.submit("lab", "large-b", baseline="large-a")["id"]
+        child = until(lambda: comparing(server), "a child compares", every=0.02)
+        child.suspend()
+        assert server.run(run)["state"] == "running"
+        if sign == signal.SIGKILL:
+            [comparer] = server.direct("comparer")
+            kill(comparer)
+            until(lambda: not alive(child), "it ends with its comparer", timeout=20.0)
+        else:
+            code, seconds = server.terminate()
+            assert code == 0
+            assert seconds < 10.0
+            assert not server.processes(), "nothing of it runs"
+            server.start()
+        assert server.wait(run, "done")["verdict"] == "different"
+        differing = server.get(f"/runs/{run}/diffs/u1")
+        assert differing["rows"]["changed"] == 300_000
+
+
+def comparing(server: Server) -> psutil.Process | None:
+    """Find the process that compares."""
+    for process in server.processes():
+        with suppress(psutil.NoSuchProcess):
+            if "jobs.compare_child" in process.cmdline():
+                return process
+    return None

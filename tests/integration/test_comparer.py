@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import importlib
 import io
+import os
+import select
 import shlex
+import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +25,7 @@ from jobs.adapters.sql_store import Store
 from jobs.compare_child import Child, Request, answer
 from jobs.comparer import AWAY_SECONDS, MOST_AWAY_SECONDS, Comparer, PutOff
 from jobs.comparing import Compared, Pair, Side, UnitClass
+from jobs.flag import Flag
 from jobs.heartbeats import COMPARER
 from jobs.new_run import NewLeg
 from jobs.overview import EVERY_UNIT
@@ -186,6 +191,64 @@ def test_a_child_that_ends_while_the_comparer_stops_is_no_verdict(
     comparer.stop.set()
     with pytest.raises(PutOff):
         comparer._answer(1, Pair("a", 0, None, None))
+
+
+def test_a_stop_ends_a_comparison_that_is_under_way_and_is_no_verdict(
+    compared: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, mended = tmp_path / "begun", tmp_path / "mended"
+    stop = Flag()
+    monkeypatch.setattr(stop, "is_set", begun.exists)
+    monkeypatch.setattr("jobs.comparer.Flag", lambda: stop)
+    child = Child(("sh", "-c", f"[ -e {mended} ] && {REAL}; touch {begun}; exec sleep 30"))
+    began = time.monotonic()
+
+    def mend() -> None:
+        assert time.monotonic() - began < 20, "the child was waited for"
+        begun.unlink()
+        mended.touch()
+
+    assert compared("id,n\n1,1.005\n", child=child, mend=mend).kind is UnitClass.EQUIVALENT
+
+
+def test_a_stop_ends_the_copying_of_an_output(hands: Hands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    comparer = Comparer(hands.store, FileObjects(tmp_path / "objects"), tmp_path)
+
+    class Stopping(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            comparer.stop.set()
+            return super().read(1)
+
+    monkeypatch.setattr(FileObjects, "open", lambda *_, **__: Stopping(b"id,n\n"))
+    sides = [Side(UnitState.DONE, Output("a.csv", digit * 64, 1)) for digit in "12"]
+    try:
+        with pytest.raises(PutOff, match="the comparer ends"):
+            comparer._answer(1, Pair("a", 0, *sides))
+    finally:
+        comparer._child.close()
+
+
+ALONE = """
+import sys
+from jobs.compare_child import Child
+print(Child(("sleep", "600"))._start().pid, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_child_ends_with_a_comparer_that_is_killed() -> None:
+    words = [sys.executable, "-c", ALONE]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as comparer:
+        assert comparer.stdout is not None
+        child = os.pidfd_open(int(comparer.stdout.readline()))
+        comparer.kill()
+    try:
+        ended, _, _ = select.select([child], [], [], 20.0)
+        assert ended, "it outlives its comparer"
+    finally:
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(child, signal.SIGKILL)
+        os.close(child)
 
 
 def test_an_output_that_was_removed_from_the_store_is_no_verdict(hands: Hands, tmp_path: Path) -> None:

@@ -187,8 +187,9 @@ def test_children_of_a_killed_supervisor_are_asked_to_end() -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def test_a_child_whose_supervisor_was_killed_before_it_could_say_so_begins_nothing() -> None:
+def test_a_child_whose_parent_was_killed_before_it_could_say_so_begins_nothing() -> None:
     no_process = 2**22 + 1
-    code = f"from jobs.supervisor import _end_with_parent; _end_with_parent({no_process}); print('begun')"
+    words = "import signal; from runner.parent import end_with_parent"
+    code = f"{words}; end_with_parent({no_process}, signal.SIGTERM); print('begun')"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, timeout=60)
     assert (ended.returncode, ended.stdout) == (1, b"")
