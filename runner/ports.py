@@ -48,30 +48,39 @@ class Mirror(Protocol):
         """Give the commit at which two commits that are here parted; None when they have nothing in common."""
         ...
 
-    def ensure(self, sha: str) -> None:
-        """Have the commit's objects here; fetch when they are not. Raises RepositoryUnavailable."""
+    def ensure(self, sha: str, *, check: Callable[[], None] = lambda: None) -> None:
+        """Have the commit's objects here; fetch when they are not. Raises RepositoryUnavailable.
+
+        `check` is called every 0.2 s at least while this waits for another fetch, or fetches: what it raises ends the
+        fetch with all its processes, leaves nothing half-made, and is passed on.
+        """
         ...
 
     def read_file(self, sha: str, path: str, *, limit: int = 262_144) -> bytes | None:
         """Give a regular file of the commit, or None when there is none; raises TreeRefused above `limit` bytes."""
         ...
 
-    def export(self, sha: str, target: Path) -> None:
+    def export(self, sha: str, target: Path, *, check: Callable[[], None] = lambda: None) -> None:
         """Lay the commit's files out in the empty directory `target`; no hook, filter or submodule runs.
 
-        Raises TreeTooLarge or TreeRefused (the branch), RepositoryUnavailable or DiskFull (the world).
+        Raises TreeTooLarge or TreeRefused (the branch), RepositoryUnavailable or DiskFull (the world). `check`: as for
+        `ensure`, while files are listed and written, and from any thread; `target` is empty again after what it raises.
         """
         ...
 
 
 class Trees(Protocol):
-    """The host's cache of exported trees."""
+    """The host's cache of exported trees.
 
-    def get(self, project: str, sha: str) -> Path:
+    `check` is called every 0.2 s at least while a call waits for another one that makes the same tree, for a fetch, or
+    for the tree itself, from any thread: what it raises ends the call, leaves nothing half-made, and is passed on.
+    """
+
+    def get(self, project: str, sha: str, *, check: Callable[[], None] = lambda: None) -> Path:
         """Give the read-only tree of a commit, exporting it first when it is not cached; safe to call at once."""
         ...
 
-    def layers(self, project: str, sha: str) -> tuple[Path, ...]:
+    def layers(self, project: str, sha: str, *, check: Callable[[], None] = lambda: None) -> tuple[Path, ...]:
         """Give it as the lower layers of an overlay, the top one first: one whole tree, or what a commit has otherwise
         than another one and the tree of that. Quicker than get for a commit near one that was used before."""
         ...

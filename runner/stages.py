@@ -80,11 +80,12 @@ def step(recorder: Recorder, name: str) -> Iterator[list[str]]:
 def checkout(state: State) -> State:
     """Have the commit's tree on this host."""
     with step(state.recorder, "checkout") as detail:
-        order, trees = state.order, state.runtime.trees
+        order, trees, check = state.order, state.runtime.trees, state.recorder.check
         if order.spec.workspace.build is not None:
-            tree: tuple[Path, ...] = (trees.get(order.project, order.commit),)  # what is built from is one directory
+            # What is built from is one directory.
+            tree: tuple[Path, ...] = (trees.get(order.project, order.commit, check=check),)
         else:
-            tree = trees.layers(order.project, order.commit)
+            tree = trees.layers(order.project, order.commit, check=check)
         detail.append(state.order.commit[:10])
     return replace(state, tree=tree)
 

@@ -157,10 +157,12 @@ class FixedTree:
     def __init__(self, tree: Path) -> None:
         self.tree = tree
 
-    def get(self, project: str, sha: str) -> Path:
+    def get(self, project: str, sha: str, *, check: Callable[[], None] = lambda: None) -> Path:
+        check()
         return self.tree
 
-    def layers(self, project: str, sha: str) -> tuple[Path, ...]:
+    def layers(self, project: str, sha: str, *, check: Callable[[], None] = lambda: None) -> tuple[Path, ...]:
+        check()
         return (self.tree,)
 
 

@@ -47,7 +47,10 @@ class Changes:
 
     @classmethod
     def between(cls, git: GitRunner, base: str, sha: str) -> Changes | None:
-        """Ask git; None when there are too many to be of use. Raises GitFailed."""
+        """Ask git; None when there are too many to be of use, or the mirror was made anew without the base's commit.
+
+        Raises GitFailed.
+        """
         output = bytearray()
 
         def take(chunk: bytes) -> None:
@@ -60,6 +63,10 @@ class Changes:
             git.run(command, timeout=_LISTING, take=take)
         except _TooMany:
             return None
+        except GitFailed as error:
+            if f"bad object {base}" in error.stderr:
+                return None
+            raise
         fields = bytes(output).split(b"\0")
         lines = []
         for head, path in zip(fields[0:-1:2], fields[1::2], strict=True):

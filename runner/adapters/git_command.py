@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import os
 import re
@@ -23,6 +24,8 @@ from runner.errors import DiskFull
 _OUTPUT_LIMIT: Final = 256 * 1024 * 1024
 """Bytes of output that are held in memory: a remote with two million refs."""
 _STDERR_KEPT: Final = 65_536
+_LOOK: Final = 0.1
+"""Seconds between two looks at whether the work is still wanted."""
 
 _CONFIG: Final = (
     ("core.hooksPath", "/dev/null"),
@@ -104,6 +107,14 @@ class GitRunner:
         self._git_dir = git_dir
         self._remote = remote
         self._can_be: dict[int, bool] = {}
+        self._check: Callable[[], None] = lambda: None
+
+    def heeding(self, check: Callable[[], None]) -> GitRunner:
+        """Give this one, but such that `check` is called several times a second while a command runs, from the thread
+        that waits for it: what it raises ends the command with all its children and is passed on."""
+        heedful = copy.copy(self)
+        heedful._check = check
+        return heedful
 
     def run(
         self,
@@ -124,6 +135,7 @@ class GitRunner:
         `keep_open`: a descriptor (a lock) that the child holds too: the lock outlives a killed parent.
         Raises GitFailed, GitTimedOut, DiskFull; whatever `take` raises ends the command.
         """
+        self._check()
         variables = self._environment() | (env or {})
         strays = [f"--unset={name}" for name in os.environ if name.startswith("GIT_") and name not in variables]
         prefix = ["env", *strays] if strays else []
@@ -173,8 +185,9 @@ class GitRunner:
                 selector.register(process.stdout, selectors.EVENT_READ)
                 selector.register(process.stderr, selectors.EVENT_READ)
                 while selector.get_map():
-                    ready = selector.select(max(0.0, deadline - time.monotonic()))
-                    if not ready or time.monotonic() > deadline:
+                    ready = selector.select(_until(deadline))
+                    self._check()
+                    if time.monotonic() > deadline:
                         raise GitTimedOut(f"it did not answer within {round(timeout, 1):g} s", name)
                     for key, _ in ready:
                         chunk = os.read(key.fd, 1 << 16)
@@ -189,11 +202,13 @@ class GitRunner:
                             held += chunk
                             if len(held) > _OUTPUT_LIMIT:
                                 raise GitFailed(f"git {name} gave more than {_OUTPUT_LIMIT} bytes")
-            try:
-                process.wait(max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                raise GitTimedOut(f"it did not answer within {round(timeout, 1):g} s", name) from None
-            ended = True
+            while not ended:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(max(0.01, _until(deadline)))
+                    ended = True
+                self._check()
+                if not ended and time.monotonic() > deadline:
+                    raise GitTimedOut(f"it did not answer within {round(timeout, 1):g} s", name)
         finally:
             if not ended:
                 _kill(process)
@@ -250,6 +265,11 @@ def reason(stderr: str) -> str:
     lines = [line for line in stderr.splitlines() if re.match(r"(remote: )?(fatal|error):", line)]
     last = lines[-1] if lines else ""
     return re.sub(r"[^\x20-\x7e]", "?", re.sub(r"^(remote: )?(fatal|error): ", "", last))[:300]
+
+
+def _until(deadline: float) -> float:
+    """Give the seconds to wait now: those that are left, but no longer than until the next look."""
+    return max(0.0, min(_LOOK, deadline - time.monotonic()))
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -57,6 +57,10 @@ class TreeExport:
     git: GitRunner
     checked: Path
     limits: TreeLimits
+
+    def heeding(self, check: Callable[[], None]) -> TreeExport:
+        """Give this one, but such that its gits heed `check` (see GitRunner.heeding): several at once may call it."""
+        return replace(self, git=self.git.heeding(check))
 
     def lay_out(self, sha: str, target: Path, near: tuple[str, Path] | None = None) -> None:
         """Fill the empty directory `target`, for its owner; it is empty again when this raises.

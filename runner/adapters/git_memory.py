@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -102,10 +102,11 @@ class MemoryMirror:
             line.append(parent)
         return line
 
-    def ensure(self, sha: str) -> None:
+    def ensure(self, sha: str, *, check: Callable[[], None] = lambda: None) -> None:
         """Have the commit's objects here (see Mirror.ensure)."""
         if _full(sha) in self._commits:
             return
+        check()
         try:
             self.fetch()
         except RemoteUnavailable as error:
@@ -120,7 +121,14 @@ class MemoryMirror:
             raise TreeRefused(f"{path!a} of {sha[:12]} has {len(data):,} bytes, at most {limit:,} are allowed.")
         return data
 
-    def export(self, sha: str, target: Path, *, near: tuple[str, Path] | None = None) -> None:
+    def export(
+        self,
+        sha: str,
+        target: Path,
+        *,
+        near: tuple[str, Path] | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         """Lay the commit's files out in the empty directory `target` (see Mirror.export); `near` saves nothing."""
         if near is not None and not near[1].is_dir():
             raise ValueError(f"{near[1]} is not a tree")
@@ -131,14 +139,18 @@ class MemoryMirror:
         directories = {parent for path in tree for parent in Path(path).parents} - {Path(".")}
         if len(tree) + len(directories) > self._files:
             raise TreeTooLarge(f"The tree of {sha[:12]} has more than {self._files:,} files (limit: files).")
+        check()
         for path, data in tree.items():
             (target / path).parent.mkdir(parents=True, exist_ok=True)
             (target / path).write_bytes(data)
         hand_over(target)
 
-    def export_over(self, sha: str, target: Path, near: tuple[str, Path]) -> bool:
+    def export_over(
+        self, sha: str, target: Path, near: tuple[str, Path], *, check: Callable[[], None] = lambda: None
+    ) -> bool:
         """Leave it at whole trees."""
         self._tree(sha)
+        check()
         return False
 
     def fetch(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from runner.adapters.git_command import GitFailed
@@ -112,13 +113,13 @@ class GitMirror:
         except GitFailed as error:
             raise self._damaged(error.reason) from None
 
-    def ensure(self, sha: str) -> None:
+    def ensure(self, sha: str, *, check: Callable[[], None] = lambda: None) -> None:
         """Have the commit's objects here (see Mirror.ensure)."""
         sha = _full(sha)
         if self._store.pinned(sha):
             return
         try:
-            commit = self._store.obtain(sha)
+            commit = self._store.obtain(sha, check=check)
         except GitFailed as error:
             raise RepositoryUnavailable(
                 f"Commit {sha[:12]} could not be fetched from {self._remote.shown}: {error.reason}."
@@ -149,7 +150,14 @@ class GitMirror:
             raise TreeRefused(f"{path!a} of {sha[:12]} has {int(size):,} bytes, at most {limit:,} are allowed.")
         return self._read(["cat-file", "blob", blob])
 
-    def export(self, sha: str, target: Path, *, near: tuple[str, Path] | None = None) -> None:
+    def export(
+        self,
+        sha: str,
+        target: Path,
+        *,
+        near: tuple[str, Path] | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         """Lay the commit's files out in the empty directory `target` (see Mirror.export), for whom that belongs to.
 
         `near`: another commit of the mirror and its tree, which is never written to; what is the same in both is hard
@@ -158,11 +166,13 @@ class GitMirror:
         sha = _full(sha)
         self._empty_target(target)
         try:
-            self._export.lay_out(sha, target, near)
+            self._export.heeding(check).lay_out(sha, target, near)
         except GitFailed as error:
             raise self._damaged(error.reason) from None
 
-    def export_over(self, sha: str, target: Path, near: tuple[str, Path]) -> bool:
+    def export_over(
+        self, sha: str, target: Path, near: tuple[str, Path], *, check: Callable[[], None] = lambda: None
+    ) -> bool:
         """Lay out in the empty directory `target` what an overlay needs besides the tree of `near` to show the commit.
 
         False, and `target` stays empty, where a whole tree serves better. Raises as export does.
@@ -170,7 +180,7 @@ class GitMirror:
         sha = _full(sha)
         self._empty_target(target)
         try:
-            return self._export.lay_over(sha, target, near)
+            return self._export.heeding(check).lay_over(sha, target, near)
         except GitFailed as error:
             raise self._damaged(error.reason) from None
 

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -61,16 +61,19 @@ class GitStore:
             lambda left: Advertised.parse(self.git.run(command, timeout=left)), timeout=timeout
         )
 
-    def obtain(self, sha: str) -> Commit | None:
-        """Have a commit here and pinned, by a fetch of all refs, then of it alone; None when there is none."""
+    def obtain(self, sha: str, *, check: Callable[[], None] = lambda: None) -> Commit | None:
+        """Have a commit here and pinned, by a fetch of all refs, then of it alone; None when there is none.
+
+        `check`: see Mirror.ensure.
+        """
         if sha in self._known and self.pinned(sha):
             return self._known[sha]
         commit = self.describe(sha)
         if commit is None:
-            self.fetch(sha)
+            self.fetch(sha, check=check)
             commit = self.describe(sha)
         if commit is None and self.kind(sha) is None:
-            self._fetch_alone(sha)
+            self._fetch_alone(sha, check)
             commit = self.describe(sha)
         if commit is not None:
             self._pin(sha)
@@ -121,22 +124,25 @@ class GitStore:
         """Run a command that only reads."""
         return self.git.run(arguments, timeout=_LOCAL, stdin=stdin)
 
-    def fetch(self, wanted: str | None = None) -> None:
+    def fetch(self, wanted: str | None = None, *, check: Callable[[], None] = lambda: None) -> None:
         """Fetch all refs, unless another process brought `wanted` while this one waited for the lock."""
-        self._fetch(wanted, ["--prune"], _REFSPECS)
+        self._fetch(wanted, ["--prune"], _REFSPECS, check)
 
-    def _fetch_alone(self, sha: str) -> None:
+    def _fetch_alone(self, sha: str, check: Callable[[], None]) -> None:
         """Fetch a commit that no branch has any more; remotes may refuse that, then it stays missing."""
         try:
-            self._fetch(sha, [], [sha])
+            self._fetch(sha, [], [sha], check)
         except GitTimedOut:
             raise
         except GitFailed as error:
             if not re.search(r"not our ref|unadvertised object|couldn't find remote ref", error.stderr):
                 raise
 
-    def _fetch(self, wanted: str | None, options: Sequence[str], refspecs: Sequence[str]) -> None:
-        with disk_full_told(), self._locked() as lock:
+    def _fetch(
+        self, wanted: str | None, options: Sequence[str], refspecs: Sequence[str], check: Callable[[], None]
+    ) -> None:
+        git = self.git.heeding(check)
+        with disk_full_told(), self._locked(check=check) as lock:
             first = not self.exists()
             if first:
                 self._create()
@@ -146,10 +152,14 @@ class GitStore:
             command = ["fetch", "--quiet", "--no-tags", "--force", "--no-recurse-submodules", "--no-write-fetch-head"]
             # Without --update-shallow a remote that is itself shallow gives nothing.
             command += ["--update-shallow", *options, "--", self._remote.url, *refspecs]
-            self.git.run(command, timeout=self._fetch_timeout, keep_open=lock)
+            try:
+                git.run(command, timeout=self._fetch_timeout, keep_open=lock)
+            except BaseException:
+                self._remove_half_made(older_than=0.0)
+                raise
             if first or len(list((self.path / "objects/pack").glob("*.pack"))) > _PACKS:
                 for roll_up in (["pack-refs", "--all"], ["repack", "-d", "-n", "-q", "--geometric=2"]):
-                    self.git.run(roll_up, timeout=self._fetch_timeout, keep_open=lock)
+                    git.run(roll_up, timeout=self._fetch_timeout, keep_open=lock)
 
     def tend(self, *, older_than: float, repack: bool) -> int:
         """Remove what killed gits left in the object directory for longer than so many seconds; gives the bytes.
@@ -162,12 +172,7 @@ class GitStore:
         before = self._size()
         try:
             with disk_full_told(), self._locked(wait=False) as lock:
-                end = time.time() - older_than
-                for pattern in ("pack/tmp_*", "??/tmp_obj_*", "pack/.tmp-*"):
-                    for left in (self.path / "objects").glob(pattern):
-                        with suppress(FileNotFoundError):
-                            if left.stat().st_mtime < end:
-                                left.unlink()
+                self._remove_half_made(older_than=older_than)
                 if repack:
                     for command in (["repack", "-A", "-d", "-n", "-q", _UNPACK], ["prune", f"--expire={_UNHELD}"]):
                         self.git.run(command, timeout=self._fetch_timeout, keep_open=lock)
@@ -181,6 +186,15 @@ class GitStore:
             with suppress(FileNotFoundError):
                 size += path.stat().st_size
         return size
+
+    def _remove_half_made(self, *, older_than: float) -> None:
+        """Remove what gits that were ended left in the object directory: whoever holds the lock is the only writer."""
+        end = time.time() - older_than
+        for pattern in ("pack/tmp_*", "??/tmp_obj_*", "pack/.tmp-*"):
+            for left in (self.path / "objects").glob(pattern):
+                with suppress(FileNotFoundError):
+                    if left.stat().st_mtime <= end:
+                        left.unlink()
 
     def _create(self) -> None:
         making = self.path.with_name(f".{self.path.name}.new")
@@ -198,7 +212,7 @@ class GitStore:
                 stale.unlink(missing_ok=True)
 
     @contextmanager
-    def _locked(self, *, wait: bool = True) -> Iterator[int]:
+    def _locked(self, *, wait: bool = True, check: Callable[[], None] = lambda: None) -> Iterator[int]:
         """Hold the mirror's lock; it belongs to the open file, so it keeps threads apart as well as processes."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         lock = os.open(self.path.with_name(f".{self.path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -209,6 +223,7 @@ class GitStore:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
                 except BlockingIOError:
+                    check()
                     if time.monotonic() > deadline:
                         raise GitTimedOut("another fetch of it has not ended yet") from None
                     time.sleep(0.02)

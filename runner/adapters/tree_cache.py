@@ -6,6 +6,7 @@ import fcntl
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,20 +20,31 @@ _PROJECT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z", re.ASCII)
 _SHA: Final = re.compile(r"[0-9a-f]{40}\Z|[0-9a-f]{64}\Z", re.ASCII)
 _OVER: Final = ".over"
 _WORKSPACE_UID: Final = 10001
+_PAUSE: Final = 0.05
+"""Seconds between two tries for a lock."""
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Exporter(Mirror, Protocol):
     """A mirror that can lay a tree out beside one of another commit, sharing what is the same."""
 
-    def export(self, sha: str, target: Path, *, near: tuple[str, Path] | None = None) -> None:
+    def export(
+        self,
+        sha: str,
+        target: Path,
+        *,
+        near: tuple[str, Path] | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         """Lay the commit's files out as Mirror.export says, with hard links to the tree of `near` where it pays.
 
         They belong to the owner of the directory `target`, as those of `near` do.
         """
         ...
 
-    def export_over(self, sha: str, target: Path, near: tuple[str, Path]) -> bool:
+    def export_over(
+        self, sha: str, target: Path, near: tuple[str, Path], *, check: Callable[[], None] = lambda: None
+    ) -> bool:
         """Lay out what an overlay needs besides the tree of `near`; False where a whole tree serves better."""
         ...
 
@@ -70,22 +82,22 @@ class TreeCache:
         self._owner = owner if owner is not None else (_WORKSPACE_UID if os.geteuid() == 0 else os.geteuid())
         self._boot = _BOOT.read_text().strip()
 
-    def get(self, project: str, sha: str) -> Path:
+    def get(self, project: str, sha: str, *, check: Callable[[], None] = lambda: None) -> Path:
         """Give the tree of a commit (see Trees.get); it stays for as long as it is among the last used or held."""
         tree = self._place(project, sha)
         if self._stands(tree) is None:
-            self._obtain(project, sha, tree, self._make)
+            self._obtain(project, sha, tree, self._make, check)
         return tree
 
-    def layers(self, project: str, sha: str) -> tuple[Path, ...]:
+    def layers(self, project: str, sha: str, *, check: Callable[[], None] = lambda: None) -> tuple[Path, ...]:
         """Give the tree of a commit as layers (see Trees.layers): itself, or what it has otherwise and the other one."""
         tree = self._place(project, sha)
         if self._stands(tree) is not None:
             return (tree,)
         over = tree.with_name(f"{sha}{_OVER}")
-        base = self._stands(over) or self._obtain(project, sha, over, self._make_over)
+        base = self._stands(over) or self._obtain(project, sha, over, self._make_over, check)
         if not base:
-            return (self.get(project, sha),)
+            return (self.get(project, sha, check=check),)
         return over, tree.with_name(base)
 
     def _place(self, project: str, sha: str) -> Path:
@@ -93,17 +105,24 @@ class TreeCache:
             raise ValueError(f"not a project and a full commit: {project!a} {sha!a}")
         return self._root / project / sha
 
-    def _obtain(self, project: str, sha: str, tree: Path, make: Callable[[str, str, Path], str | None]) -> str | None:
+    def _obtain(
+        self,
+        project: str,
+        sha: str,
+        tree: Path,
+        make: Callable[[str, str, Path, Callable[[], None]], str | None],
+        check: Callable[[], None],
+    ) -> str | None:
         """Have a tree made, unless another process does so meanwhile; give what `make` gave."""
         with disk_full_told():
             self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
             tree.parent.mkdir(exist_ok=True)
-            with _lock(_lock_file(tree), fcntl.LOCK_EX) as lock:
+            with _lock(_lock_file(tree), fcntl.LOCK_EX, check) as lock:
                 base = self._stands(tree)
                 if base is not None:  # another one has just done it
                     return base
                 _sweep(tree)
-                base = make(project, sha, tree)
+                base = make(project, sha, tree, check)
                 if base is not None:
                     os.ftruncate(lock, 0)
                     os.pwrite(lock, f"{self._boot} {base}".encode(), 0)
@@ -159,20 +178,20 @@ class TreeCache:
         # Later than the one that lies on it, so that it never goes before that.
         return None if base and self._stands(tree.with_name(base)) is None else base
 
-    def _make(self, project: str, sha: str, tree: Path) -> str:
+    def _make(self, project: str, sha: str, tree: Path, check: Callable[[], None]) -> str:
         mirror = self._mirror_for(project)
-        mirror.ensure(sha)
+        mirror.ensure(sha, check=check)
         with self._making(tree) as fresh, self._neighbour(tree) as near:
-            mirror.export(sha, fresh, near=near)
+            mirror.export(sha, fresh, near=near, check=check)
             _put(fresh, tree)
         return ""
 
-    def _make_over(self, project: str, sha: str, over: Path) -> str | None:
+    def _make_over(self, project: str, sha: str, over: Path, check: Callable[[], None]) -> str | None:
         """Lay out what a commit has otherwise than the last used tree; give that one's commit, or None when it cannot."""
         mirror = self._mirror_for(project)
-        mirror.ensure(sha)
+        mirror.ensure(sha, check=check)
         with self._making(over) as fresh, self._neighbour(over) as near:
-            if near is None or not mirror.export_over(sha, fresh, near):
+            if near is None or not mirror.export_over(sha, fresh, near, check=check):
                 return None
             _put(fresh, over)
             return near[0]
@@ -219,10 +238,19 @@ def _last_use(tree: Path) -> float:
 
 
 @contextmanager
-def _lock(path: Path, how: int) -> Iterator[int]:
+def _lock(path: Path, how: int, check: Callable[[], None] = lambda: None) -> Iterator[int]:
+    """Hold a lock; with LOCK_NB raises BlockingIOError when another one does, else waits for as long as `check` lets it."""
     lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(lock, how)
+        while True:
+            try:
+                fcntl.flock(lock, how | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if how & fcntl.LOCK_NB:
+                    raise
+                check()
+                time.sleep(_PAUSE)
         yield lock
     finally:
         os.close(lock)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 
 import psutil
 import pytest
@@ -11,6 +14,7 @@ from fixtures_git import Repository
 from fixtures_server import FINAL, IMAGE, Server, branch_files, kill, until
 
 GRACE = 5.0  # that a script has after SIGTERM
+MARGIN = 10.0  # for a machine that is loaded
 WAITING = "work() { echo waiting; gate; }\neach\n"
 DEAF = "trap '' TERM\n" + WAITING
 
@@ -79,6 +83,56 @@ def test_b23_cancel(server: Server, lab: Repository, moment: str, around: Callab
         server.wait_clean()
     lab.branch("fine", branch_files("work() { :; }\neach\n", units=["u1"]))
     server.passes(server.submit("lab", "fine")["id"])
+
+
+@contextmanager
+def silent_repository(_server: Server, lab: Repository) -> Iterator[None]:
+    """Let the repository's side of a fetch wait for ever."""
+    refs = lab.path / "packed-refs"
+    os.mkfifo(refs)
+    try:
+        yield
+    finally:
+        refs.unlink()
+
+
+@contextmanager
+def another_fetch(server: Server, _lab: Repository) -> Iterator[None]:
+    """Hold the mirror's lock, as somebody does who fetches for minutes."""
+    with (server.home / "mirrors/.lab.git.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.mark.parametrize("slow", [silent_repository, another_fetch], ids=["silent", "another"])
+def test_b23_cancel_while_the_mirror_is_slow(
+    server: Server, lab: Repository, slow: Callable[[Server, Repository], AbstractContextManager[None]]
+) -> None:
+    lab.branch("fine", branch_files("work() { :; }\neach\n", units=["u1"]))
+    slots = server.processes("slot")
+    for slot in slots:
+        slot.suspend()
+    run = server.submit("lab", "fine")["id"]
+    shutil.rmtree(server.home / "mirrors/lab.git")  # as on a host that has none yet
+    with slow(server, lab):
+        for slot in slots:
+            slot.resume()
+        until(lambda: any(step["name"] == "checkout" for step in server.run(run)["steps"]), "the run fetches")
+        server.act(run, "cancel")
+        server.wait(run, "cancelled", timeout=GRACE + 2.0 + MARGIN)
+        server.wait_clean()
+        until(lambda: not git_processes(server), "no git is left", timeout=MARGIN)
+    server.passes(server.submit("lab", "fine")["id"])
+
+
+def git_processes(server: Server) -> list[int]:
+    """List the gits at work on a mirror of the server, by their environments."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get("GIT_DIR", "").startswith(str(server.home)):
+                found.append(process.pid)
+    return found
 
 
 def test_b24_run_that_kills_its_worker(server: Server, lab: Repository) -> None:

@@ -12,6 +12,7 @@ from fixtures_git import Repository, contents
 from runner.adapters.git_memory import MemoryMirror, MemoryRemote
 from runner.adapters.git_mirror import GitMirror, TreeLimits
 from runner.errors import (
+    Cancelled,
     RefNotFound,
     RefRefused,
     RemoteUnavailable,
@@ -171,6 +172,24 @@ def test_ensure_fetches(world: World) -> None:
     world.mirror.ensure(sha)
     world.mirror.ensure(sha)
     assert world.mirror.commit(sha).sha == sha
+
+
+def cancelled() -> None:
+    raise Cancelled
+
+
+def test_whoever_asks_is_heard_meanwhile_and_nothing_is_left_half_made(world: World, tmp_path: Path) -> None:
+    sha = publish(world, "main", {"a": b"1"})
+    with pytest.raises(Cancelled):
+        world.mirror.ensure(sha, check=cancelled)
+    with pytest.raises(RepositoryUnavailable):
+        world.mirror.export(sha, tmp_path / "early")
+    world.mirror.ensure(sha)
+    with pytest.raises(Cancelled):
+        world.mirror.export(sha, tmp_path / "out", check=cancelled)
+    assert list((tmp_path / "out").iterdir()) == []
+    world.mirror.export(sha, tmp_path / "out")
+    assert contents(tmp_path / "out") == {"a": b"1"}
 
 
 def test_an_unreachable_remote_never_gives_a_stale_answer(world: World) -> None:

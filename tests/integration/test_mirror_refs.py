@@ -9,15 +9,18 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
+import psutil
 import pytest
 from fixtures_git import Repository, contents
 
 from runner.adapters.git_mirror import GitMirror
 from runner.adapters.git_refs import Advertised
 from runner.adapters.git_store import GitStore
-from runner.errors import RefNotFound, RefRefused, RemoteUnavailable, RepositoryUnavailable
+from runner.errors import Cancelled, Drained, RefNotFound, RefRefused, RemoteUnavailable, RepositoryUnavailable
 from runner.model import RefKind
 
 
@@ -259,6 +262,58 @@ def test_a_fetch_outlives_its_killed_worker_together_with_its_lock(remote: Repos
     finally:
         worker.kill()
         worker.wait()
+
+
+def test_a_fetch_that_takes_its_time_ends_when_it_is_called_off(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    half = tmp_path / "p.git/objects/pack/tmp_pack_half"
+    slow = tmp_path / "bin" / "ssh"
+    slow.parent.mkdir()
+    begin = f"mkdir -p {half.parent}\necho half >{half}\necho $$ >{tmp_path}/new\nmv {tmp_path}/new {tmp_path}/pid\n"
+    slow.write_text(f"#!/bin/sh\n{begin}exec sleep 600\n")
+    slow.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{slow.parent}:{os.environ['PATH']}")
+    looks: list[float] = []
+
+    def look() -> None:
+        looks.append(time.monotonic())
+        assert looks[-1] - looks[0] < 60, "git is there"
+        if (tmp_path / "pid").exists():
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        GitMirror(tmp_path / "p.git", "git@host:x").ensure("a" * 40, check=look)
+    assert time.monotonic() - looks[-1] < 15  # it has half a second to end by itself
+    until_gone(int((tmp_path / "pid").read_text()))
+    assert not half.exists()
+    with (tmp_path / ".p.git.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def until_gone(pid: int) -> None:
+    deadline = time.monotonic() + 20
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_whoever_waits_for_another_fetch_is_heard(mirror: GitMirror, remote: Repository, tmp_path: Path) -> None:
+    sha = remote.branch("main", {"a": b"1"})
+    (tmp_path / "mirrors").mkdir()
+    looks: list[float] = []
+
+    def look() -> None:
+        looks.append(time.monotonic())
+        if len(looks) == 20:
+            raise Drained
+
+    with (tmp_path / "mirrors/.p.git.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(Drained):
+            mirror.ensure(sha, check=look)
+    assert median(after - before for before, after in pairwise(looks)) < 0.2
+    mirror.ensure(sha)
 
 
 def test_an_interrupted_first_fetch_is_begun_anew(mirror: GitMirror, remote: Repository, tmp_path: Path) -> None:

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 import pytest
 from fixtures_git import Repository, contents
@@ -18,7 +21,7 @@ from loop_mounts import unmount
 from runner.adapters.git_memory import MemoryMirror, MemoryRemote
 from runner.adapters.git_mirror import GitMirror, TreeLimits
 from runner.adapters.tree_cache import TreeCache
-from runner.errors import RepositoryUnavailable, TreeRefused, TreeTooLarge
+from runner.errors import Cancelled, RepositoryUnavailable, TreeRefused, TreeTooLarge
 from runner.workspace import Workspace
 
 
@@ -29,9 +32,16 @@ class Counting(GitMirror):
         super().__init__(path, repository, limits=limits)
         self.exports: list[tuple[str, str | None]] = []
 
-    def export(self, sha: str, target: Path, *, near: tuple[str, Path] | None = None) -> None:
+    def export(
+        self,
+        sha: str,
+        target: Path,
+        *,
+        near: tuple[str, Path] | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         self.exports.append((sha, near[0] if near else None))
-        super().export(sha, target, near=near)
+        super().export(sha, target, near=near, check=check)
 
 
 @pytest.fixture
@@ -371,6 +381,54 @@ def test_what_cannot_be_laid_out_leaves_nothing_and_is_tried_again(remote: Repos
         cache.get("p", "f" * 40)
     assert [p for p in (tmp_path / "trees/p").iterdir() if not p.name.endswith(".lock")] == []
     assert len(small.exports) == 2
+
+
+def test_whoever_waits_for_a_tree_that_another_one_makes_is_heard(
+    cache: TreeCache, mirror: Counting, remote: Repository, tmp_path: Path
+) -> None:
+    sha = remote.branch("main", {"a": b"1"})
+    looks: list[float] = []
+
+    def look() -> None:
+        looks.append(time.monotonic())
+        if len(looks) == 20:
+            raise Cancelled
+
+    (tmp_path / "trees/p").mkdir(parents=True)
+    for ask, name in ((cache.get, f".{sha}.lock"), (cache.layers, f".{sha}.over.lock")):
+        looks.clear()
+        with (tmp_path / "trees/p" / name).open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            with pytest.raises(Cancelled):
+                ask("p", sha, check=look)
+        assert median(after - before for before, after in pairwise(looks)) < 0.2
+    assert contents(cache.layers("p", sha)[0]) == {"a": b"1"}
+
+
+def test_a_tree_that_is_called_off_leaves_nothing_and_is_laid_out_the_next_time(
+    cache: TreeCache, mirror: Counting, remote: Repository, tmp_path: Path
+) -> None:
+    sha = remote.bulk("main", {f"d{n % 20}/f{n}": b"%d" % n for n in range(3_000)})
+    mirror.resolve("main")
+
+    def look() -> None:
+        if list((tmp_path / "trees").glob("p/.new-*/tree/d1/*")):
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        cache.get("p", sha, check=look)
+    assert [path.name for path in (tmp_path / "trees/p").iterdir()] == [f".{sha}.lock"]
+    assert len(contents(cache.get("p", sha))) == 3_000
+
+
+def test_a_mirror_that_was_made_anew_may_lack_the_commit_of_the_neighbour(
+    cache: TreeCache, mirror: Counting, remote: Repository, tmp_path: Path
+) -> None:
+    cache.get("p", remote.branch("main", {"a": b"1"}))
+    shutil.rmtree(tmp_path / "mirror.git")
+    sha = remote.branch("main", {"a": b"2"})
+    remote.git("prune", "--expire=now")
+    assert contents(cache.layers("p", sha)[0]) == {"a": b"2"}
 
 
 @pytest.mark.parametrize(("project", "sha"), [("..", "a" * 40), ("a/b", "a" * 40), ("", "a" * 40), ("p", "main")])

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fixtures_bench import BASE, Bench, Inside, MemoryRecorder, ScriptedEngine
+from fixtures_bench import BASE, Bench, FixedTree, Inside, MemoryRecorder, ScriptedEngine
 
 from runner.adapters.postgres_memory import MemoryDatabases, MemoryServer
 from runner.errors import DiskFull, EngineRefused, EngineUnavailable, Fenced, StoreUnavailable
@@ -246,6 +246,22 @@ def half_done(inside: Inside) -> int:
     inside.write("part", "1")
     inside.mark("page 2")
     return 75
+
+
+@pytest.mark.parametrize("why", ["cancelled", "drained", "fenced"])
+def test_a_checkout_hears_that_it_is_called_off(scripted: Maker, why: str) -> None:
+    bench = scripted(everything)
+    order = bench.order(SPEC, units=UNITS)
+    recorder = bench.recorder(order)
+
+    class Slow(FixedTree):
+        def layers(self, project: str, sha: str, *, check: Callable[[], None] = lambda: None) -> tuple[Path, ...]:
+            getattr(recorder, why).set()
+            return super().layers(project, sha, check=check)
+
+    bench.runtime = replace(bench.runtime, trees=Slow(bench.tree))
+    assert bench.run(order, recorder).code == why
+    assert {name for name, *_ in recorder.steps} == {"checkout"}
 
 
 def test_a_worker_that_is_to_end_keeps_the_resume_point_first(scripted: Maker) -> None:
