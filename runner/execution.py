@@ -220,6 +220,7 @@ class Execution:
             },
             on_step=self._on_step,
             on_failure=self._blame_the_world,
+            on_limit=self._blame_the_world_for_silence,
         )
         self.finished, self.voided = follower.traces.finished, follower.traces.voided
         try:
@@ -321,6 +322,15 @@ class Execution:
         out = self._way_out
         if dropped and not out.source.stands(out.database, role=out.role):
             raise DatabaseLost(f"The database {out.database}, or its role, was dropped from outside.")
+
+    def _blame_the_world_for_silence(self, since: float, until: float, watched: bool) -> None:
+        """Raise what the world did since a script was last heard; also DatabaseLost while the server does not answer.
+
+        A session that hangs tells the door nothing for as long as somebody on the way acknowledges what it sends.
+        """
+        self._blame_the_world(since, until, watched)
+        if self._lost_between is not None and self._lost_between(until, until):
+            raise DatabaseLost("The database server does not answer.")
 
     def _blame_removals(self) -> None:
         """Raise ContainerLost when directories that the container works in are gone: nothing in it can remove these."""

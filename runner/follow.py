@@ -14,6 +14,7 @@ from runner.errors import (
     ContainerFoundDead,
     ContainerLost,
     EngineUnavailable,
+    InfraError,
     LimitExceeded,
     OutOfMemory,
     OutputRefused,
@@ -62,6 +63,7 @@ class Follower:
 
     `on_failure` is asked before a unit that the script marked as failed counts as such: it raises an InfraError when the
     world broke something between two `time.monotonic()` values; the last one tells whether another was marked under watch.
+    `on_limit` is asked so before it counts that it took too long or stalled, from when it was last heard.
     """
 
     order: Order
@@ -74,6 +76,7 @@ class Follower:
     timeouts: dict[str, float]
     on_step: Callable[[str, str, float | None, int | None], None]
     on_failure: Callable[[float, float, bool], None]
+    on_limit: Callable[[float, float, bool], None]
 
     def __post_init__(self) -> None:
         self.name = self.order.container(self.execution)
@@ -85,7 +88,7 @@ class Follower:
             self.outputs,
             self.units,
             self.on_step,
-            lambda since, until: self.on_failure(self.started, until, self._marked_since_seen(since)),
+            lambda since, until: self.on_failure(self.started, until, self._since_seen(since)),
         )
         self._disk = DiskLimit(self.workspace.root, self.order.spec.workspace.limits.disk, self.workspace.quota())
         self._away: float | None = None
@@ -119,13 +122,14 @@ class Follower:
         self.outputs.check = self.recorder.check
         try:
             while True:
+                looked = time.monotonic()  # all that follows may wait for the records or the object store
                 ending = self._ending()
                 busy = self.traces.take()
                 if ending is not None:
                     return self._ended(ending)
                 self._seen = self._seen or time.monotonic()
                 self.recorder.check()
-                self._limits()
+                self._limits(looked)
                 self._tell_peak()
                 if not busy:
                     self._pause()
@@ -222,10 +226,11 @@ class Follower:
             raise self._log_limit()
         if passed is not None:
             raise passed  # also when the script did not mind that a write was refused: its outputs may be cut
-        watched = self._marked_since_seen(self.traces.last_mark)
+        watched = self._since_seen(self.traces.last_mark)
         return Ended(ending.code, self.started, at, at - self.started, watched)
 
-    def _marked_since_seen(self, last: float) -> bool:
+    def _since_seen(self, last: float) -> bool:
+        """Tell whether that was under watch: after it was first seen running."""
         return self._seen is not None and last > self._seen
 
     def _has_gone(self) -> bool:
@@ -263,29 +268,46 @@ class Follower:
         self.engine.stop(self.name, grace=GRACE_SECONDS)
         self.traces.take_rest()
 
-    def _limits(self) -> None:
-        error = self._passed_limit()
+    def _limits(self, looked: float) -> None:
+        error = self._passed_limit(looked)
         if error is not None:
+            if isinstance(error, (TimedOut, Stalled)):
+                self._blame_the_world_first(error, looked)
             self.traces.say(error.text)
             if isinstance(error, BranchError):  # on record before the grace, in which we may be killed
                 self._note(fault=Reason(error.code, error.text))
             self._stop()
             raise error
 
+    def _blame_the_world_first(self, error: BranchError, looked: float) -> None:
+        """Raise what the world did since it was last heard: it may have waited for its database."""
+        heard = self.traces.alive
+        try:
+            self.on_limit(heard, looked, self._since_seen(heard))
+        except EngineUnavailable:
+            raise
+        except InfraError as world:
+            self.traces.say(f"{error.text} That is not its fault: {world.text}")
+            raise
+
     def _note(self, *, fault: Reason | None = None, wrote: Used | None = None) -> None:
         """Record what is known of it while it runs."""
         self.recorder.execution(self.execution, state="running", container=self.name, fault=fault, wrote=wrote)
 
-    def _passed_limit(self) -> SeatrialError | None:
-        now, timeouts = time.monotonic(), self.timeouts
+    def _passed_limit(self, looked: float) -> SeatrialError | None:
+        """Tell which limit it had passed when this look at it began, a `time.monotonic()` value.
+
+        What it did while the look waited for the records or the object store is seen by the next one.
+        """
+        if self.traces.log_room() <= 0 and self.traces.log_left() > 0:  # first: beyond it, nothing is heard any more
+            return self._log_limit()
+        timeouts = self.timeouts
         limit = timeouts.get(self.step, timeouts["run"])
-        if now - self.traces.step_started > limit:
+        if looked - self.traces.step_started > limit:
             return TimedOut(f"The step {self.step or 'run'} did not end within {format_duration(limit)} (timeouts).")
-        if now - self.traces.alive > timeouts["stall"]:
+        if looked - self.traces.alive > timeouts["stall"]:
             stall = format_duration(timeouts["stall"])
             return Stalled(f"Nothing was printed and nothing finished for {stall} (timeouts.stall).")
-        if self.traces.log_room() <= 0 and self.traces.log_left() > 0:
-            return self._log_limit()
         return self._disk.passed()
 
     def _tell_peak(self) -> None:

@@ -21,6 +21,25 @@ each
 """
 
 
+# Both wait without a word: one for a new session, the other one for an answer in a session that it keeps.
+WAITS = """\
+work() {
+    psql -XAtc 'SELECT $$asked$$' || exit 1
+    [ $SEATRIAL_ATTEMPT = 1 ] || return 0
+    gate
+    until psql -Xqc 'SELECT 1' >/dev/null 2>&1; do sleep 0.5; done
+}
+each
+"""
+KEEPS = """\
+work() {
+    wait=; [ $SEATRIAL_ATTEMPT != 1 ] || wait='\\! until [ -e /tmp/go ]; do sleep 0.1; done'
+    printf '%s\n' 'SELECT $$asked$$;' "$wait" 'SELECT 1;' | psql -XAt -v ON_ERROR_STOP=1
+}
+each
+"""
+
+
 @pytest.mark.parametrize("how", ["cut", "blink"])
 def test_link_that_drops(server: Server, lab: Repository, link: Proxy, how: str) -> None:
     lab.branch(how, branch_files(SCRIPT, units="printf 'd1\\nd2\\n'", more=DATABASE))
@@ -41,6 +60,27 @@ def test_link_that_drops(server: Server, lab: Repository, link: Proxy, how: str)
     assert "failed" not in server.states(run)
     assert found["units"] == {"total": 2, "done": 2, "failed": 0}
     assert server.begun(run) == ["d1", "d2", "d2"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("how", "script"), [("cut", WAITS), ("hang", WAITS), ("hang", KEEPS)])
+@pytest.mark.parametrize("timeouts", ["run: 5m, stall: 20s", "run: 20s, stall: 2m"])
+def test_script_that_waits_silently_for_a_link_that_is_away(
+    server: Server, lab: Repository, link: Proxy, how: str, script: str, timeouts: str
+) -> None:
+    files = branch_files(script, units=["s1", "s2"], more=DATABASE)
+    files["seatrial.yml"] = files["seatrial.yml"].replace(b"run: 5m, stall: 2m", timeouts.encode())
+    lab.branch("silent", files)
+    run = server.submit("lab", "silent")["id"]
+    server.wait_log(run, "asked\n")
+    getattr(link, how)()
+    server.open_gate(run)
+    until(lambda: server.interruptions(run) or server.states(run)[-1] == "failed", "the run is interrupted")
+    link.mend()
+    found = server.finish(run)
+    assert server.interruptions(run)[0] == "database_lost"
+    assert "failed" not in server.states(run)
+    assert found["units"] == {"total": 2, "done": 2, "failed": 0}
 
 
 def test_script_that_ends_its_own_session_has_failed(server: Server, lab: Repository) -> None:
