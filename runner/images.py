@@ -80,29 +80,41 @@ def acquire(
     extra = {".seatrial-build/Dockerfile": _adapted(dockerfile, host).encode()}
     if host.ca_bundle is not None:
         extra[_CA_IN_CONTEXT] = host.ca_bundle.read_bytes()
+    told, in_time = _timed(spec.timeouts.setup, log, check)
     image = engine.build(
         context,
         dockerfile=".seatrial-build/Dockerfile",
         tag=tag,
         args=dict(build.args) | _proxies(host, log),
-        log=log,
+        log=told,
         extra=extra,
         memory=spec.workspace.limits.memory,
-        check=_until(spec.timeouts.setup, check),
+        check=in_time,
     )
     return image, "built"
 
 
-def _until(seconds: float, check: Callable[[], None]) -> Callable[[], None]:
-    """Check the time too: a build is preparation, and has as long as a set-up command."""
+def _timed(
+    seconds: float, log: Callable[[bytes], None], check: Callable[[], None]
+) -> tuple[Callable[[bytes], None], Callable[[], None]]:
+    """Check the time too: a build is preparation, and has as long as a set-up command.
+
+    Give the log and the check to build with. What a line waits for records that are away is not taken from its time.
+    """
     end = time.monotonic() + seconds
 
-    def both() -> None:
+    def told(data: bytes) -> None:
+        nonlocal end
+        began = time.monotonic()
+        log(data)
+        end += time.monotonic() - began
+
+    def in_time() -> None:
         check()
         if time.monotonic() > end:
             raise TimedOut(f"The image was not built within {format_duration(seconds)} (timeouts.setup).")
 
-    return both
+    return told, in_time
 
 
 def _context(tree: Path, build: Build) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
@@ -145,6 +146,19 @@ def test_time_and_cancel_end_a_build(tree: Path) -> None:
     object.__setattr__(short.timeouts, "setup", -1.0)
     with pytest.raises(TimedOut, match=r"timeouts\.setup"):
         acquire(engine, short, tree, BuildHost(), lambda _: None)
+
+
+def test_a_line_that_waits_for_the_records_costs_a_build_no_time(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, ahead = time.monotonic, [0.0]
+    monkeypatch.setattr("runner.images.time.monotonic", lambda: now() + ahead[0])
+
+    def away(_: bytes) -> None:
+        ahead[0] += 100.0
+
+    short = spec(BUILD + "timeouts: {setup: 60s}\n")
+    _, how = acquire(MemoryEngine({"base": "sha256:1"}), short, tree, BuildHost(), away)
+    assert how == "built"
+    assert ahead[0] > 60.0
 
 
 def names(root: Path, extra: dict[str, bytes]) -> dict[str, bytes | str | None]:
