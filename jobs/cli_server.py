@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
@@ -23,7 +24,7 @@ from jobs.logs import configure_logging
 from jobs.run import WORKER_LOST
 from jobs.settings import Settings, host_environment
 from jobs.supervisor import Program, Supervisor
-from runner.errors import EngineUnavailable, ImageGone, StoreUnavailable
+from runner.errors import Drained, EngineUnavailable, ImageGone, StoreUnavailable
 from runner.model import Reason
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 # seconds in which all ends.
 SLOT_SECONDS = 8.0
 WORKER_SECONDS = 10.0
+HAND_OVER_SECONDS = 1.5  # that the records have at the end for what a killed slot held
 
 log = structlog.get_logger(__name__)
 
@@ -170,8 +172,6 @@ def worker(config: Path | None, pool: str, slots: int | None, slot: int | None, 
         _stop_on_signals(watch.stop)
         watch.work()
         return
-    from jobs.adapters.sql_store import Store
-    from jobs.compose import build_doorbell
     from jobs.host import close_dead_networks, host_name
     from runner.adapters.docker_engine import DockerEngine
 
@@ -190,19 +190,7 @@ def worker(config: Path | None, pool: str, slots: int | None, slot: int | None, 
     tidy()
 
     def died(name: str) -> None:
-        reason = Reason(WORKER_LOST, f"The worker process {name} on {host_name(settings)} died.")
-        try:
-            with closing(Store.open(settings.server.database_url)) as store:
-                lost = store.tasks.revoke(name, reason)
-                for task in lost:
-                    log.warning("task.revoked", task=task, worker=name)
-                if lost:  # its container goes on: another slot may follow it now, and not when the sweeper comes by
-                    store.tasks.requeue_due()
-                    with closing(build_doorbell(settings)) as doorbell:
-                        for task, where in store.tasks.to_ring(every=0.0):
-                            doorbell.ring(where, task)
-        except StoreUnavailable as error:
-            log.error("worker.store_away", error=error.text)
+        _take_back(settings, name, Reason(WORKER_LOST, f"The worker process {name} on {host_name(settings)} died."))
 
     children = [
         _again(
@@ -226,7 +214,39 @@ def worker(config: Path | None, pool: str, slots: int | None, slot: int | None, 
     supervisor = Supervisor(children, host_environment(), patience=SLOT_SECONDS)
     supervisor.install_signals()
     supervisor.run()
+    # Beside each other: what a slot hung on may hold up one of them, and the time in which all is to end is short.
+    giving = threading.Thread(target=_hand_over, args=(settings, supervisor.cut_off), daemon=True)
+    giving.start()
     tidy()  # what a slot left that was killed, and not there again before all ended
+    giving.join(HAND_OVER_SECONDS)
+
+
+def _hand_over(settings: Settings, names: Sequence[str]) -> None:
+    """Give back, at no cost, what slots held that were to end and did not hand it over themselves."""
+    from jobs.host import host_name
+
+    for name in names:
+        text = f"The worker process {name} on {host_name(settings)} was to end, and did not hand the task over in time."
+        _take_back(settings, name, Reason(Drained.code, text), free=True)
+
+
+def _take_back(settings: Settings, name: str, reason: Reason, *, free: bool = False) -> None:
+    """Take back what a dead slot held; while the store does not answer, its lease has to run out instead."""
+    from jobs.adapters.sql_store import Store
+    from jobs.compose import build_doorbell
+
+    try:
+        with closing(Store.open(settings.server.database_url)) as store:
+            lost = store.tasks.revoke(name, reason, free=free)
+            for task in lost:
+                log.warning("task.revoked", task=task, worker=name)
+            if lost:  # its container goes on: another slot may follow it now, and not when the sweeper comes by
+                store.tasks.requeue_due()
+                with closing(build_doorbell(settings)) as doorbell:
+                    for task, where in store.tasks.to_ring(every=0.0):
+                        doorbell.ring(where, task)
+    except StoreUnavailable as error:
+        log.error("worker.store_away", error=error.text)
 
 
 def _be_slot(settings: Settings, pool: str, instance: int, number: int) -> None:

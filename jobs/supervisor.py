@@ -141,6 +141,7 @@ class Supervisor:
         self._children = [_Child(program, surroundings, output) for program in programs]
         self._stop = Flag()  # a signal handler raises it
         self._signals = 0
+        self.cut_off: list[str] = []  # those that were asked to end, and did not do so in order (with exit code 0)
 
     def install_signals(self) -> None:
         """End on SIGTERM or SIGINT; at once on the second."""
@@ -191,11 +192,13 @@ class Supervisor:
         for child in living:
             assert child.process is not None
             try:
-                child.process.wait(max(0.1, deadline - time.monotonic()))
+                code = child.process.wait(max(0.1, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 log.warning("child.killed", child=child.program.name)
                 child.process.kill()
-                child.process.wait()
+                code = child.process.wait()
+            if code != 0:
+                self.cut_off.append(child.program.name)
 
     def _kill(self) -> None:
         for child in self._children:

@@ -90,8 +90,8 @@ class SqlInterruptions:
 
     # ---- what the sweeper and the supervisor do ---------------------------------------------------------
 
-    def revoke(self, worker: str, reason: Reason) -> list[int]:
-        """Take back what a worker process that is known to be dead held; gives the tasks."""
+    def revoke(self, worker: str, reason: Reason, *, free: bool = False) -> list[int]:
+        """Take back what a worker process that is known to be dead held; gives the tasks. `free`: see interrupt."""
         with self._db.write() as connection:
             rows = connection.execute(
                 select(tasks)
@@ -100,7 +100,7 @@ class SqlInterruptions:
                 .with_for_update()
             ).all()
             for row in rows:
-                self._interrupt(connection, row, reason, back=True)
+                self._interrupt(connection, row, reason, free=free, back=True)
             connection.execute(delete(workers).where(workers.c.name == worker))
             return [row.id for row in rows]
 

@@ -154,6 +154,21 @@ def test_everything_ended_and_started_again(server: Server, units: list[str]) ->
     assert server.interruptions(run) == ["drained"]
 
 
+def test_everything_ended_while_a_slot_hangs(server: Server, units: list[str]) -> None:
+    """Its worker has to kill it in the end, and hands its task over in its stead: that costs nothing."""
+    run = start(server)
+    [container] = server.workspaces(run)
+    holder(server, run).suspend()
+    code, _ = server.terminate()
+    assert code == 0
+    assert not server.processes(), "nothing of it runs"
+    server.start()
+    until(lambda: len(server.attempts(run)) >= 4, "a new worker adopts the task")
+    goes_on(server, run, container)
+    ended_well(server, run, units)
+    assert server.interruptions(run) == ["drained"]
+
+
 def test_b08_nobody_there_for_a_while(server: Server, units: list[str], lease: float) -> None:
     run = start(server)
     [container] = server.workspaces(run)

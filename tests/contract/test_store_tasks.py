@@ -542,6 +542,15 @@ def test_what_a_dead_worker_held_is_given_back(hands: Hands) -> None:
     assert hands.store.tasks.revoke("w1", WORLD) == []
 
 
+def test_what_a_slot_held_that_was_killed_while_it_was_to_end_costs_nothing(hands: Hands) -> None:
+    run = hands.submit()
+    for _ in range(4):
+        claim = hands.take("w1")
+        assert hands.store.tasks.revoke("w1", Reason("drained", "…"), free=True) == [claim.task.id]
+        assert hands.run(run).state is RunState.INTERRUPTED
+        assert hands.store.tasks.requeue_due() == [claim.task.id], "at once"
+
+
 # ---- rings ----
 
 

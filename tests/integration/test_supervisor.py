@@ -135,6 +135,18 @@ def test_a_child_that_does_not_end_is_killed_when_its_time_is_over(monkeypatch: 
     assert not alive(pid)
 
 
+def test_it_tells_which_children_did_not_end_in_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(module, "DRAIN_SECONDS", 0.5)
+    ready = tmp_path / "ready"
+
+    def trapping(name: str, trap: str) -> Program:
+        return Program(name, ["sh", "-c", f"trap '{trap}' TERM; echo up >>{ready}; while :; do sleep 0.02; done"])
+
+    with Running(trapping("meek", "exit 0"), trapping("broken", "exit 1"), trapping("stubborn", "")) as supervisor:
+        until(lambda: ready.exists() and ready.read_text().count("up") == 3)
+    assert supervisor.cut_off == ["broken", "stubborn"]
+
+
 def test_output_goes_where_it_was_asked_to(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with Running(Program("one", ["sh", "-c", "echo $WORD; echo 2 >&2; sleep 600"], {"WORD": "hello"}), output=out):
