@@ -26,6 +26,8 @@ _OUTPUT_LIMIT: Final = 256 * 1024 * 1024
 _STDERR_KEPT: Final = 65_536
 _LOOK: Final = 0.1
 """Seconds between two looks at whether the work is still wanted."""
+_ALONE: Final = 10.0
+"""Seconds past its time after which a command ends that nobody waits for any more: longer than _kill takes."""
 
 _CONFIG: Final = (
     ("core.hooksPath", "/dev/null"),
@@ -132,7 +134,8 @@ class GitRunner:
 
         `arguments` are ours or proven to be hex; a user's text goes to `stdin` or after `--`.
         `user`: the uid to run it as (see can_be).
-        `keep_open`: a descriptor (a lock) that the child holds too: the lock outlives a killed parent.
+        `keep_open`: a descriptor (a lock) that the child holds too: the lock outlives a killed parent, and the child ends
+        in its time without one.
         Raises GitFailed, GitTimedOut, DiskFull; whatever `take` raises ends the command.
         """
         self._check()
@@ -141,6 +144,8 @@ class GitRunner:
         prefix = ["env", *strays] if strays else []
         if user is not None:
             prefix += [*_AS_USER, f"--reuid={user}", f"--regid={user}"]
+        if keep_open is not None:
+            prefix += ["timeout", "--signal=KILL", f"{timeout + _ALONE:.1f}"]
         with TemporaryFile() as file:  # and no pipe, which would have to be fed while the answer is read
             file.write(stdin)
             file.seek(0)

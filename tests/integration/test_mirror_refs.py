@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -235,17 +237,18 @@ def test_locks_that_a_killed_git_left_do_no_harm(mirror: GitMirror, remote: Repo
     assert mirror.resolve("main").ref.sha == sha
 
 
-def test_a_fetch_outlives_its_killed_worker_together_with_its_lock(remote: Repository, tmp_path: Path) -> None:
-    remote.branch("main", {"a": b"1"})
-    slow = tmp_path / "bin" / "ssh"
-    slow.parent.mkdir()
-    slow.write_text(f"#!/bin/sh\necho $$ >{tmp_path}/new\nmv {tmp_path}/new {tmp_path}/pid\nexec sleep 30\n")
-    slow.chmod(0o755)
+@contextmanager
+def abandoned(tmp_path: Path, *, timeout: float) -> Iterator[int]:
+    """Have a worker fetch from a host that says nothing, and kill it; gives the pid of the ssh that its git started."""
+    silent = tmp_path / "bin" / "ssh"
+    silent.parent.mkdir()
+    silent.write_text(f"#!/bin/sh\necho $$ >{tmp_path}/new\nmv {tmp_path}/new {tmp_path}/pid\nexec sleep 600\n")
+    silent.chmod(0o755)
     script = (
         "from pathlib import Path; from runner.adapters.git_mirror import GitMirror\n"
-        f"GitMirror(Path({str(tmp_path / 'p.git')!r}), 'git@host:x').fetch()"
+        f"GitMirror(Path({str(tmp_path / 'p.git')!r}), 'git@host:x', fetch_timeout={timeout}).fetch()"
     )
-    env = {**os.environ, "PATH": f"{slow.parent}:{os.environ['PATH']}"}
+    env = {**os.environ, "PATH": f"{silent.parent}:{os.environ['PATH']}"}
     worker = subprocess.Popen([sys.executable, "-c", script], env=env, cwd=Path(__file__).parents[2])
     try:
         deadline = time.monotonic() + 20
@@ -254,14 +257,35 @@ def test_a_fetch_outlives_its_killed_worker_together_with_its_lock(remote: Repos
             time.sleep(0.02)
         worker.kill()
         worker.wait()
-        with (tmp_path / ".p.git.lock").open("w") as lock:
-            with pytest.raises(BlockingIOError):
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.killpg(os.getpgid(int((tmp_path / "pid").read_text())), signal.SIGKILL)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        pid = int((tmp_path / "pid").read_text())
+        try:
+            yield pid
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(os.getpgid(pid), signal.SIGKILL)
     finally:
         worker.kill()
         worker.wait()
+
+
+def test_a_fetch_outlives_its_killed_worker_together_with_its_lock(tmp_path: Path) -> None:
+    with abandoned(tmp_path, timeout=600.0) as pid, (tmp_path / ".p.git.lock").open("w") as lock:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.killpg(os.getpgid(pid), signal.SIGKILL)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+
+def test_a_fetch_that_outlives_its_killed_worker_ends_in_its_time(tmp_path: Path) -> None:
+    with abandoned(tmp_path, timeout=5.0), (tmp_path / ".p.git.lock").open("w") as lock:
+        deadline = time.monotonic() + 60
+        held = True
+        while held:
+            assert time.monotonic() < deadline
+            with suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                held = False
+            time.sleep(0.02)
 
 
 def test_a_fetch_that_takes_its_time_ends_when_it_is_called_off(
