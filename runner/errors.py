@@ -244,6 +244,12 @@ class ContainerFoundDead(ContainerLost):
     """It was lost before this attempt took it over: that is the end of the attempt before, and no second mark."""
 
 
+class HostOutOfMemory(InfraError):
+    """The host, or what it sets aside for workspaces, ran out of memory."""
+
+    code = "host_out_of_memory"
+
+
 class ContainerForeign(InfraError):
     """Another container stands under the name of this one."""
 

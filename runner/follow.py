@@ -14,6 +14,7 @@ from runner.errors import (
     ContainerFoundDead,
     ContainerLost,
     EngineUnavailable,
+    HostOutOfMemory,
     InfraError,
     LimitExceeded,
     OutOfMemory,
@@ -174,6 +175,8 @@ class Follower:
         self._away = None
         if state is not None and state.running:
             self._watch = self._watch or self.engine.watch(state)
+            if self._watch is not None:
+                self._watch.look()
             return None
         self.outputs.check = lambda: None
         found = self._exit_file()  # it may have been written while we asked
@@ -253,9 +256,13 @@ class Follower:
             time.sleep(POLL_SECONDS)
         return False
 
-    def _out_of_memory(self) -> OutOfMemory:
-        limit = format_size(self.order.spec.workspace.limits.memory)
-        return OutOfMemory(f"Out of memory: the workspace used more than limits.memory, {limit}.")
+    def _out_of_memory(self) -> OutOfMemory | HostOutOfMemory:
+        """Blame the world only where the workspace certainly did not reach its limit."""
+        limit = f"limits.memory, {format_size(self.order.spec.workspace.limits.memory)}"
+        ended = "the kernel ended a process of the workspace for want of memory"
+        if self._watch is not None and self._watch.kept_its_memory():
+            return HostOutOfMemory(f"The host ran out of memory: {ended}, and not because of {limit}.")
+        return OutOfMemory(f"Out of memory: {ended}, of which it may use {limit}.")
 
     def _log_limit(self) -> LimitExceeded:
         return LimitExceeded(f"The log passed limits.log, {format_size(self.order.spec.workspace.limits.log)}.")

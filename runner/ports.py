@@ -93,6 +93,14 @@ class Watch(Protocol):
         """Wait so long at most; tell whether all of them are gone, so that nothing of the container writes any more."""
         ...
 
+    def look(self) -> None:
+        """See how far they are from the container's limit of memory; to be called again and again while it runs."""
+        ...
+
+    def kept_its_memory(self) -> bool:
+        """Tell, after the end, whether the container certainly did not reach its own limit of memory; False in doubt."""
+        ...
+
     def close(self) -> None:
         """Let go of what it holds; safe to call twice."""
         ...

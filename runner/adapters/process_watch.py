@@ -6,6 +6,8 @@ import os
 import select
 from pathlib import Path
 
+from runner.adapters.memory_limit import MemoryLimit
+
 
 class ProcessWatch:
     """A `Watch` (see runner.ports) of a container's first process.
@@ -15,6 +17,7 @@ class ProcessWatch:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
+        self._memory: MemoryLimit | None = None
         self._poll = select.poll()
         self._poll.register(descriptor, select.POLLIN)
 
@@ -33,14 +36,15 @@ class ProcessWatch:
             return None
         try:
             # After it was opened: the number may have been given to another process before, but not since.
-            found = container in Path(f"/proc/{pid}/cgroup").read_text()
+            groups = Path(f"/proc/{pid}/cgroup").read_text()
         except OSError:  # no /proc, or it ends at this moment
-            found = False
+            groups = ""
         # Asked last: what ends loses its control group before it is waited for.
         if watch.gone(0):
             watch.close()
             raise ProcessLookupError(f"process {pid} has ended")
-        if found:
+        if container in groups:
+            watch._memory = MemoryLimit(groups, container)
             return watch
         watch.close()
         return None
@@ -48,6 +52,15 @@ class ProcessWatch:
     def gone(self, seconds: float) -> bool:
         """Wait so long at most; tell whether all of its processes are gone."""
         return bool(self._poll.poll(seconds * 1000))
+
+    def look(self) -> None:
+        """See how far it is from its limit of memory."""
+        if self._memory is not None:
+            self._memory.look()
+
+    def kept_its_memory(self) -> bool:
+        """Tell, after its end, whether it certainly did not reach its own limit of memory."""
+        return self._memory is not None and self._memory.kept()
 
     def close(self) -> None:
         """Let go of it; safe to call twice."""
@@ -63,6 +76,13 @@ class Gone:
     def gone(self, seconds: float) -> bool:
         """Tell at once that it is gone, whatever the time given."""
         return seconds >= 0
+
+    def look(self) -> None:
+        """There is nothing left to see."""
+
+    def kept_its_memory(self) -> bool:
+        """Tell that nobody has seen it."""
+        return False
 
     def close(self) -> None:
         """There is nothing to let go of."""

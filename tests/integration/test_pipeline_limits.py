@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from fixtures_bench import BASE, Bench
 
+from runner.adapters.process_watch import ProcessWatch
 from runner.model import UnitState
+
+OPEN = ProcessWatch.open
 
 
 def limited(run: str, limits: str = "", timeouts: str = "run: 60s, stall: 60s") -> str:
@@ -27,6 +34,58 @@ def test_b18_too_much_memory_is_the_branchs_fault_and_names_the_limit(bench: Ben
     assert "limits.memory, 64 MiB" in outcome.why
     assert recorder.units == {"all": UnitState.FAILED}
     assert bench.left_over() == []
+
+
+def tells_when_it_looks(pid: int, watch: ProcessWatch | None) -> ProcessWatch | None:
+    """Make a watch leave a file in its container's /tmp at each look."""
+
+    def look() -> None:
+        assert watch is not None
+        ProcessWatch.look(watch)
+        with suppress(OSError):  # it has ended
+            Path(f"/proc/{pid}/root/tmp/seen").touch()
+
+    if watch is not None:
+        watch.look = look  # type: ignore[method-assign]
+    return watch
+
+
+@pytest.fixture
+def above(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Put the bench's containers into a control group, of whatever version, and give the file of its limit of memory."""
+    if os.geteuid() or bench.engine._api.info()["CgroupDriver"] != "cgroupfs":  # type: ignore[attr-defined]
+        pytest.skip("control groups are systemd's here, or another user's")
+    first = Path("/sys/fs/cgroup/memory")
+    group = (first if first.is_dir() else first.parent) / f"seatrial-{bench.installation}"
+    group.mkdir()
+    configure = bench.engine._api.create_host_config  # type: ignore[attr-defined]
+    monkeypatch.setattr(
+        bench.engine._api,  # type: ignore[attr-defined]
+        "create_host_config",
+        lambda **more: configure(**more, cgroup_parent=f"/{group.name}"),
+    )
+    yield group / ("memory.limit_in_bytes" if first.is_dir() else "memory.max")
+    until = time.monotonic() + 20
+    while group.exists():
+        with suppress(OSError):  # the engine has not cleared up yet
+            group.rmdir()
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("above_it", "own", "code"),
+    [(64 << 20, "1g", "host_out_of_memory"), (256 << 20, "64m", "out_of_memory"), (64 << 20, "64m", "out_of_memory")],
+)
+def test_memory_that_others_limit_is_not_the_branchs_fault(
+    bench: Bench, above: Path, monkeypatch: pytest.MonkeyPatch, above_it: int, own: str, code: str
+) -> None:
+    monkeypatch.setattr(ProcessWatch, "open", lambda pid, container: tells_when_it_looks(pid, OPEN(pid, container)))
+    above.write_text(str(above_it))
+    fills = "until [ -e /tmp/seen ]; do sleep 0.02; done; python3 -c 'x = bytearray(300 << 20); print(len(x))'"
+    outcome, recorder = bench.verify(limited(fills, f"memory: {own}, pids: 64"))
+    assert outcome.code == code, outcome.why
+    assert recorder.units == {"all": UnitState.FAILED if code == "out_of_memory" else UnitState.TODO}
 
 
 def test_files_in_tmp_are_limited_to_half_of_the_memory(bench: Bench) -> None:

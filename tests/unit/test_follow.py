@@ -125,6 +125,40 @@ def test_what_an_end_means(scripted: Maker, code: int, oom: bool, exit_file: str
     assert bench.left_over() == []
 
 
+@pytest.mark.parametrize("exit_file", [None, "1 \n"])
+@pytest.mark.parametrize(("kept", "expected"), [(True, "host_out_of_memory"), (False, "out_of_memory")])
+def test_only_who_reached_its_own_limit_of_memory_is_blamed(
+    scripted: Maker, kept: bool, expected: str, exit_file: str | None
+) -> None:
+    class Seen:
+        def gone(self, _: float) -> bool:
+            return bench.engine.inspect(name).status != "running"  # type: ignore[union-attr]
+
+        def look(self) -> None:
+            if exit_file is not None:
+                (inside.place("/seatrial/io") / "exit").write_text(exit_file)
+            bench.engine.end(name, 137, oom=True)  # type: ignore[attr-defined]
+
+        def kept_its_memory(self) -> bool:
+            return kept
+
+        def close(self) -> None:
+            pass
+
+    def script(made: Inside) -> None:
+        nonlocal inside, name
+        inside, name = made, made.container.name
+
+    inside, name = Inside.__new__(Inside), ""
+    bench = scripted(script)
+    bench.engine.watch = lambda _: Seen()  # type: ignore[method-assign]
+    spec = f"units: [a]\nrun: x\nworkspace: {{image: '{BASE}', limits: {{memory: 64m}}}}"
+    outcome, recorder = bench.verify(spec, ("a",))
+    assert outcome.code == expected
+    assert "limits.memory, 64 MiB" in outcome.why
+    assert recorder.units == {"a": UnitState.TODO if kept else UnitState.FAILED}
+
+
 def test_without_a_container_there_is_nothing_to_wait_for(scripted: Maker) -> None:
     def script(inside: Inside) -> None:
         bench.engine.remove(inside.container.name)
