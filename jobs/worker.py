@@ -106,12 +106,14 @@ class Slot:
         self._lacking, self._closed, self._spare = lacking, closed, spare
         self._shortage: str | None = None
         self._unfit: str | None = None  # there is room, but not for what is queued
+        self._since = 0.0  # when it registered, by the store's clock
+        self._unsure = False  # the answer to a claim may be lost, and the task ours
         self.drain = Flag()  # a signal handler may raise it
 
     def work(self) -> None:
         """Work until drained. A running container is left running, for whoever claims its task next."""
         place = self._place
-        self._steadily(
+        self._since = self._steadily(
             lambda: self._store.workers.register(name=place.name, host=place.host, pool=place.pool, pid=place.pid)
         )
         presence = threading.Thread(target=self._show_presence, name="presence", daemon=True)
@@ -119,6 +121,7 @@ class Slot:
         log.info("worker.ready", worker=place.name, pool=place.pool)
         while not self.drain.is_set():
             try:
+                self._give_back_the_unheard_of()
                 closed = self._closed()
                 self._look_for_room(closed)
                 if closed is not None:
@@ -144,13 +147,23 @@ class Slot:
                     self._doorbell.listen(place.pool, seconds=LISTEN_SECONDS, stop=self.drain)
             except StoreUnavailable as error:
                 log.error("worker.store_away", error=error.text)
+                self._unsure = True
                 self.drain.wait(1.0)
         presence.join()
         try:
+            self._give_back_the_unheard_of()
             self._store.workers.unregister(place.name)
         except StoreUnavailable as error:
             log.error("worker.store_away", error=error.text)  # it is not listed any more when it was silent for long
         log.info("worker.drained", worker=place.name)
+
+    def _give_back_the_unheard_of(self) -> None:
+        """Give back what the store has claimed for us without our hearing of it: its lease would have to run out."""
+        if self._unsure:
+            reason = Reason(StoreUnavailable.code, "The answer to its claim was lost, so nobody has worked on it.")
+            for task in self._store.tasks.give_back(self._place.name, self._since, reason):
+                log.warning("task.given_back", task=task, worker=self._place.name)
+            self._unsure = False
 
     def _look_for_room(self, closed: str | None) -> None:
         """Tell, once each, that this host takes no new work, being below its floor or closed, and that it does again."""

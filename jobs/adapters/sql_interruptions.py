@@ -104,6 +104,27 @@ class SqlInterruptions:
             connection.execute(delete(workers).where(workers.c.name == worker))
             return [row.id for row in rows]
 
+    def give_back(self, worker: str, since: float, reason: Reason) -> list[int]:
+        """Take back, at no cost, what a slot that does nothing has claimed since it registered; gives the tasks.
+
+        `since`: what `register` gave. Where another slot has registered under the name, all there is that one's.
+        """
+        with self._db.write() as connection:
+            me = (workers.c.name == worker, workers.c.started_at == since)
+            if connection.execute(select(workers.c.name).where(*me).with_for_update()).one_or_none() is None:
+                return []
+            rows = connection.execute(
+                select(tasks)
+                .join(attempts, (attempts.c.task == tasks.c.id) & (attempts.c.attempt == tasks.c.attempt))
+                .where(tasks.c.state == S.RUNNING.value, tasks.c.worker == worker, attempts.c.started_at >= since)
+                .order_by(tasks.c.run, tasks.c.id)
+                .with_for_update(of=tasks)
+            ).all()
+            for row in rows:
+                self._interrupt(connection, row, reason, free=True, back=True)
+            connection.execute(update(workers).where(*me).values(task=None))
+            return [row.id for row in rows]
+
     def running(self) -> list[tuple[int, int, int, float, str]]:
         """List (task, attempt, renewals, lease_until, worker) of all running tasks."""
         with self._db.read() as connection:

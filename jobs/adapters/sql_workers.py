@@ -18,14 +18,15 @@ class SqlWorkers:
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    def register(self, *, name: str, host: str, pool: str, pid: int) -> None:
-        """Make a slot known."""
+    def register(self, *, name: str, host: str, pool: str, pid: int) -> float:
+        """Make a slot known; gives since when, by the store's clock, which no other slot of this name has."""
         with self._db.write() as connection:
             now = self._db.now(connection)
             connection.execute(delete(workers).where(workers.c.name == name))
             connection.execute(
                 insert(workers).values(name=name, host=host, pool=pool, pid=pid, started_at=now, seen_at=now)
             )
+            return now
 
     def seen(self, name: str, *, draining: bool = False, idle: bool = False, shortage: str | None = None) -> None:
         """Note that a slot lives. `shortage`: why it takes no new work."""

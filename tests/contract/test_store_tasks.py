@@ -551,6 +551,31 @@ def test_what_a_slot_held_that_was_killed_while_it_was_to_end_costs_nothing(hand
         assert hands.store.tasks.requeue_due() == [claim.task.id], "at once"
 
 
+LOST = Reason("store_unavailable", "The answer to its claim was lost.")
+
+
+def test_what_was_claimed_for_a_slot_that_never_heard_of_it_is_given_back_at_no_cost(hands: Hands) -> None:
+    run, store = hands.submit(), hands.store
+    since = store.workers.register(name="w1", host="h1", pool="local", pid=1)
+    for _ in range(4):
+        claim = hands.take("w1")
+        assert store.tasks.give_back("w1", since, LOST) == [claim.task.id]
+        assert hands.run(run).state is RunState.INTERRUPTED
+        assert [worker.task for worker in store.workers.workers()] == [None]
+        hands.make_due()
+    assert store.tasks.give_back("w1", since, LOST) == []
+
+
+def test_nothing_is_given_back_of_what_another_slot_of_the_same_name_holds(hands: Hands) -> None:
+    hands.submit()
+    before = hands.store.workers.register(name="w1", host="h1", pool="local", pid=1)
+    claim = hands.take("w1")
+    since = hands.store.workers.register(name="w1", host="h1", pool="local", pid=1)
+    for asking in (before, since):
+        assert hands.store.tasks.give_back("w1", asking, LOST) == []
+    assert hands.store.tasks.outcome(claim.task.id, 1) is None
+
+
 # ---- rings ----
 
 

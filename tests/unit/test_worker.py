@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from hands import WORLD, Hands
@@ -40,10 +41,10 @@ def record(hands: Hands, claim: Claim, ending: Ending) -> list[str]:
 
 
 def lose_the_first_answer(hands: Hands, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    does: Callable[..., TaskState] = getattr(hands.store.tasks, name)
-    lost: list[TaskState] = []
+    does: Callable[..., Any] = getattr(hands.store.tasks, name)
+    lost: list[Any] = []
 
-    def losing(*values: Any, **more: Any) -> TaskState:
+    def losing(*values: Any, **more: Any) -> Any:
         done = does(*values, **more)
         if not lost:
             lost.append(done)
@@ -61,6 +62,28 @@ def test_an_end_whose_answer_was_lost_is_known_again_though_it_was_recorded_othe
     lose_the_first_answer(hands, monkeypatch, "end")
     assert record(hands, claim, Ending(TaskState.DONE)) == []
     assert hands.store.tasks.outcome(claim.task.id, 1) == "failed", "a unit is left"
+
+
+@pytest.mark.parametrize("drains", [False, True])
+def test_a_task_whose_claim_was_never_heard_of_is_given_back(
+    hands: Hands, monkeypatch: pytest.MonkeyPatch, *, drains: bool
+) -> None:
+    hands.submit()
+    lose_the_first_answer(hands, monkeypatch, "claim")
+    losing = hands.store.tasks.claim
+
+    def claim(**values: Any) -> Claim | None:
+        if drains:
+            slot.drain.set()
+        return losing(**values)
+
+    monkeypatch.setattr(hands.store.tasks, "claim", claim)
+    bell = SimpleNamespace(listen=lambda *_, **__: slot.drain.set())
+    slot = Slot(Place("w1", "h1", "local", 1, 1, "i", 5.0), hands.store, cast(Any, bell), NOBODY)
+    slot.work()
+    assert hands.store.tasks.running() == []
+    [task] = hands.tasks(1)
+    assert (task.state, task.attempt) == (TaskState.INTERRUPTED, 1)
 
 
 def test_an_interruption_whose_answer_was_lost_is_known_again_as_a_cancellation(
