@@ -42,7 +42,8 @@ class MemoryLimit:
         paths = {names: path for _, names, path in (line.split(":", 2) for line in groups.splitlines())}
         self._first = "memory" in paths  # version 1, with a tree for each kind of resource
         path = paths.get("memory", paths.get("", ""))
-        ours = container in path and ".." not in path.split("/")  # else the tree that is seen here is another one
+        # Else it has made groups of its own, below the one with the limit, or the tree that is seen here is another one.
+        ours = container in path.rpartition("/")[2] and ".." not in path.split("/")
         self._group = (root / "memory" if self._first else root) / path.lstrip("/") if ours else None
         self._mounts = mounts
         self._last = Look()

@@ -118,6 +118,18 @@ def test_a_tree_that_is_not_the_containers_tells_nothing(second: Second, path: s
     assert not limit.kept()
 
 
+def test_a_group_below_the_one_with_the_limit_tells_nothing(second: Second) -> None:
+    inner = second.group / "init"
+    inner.mkdir()
+    (inner / "memory.events").write_text("oom 0\n")
+    (second.group / "memory.events.local").write_text("oom 0\n")
+    limit = second.limit(f"/system.slice/{second.group.name}/init")
+    limit.look()
+    (second.group / "memory.events.local").write_text("oom 1\n")
+    (second.group / "memory.events").write_text("oom 1\n")
+    assert not limit.kept()
+
+
 def test_counts_that_leave_out_what_is_below_tell_nothing(second: Second) -> None:
     second.mounts.write_text("cgroup2 /sys/fs/cgroup cgroup2 rw,memory_localevents 0 0\n")
     limit = second.limit()
