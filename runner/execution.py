@@ -309,7 +309,7 @@ class Execution:
         a container was left: until something was marked under watch, what broke may have broken then, and is run again.
         """
         self._blame_removals()
-        if self._room is not None and self._room.was_full():
+        if self._room is not None and self._room.was_full(since):
             raise DiskFull("The host's disk is full.")
         if self._way_out is None or self._lost_between is None:
             return

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 from runner.disk import host_is_full
 
 LOOK_SECONDS = 0.5
+SLACK = 2.0  # a look may be late, and a script writes before anybody watches it
 
 
 class RoomWatch:
@@ -15,14 +17,15 @@ class RoomWatch:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._full = False
+        self._full_at: float | None = None
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._look, name="room", daemon=True)
         self._thread.start()
 
-    def was_full(self) -> bool:
-        """Tell whether it is full, or was seen so since the watch began: what failed since then is tried again."""
-        return self._full or host_is_full(self._path)
+    def was_full(self, since: float) -> bool:
+        """Tell whether it is full, or was seen so after a `time.monotonic()` value (- 2 s): what failed since is tried again."""
+        seen = self._full_at is not None and self._full_at > since - SLACK
+        return seen or host_is_full(self._path)
 
     def close(self) -> None:
         """Look no more; safe to call twice."""
@@ -32,6 +35,7 @@ class RoomWatch:
     def _look(self) -> None:
         while not self._closed.wait(LOOK_SECONDS):
             try:
-                self._full = self._full or host_is_full(self._path)
+                if host_is_full(self._path):
+                    self._full_at = time.monotonic()
             except OSError:
                 continue  # the directory is on its way out

@@ -342,7 +342,7 @@ DEFENCES: tuple[Defence, ...] = (
         "it is remembered that the disk was full",
         "tests/chaos/test_disk.py::test_b21_full_in_mid_run[bytes]",
         "runner/execution.py",
-        "        if self._room is not None and self._room.was_full():\n",
+        "        if self._room is not None and self._room.was_full(since):\n",
         "        if False:\n",
     ),
     guard(

@@ -55,9 +55,13 @@ class Script:
     def begin(self) -> Running:
         """Begin an attempt, and wait until it watches the script."""
         running = self.bench.begin(self.order, self.recorder)
+        self.watched(running)
+        return running
+
+    def watched(self, running: Running) -> None:
+        """Wait until the attempt has looked at it a few times."""
         before = self.recorder.checks
         running.wait_for(lambda: self.recorder.checks > before + 3)
-        return running
 
     def leave(self, running: Running) -> None:
         """Drain an attempt; the next one will go on with the container."""
@@ -181,6 +185,24 @@ def test_who_printed_too_much_while_a_write_waited_has_not_stalled(scripted: Mak
     script.away("log", lambda: script.inside.print("more\n"))
     script.inside.print("x" * (limit - 1) + "\n")
     assert running.end().code == "limit_exceeded"
+
+
+@each_limit
+@pytest.mark.parametrize("heard", [False, True])
+def test_a_disk_that_was_full_before_a_script_was_heard_excuses_no_silence(
+    scripted: Maker, clock: Clock, timeouts: str, heard: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = [True]
+    monkeypatch.setattr("runner.fullness.host_is_full", lambda path: bool(left) and left.pop())
+    script = Script(scripted, timeouts.replace("4s", "60s").replace("20s", "120s"), clock)
+    running = script.begin()
+    running.wait_for(lambda: not left)
+    script.watched(running)
+    if heard:
+        clock.forward()
+        script.say(running, "at work again")
+    clock.forward(61.0)
+    assert running.end().code == (CODES[timeouts] if heard else "disk_full")
 
 
 # ---- the database is away ---------------------------------------------------------------------------------
