@@ -123,11 +123,11 @@ def walk_inside(root: Path, relative: str = "", *, limit: int = 100_000) -> list
 
 
 def remove_tree(root: Path) -> None:
-    """Remove a directory that branch code wrote to, however deep it made it; safe to call twice."""
+    """Remove a directory that branch code wrote to, however deep it made it; safe to call twice, also at once."""
     try:
-        shutil.rmtree(root)
-    except FileNotFoundError:
-        return
+        while os.path.lexists(root):
+            with contextlib.suppress(FileNotFoundError):  # it is gone, or another one removes it too
+                shutil.rmtree(root)
     except (OSError, RecursionError):
         # Deeper than Python's stack, or without permission for its owner: rm walks without either limit.
         for command in (["chmod", "-R", "u+rwX", str(root)], ["rm", "-rf", "--one-file-system", str(root)]):

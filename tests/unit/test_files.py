@@ -132,6 +132,25 @@ def test_a_tail_gives_what_came_since(root: Path) -> None:
     tail.close()
 
 
+def test_what_another_one_removes_at_the_same_time_goes_all_the_same(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "other").write_text("x")
+    unlink = os.unlink
+    first: list[object] = []
+
+    def taken_before(path: str, *, dir_fd: int | None = None) -> None:
+        unlink(path, dir_fd=dir_fd)
+        if not first:
+            first.append(path)
+            raise FileNotFoundError(path)
+
+    monkeypatch.setattr(os, "unlink", taken_before)
+    remove_tree(root)
+    assert first
+    assert not root.exists()
+
+
 def test_a_tail_that_begins_later_and_before_its_file(root: Path) -> None:
     early = Tail(root, "log", 2)
     assert early.read(10) == b""
