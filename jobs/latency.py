@@ -44,7 +44,7 @@ class LegTimes:
 
 @dataclass(frozen=True)
 class Latency:
-    """How long the units took that both legs finished.
+    """How long the units took that both legs finished, and whose times are known.
 
     `ratio` and `floor` say what is slower (see `is_slower`); `slower` are the costliest of `count`, with their history.
     `units` were timed, in `baseline` and `candidate` seconds altogether. `cautions`: why not to trust it blindly.
@@ -61,13 +61,18 @@ class Latency:
     cautions: tuple[str, ...]
 
 
-def cautions(legs: Sequence[LegTimes]) -> tuple[str, ...]:
-    """Say what makes durations of two legs hard to compare."""
+def cautions(legs: Sequence[LegTimes], *, untimed: int = 0) -> tuple[str, ...]:
+    """Say what makes durations of two legs hard to compare. `untimed`: how many units were left out for want of one."""
     by_name: Mapping[str, LegTimes] = {leg.name: leg for leg in legs}
     baseline, candidate = by_name.get("baseline"), by_name.get("candidate")
     if baseline is None or candidate is None:
         return ()
     found = []
+    if untimed:
+        found.append(
+            f"{untimed:,} {'unit is' if untimed == 1 else 'units are'} left out: nobody watched a leg when it was finished, so "
+            "the time that it took is not known."
+        )
     if baseline.reused_from is not None:
         found.append(f"Units of the baseline were timed in run {baseline.reused_from}, not beside the candidate.")
     if _differ(baseline.hosts, candidate.hosts):

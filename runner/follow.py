@@ -48,13 +48,14 @@ _EXIT = re.compile(rb"(\d{1,3}) (stopped)?\n")
 class Ended:
     """How a container ended; `since`, when its watch began, and `at` are `time.monotonic()` values.
 
+    `seconds`: what its last command took; None when nobody saw that end.
     `watched`: whether it was seen running and marked something then; what broke one that was left may lie before.
     """
 
     exit_code: int
     since: float
     at: float
-    seconds: float
+    seconds: float | None
     watched: bool = True
 
 
@@ -230,7 +231,7 @@ class Follower:
         if passed is not None:
             raise passed  # also when the script did not mind that a write was refused: its outputs may be cut
         watched = self._since_seen(self.traces.last_mark)
-        return Ended(ending.code, self.started, at, at - self.started, watched)
+        return Ended(ending.code, self.started, at, self.traces.took, watched)
 
     def _since_seen(self, last: float) -> bool:
         """Tell whether that was under watch: after it was first seen running."""

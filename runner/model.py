@@ -76,7 +76,7 @@ class UnitState(StrEnum):
 
 @dataclass(frozen=True)
 class UnitResult:
-    """The durable record that a unit is finished. `seconds` is the time since the mark before it."""
+    """The durable record that a unit is finished. `seconds`: since the mark before it; None: not known."""
 
     unit: str
     state: UnitState

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from runner.workspace import Workspace
 
 LOG_READ = 1 << 20
 MARKS_READ = 1 << 16  # some thousand marks: between two reads cancel and limits are looked at
+WATCHED_SECONDS = 2.0  # a mark that stood there unread for longer tells no time
 MARKS_AT_ONCE = 500  # in one transaction, after one round of syncing their outputs
 
 
@@ -29,6 +31,7 @@ class Traces:
     `on_failure` is asked before a unit that the script marked as failed counts as such: it raises an InfraError when the
     world broke it between two `time.monotonic()` values. `alive`, `last_mark` and `step_started` are such values too:
     when something was written last, when something was marked, and when the command began that runs, or ran last.
+    `took`: seconds of the last command that was seen to end; None before.
     """
 
     order: Order
@@ -40,6 +43,7 @@ class Traces:
     on_step: Callable[[str, str, float | None, int | None], None]
     on_failure: Callable[[float, float], None]
     last_token: str | None = None
+    took: float | None = None
     finished: dict[str, UnitState] = field(default_factory=dict)
     voided: set[str] = field(default_factory=set)
 
@@ -61,6 +65,10 @@ class Traces:
         self._refused: set[str] = set()
         self._open_line = False
         self.begin()
+        # Whoever goes on with a container knows neither when it marked what stands there nor the mark before that.
+        left = self.order.live == self.execution
+        self._looked = -math.inf if left else time.monotonic()
+        self._marked: float | None = None if left and mark_offset else -math.inf
 
     def begin(self) -> None:
         """Count from now on: nothing was written before."""
@@ -119,6 +127,8 @@ class Traces:
             self.step_started = self._steps.began_at()
             self.on_step(event.name, event.state, event.seconds, event.code)
             self._journal.step(event.told, event.position, event.began)
+            self.took = event.seconds
+        looked = time.monotonic()
         marks = self._read(self._marks, "checkpoint", MARKS_READ)
         if marks:
             self.alive = time.monotonic()
@@ -126,6 +136,8 @@ class Traces:
         elif self._marks.left() < 0:
             self.say("checkpoint: the file was truncated by the branch; what was marked before stays recorded")
             self._restart_marks()
+        if len(marks) < MARKS_READ:  # else there may be more, which stands there already
+            self._looked = looked
         return bool(data or marks or events)
 
     def _read(self, tail: Tail, name: str, limit: int) -> bytes:
@@ -157,7 +169,7 @@ class Traces:
         if not found:
             return
         now = time.monotonic()
-        each = max(0.0, now - max(self.last_mark, self.step_started)) / len(found)
+        each = self._seconds_each(len(found), now)
         since, self.last_mark = self.last_mark, now
         if self.units is None:
             self.last_token = found[-1].unit
@@ -167,7 +179,18 @@ class Traces:
         for start in range(0, len(found), MARKS_AT_ONCE):
             self._mark(found[start : start + MARKS_AT_ONCE], each, since)
 
-    def _mark(self, marks: list[Mark], seconds: float, since: float) -> None:
+    def _seconds_each(self, marks: int, now: float) -> float | None:
+        """Share the time since the mark before them, or since their command began, among marks that are read now.
+
+        None when nobody looked for a while: what they took is not known, nor when the mark after them begins.
+        """
+        watched = now - self._looked <= WATCHED_SECONDS
+        since, self._marked = self._marked, now if watched else None
+        if since is None or not watched:
+            return None
+        return max(0.0, now - max(since, self.step_started)) / marks
+
+    def _mark(self, marks: list[Mark], seconds: float | None, since: float) -> None:
         broken = self._broken_by_the_world(marks, since)
         if broken is not None:
             marks = [mark for mark in marks if mark.state is UnitState.DONE]
@@ -199,7 +222,7 @@ class Traces:
             return error
         return None
 
-    def _result(self, mark: Mark, seconds: float) -> UnitResult | None:
+    def _result(self, mark: Mark, seconds: float | None) -> UnitResult | None:
         if mark.state is UnitState.FAILED:
             text = mark.text or "The script marked it as failed."
             return UnitResult(mark.unit, mark.state, text=text, seconds=seconds)

@@ -189,8 +189,8 @@ class LatencyOut(Shape):
     """How long units took on both legs.
 
     A unit is slower when the candidate takes more than `ratio` times as long, and `floor` seconds at least. `units`: those
-    that both legs finished, in `baseline` and `candidate` seconds altogether; `count`: those that are slower, of which
-    `slower` lists the costliest. `cautions` say why not to trust it blindly.
+    that both legs finished and whose times are known, in `baseline` and `candidate` seconds altogether; `count`: those that
+    are slower, of which `slower` lists the costliest. `cautions` say why not to trust it blindly.
     """
 
     ratio: float

@@ -26,14 +26,18 @@ def _slower(ratio: float, floor: float) -> ColumnElement[bool]:
     return and_(_B.c.seconds >= floor, _B.c.seconds > ratio * _A.c.seconds)
 
 
-def _timed(run: int, *columns: Any) -> Select[Any]:
-    """Select from the units that both legs finished and timed."""
+def _finished(run: int, *columns: Any) -> Select[Any]:
+    """Select from the units that both legs finished."""
     return (
         select(*columns)
         .join_from(_B, _A, and_(_A.c.run == _B.c.run, _A.c.unit == _B.c.unit, _A.c.leg == BASELINE))
         .where(_B.c.run == run, _B.c.leg == CANDIDATE, _A.c.state == _DONE, _B.c.state == _DONE)
-        .where(_A.c.seconds.is_not(None), _B.c.seconds.is_not(None))
     )
+
+
+def _timed(run: int, *columns: Any) -> Select[Any]:
+    """Select from those whose times are known on both legs."""
+    return _finished(run, *columns).where(_A.c.seconds.is_not(None), _B.c.seconds.is_not(None))
 
 
 _PAIR = (_B.c.unit, _A.c.seconds.label("before"), _B.c.seconds.label("after"))
@@ -57,6 +61,7 @@ class SqlLatency:
         )
         with self._db.read() as connection:
             number, baseline, candidate, count = connection.execute(sums).one()
+            finished = connection.execute(_finished(run, func.count())).scalar_one()
             query = _timed(run, *_PAIR).where(slow).order_by((_A.c.seconds - _B.c.seconds), _B.c.position)
             rows = connection.execute(query.limit(limit)).all() if count else []
             history = self._history(connection, run, [row.unit for row in rows])
@@ -71,11 +76,11 @@ class SqlLatency:
             candidate=float(candidate or 0.0),
             count=int(count or 0),
             slower=found,
-            cautions=cautions(times),
+            cautions=cautions(times, untimed=int(finished) - int(number)),
         )
 
     def some(self, run: int, units: int) -> list[Timed]:
-        """Give each n-th unit that both legs finished, some `POINTS` of `units`, without their history."""
+        """Give each n-th unit whose times are known, some `POINTS` of `units`, without their history."""
         step = max(1, units // POINTS)
         query = _timed(run, *_PAIR).where(_B.c.position % step == 0).limit(2 * POINTS)
         with self._db.read() as connection:

@@ -517,8 +517,8 @@ def test_what_an_interrupted_preparation_wrote_is_taken_over_too(hands: Hands) -
 # ---- durations ----
 
 
-def timed(hands: Hands, seconds: Mapping[str, tuple[float, float]]) -> int:
-    """Do a compare run whose units take so long on the baseline and on the candidate."""
+def timed(hands: Hands, seconds: Mapping[str, tuple[float | None, float | None]]) -> int:
+    """Do a compare run whose units take so long on the baseline and on the candidate; None: nobody knows."""
     one = Comparing(hands)
     one.prepared(list(seconds))
     for number, leg in enumerate(("baseline", "candidate")):
@@ -562,6 +562,19 @@ def test_unlike_machines_are_said(hands: Hands) -> None:
         connection.execute(update(tasks).where(tasks.c.run == run, tasks.c.leg == "candidate").values(host="h2"))
     [caution] = hands.store.latency.of(run, ratio=1.5, floor=0.1, limit=10).cautions
     assert caution == "The legs ran on different machines: the baseline on h1, the candidate on h2."
+
+
+def test_units_whose_times_are_not_known_are_left_out_and_that_is_said(hands: Hands) -> None:
+    run = timed(hands, {"a": (1.0, 5.0), "b": (None, 9.0), "c": (2.0, None), "d": (1.0, 1.0)})
+    found = hands.store.latency.of(run, ratio=1.5, floor=0.1, limit=10)
+    assert (found.units, found.baseline, found.candidate, found.count) == (2, 2.0, 6.0, 1)
+    assert [one.unit for one in hands.store.latency.some(run, 4)] == ["a", "d"]
+    [caution] = found.cautions
+    assert caution.startswith("2 units are left out: nobody watched")
+    project = hands.store.runs.get(run).project
+    assert hands.store.ledger.durations(project, "baseline", before=run + 1) == {"a": 1.0, "c": 2.0, "d": 1.0}
+    assert hands.store.ledger.last_pace(project, before=run + 1) == (run, pytest.approx(19 / 6))
+    assert hands.store.inside.unit_seconds(run) == (6, 19.0)
 
 
 # ---- causes ----
