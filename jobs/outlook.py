@@ -9,7 +9,7 @@ from functools import lru_cache
 from jobs.adapters.sql_store import Store
 from jobs.heartbeats import COMPARER, SWEEPER
 from jobs.pools import WATCHED_SECONDS
-from jobs.run import Run, Task, TaskState, Worker
+from jobs.run import Run, Task, TaskState, Worker, unlisted
 from jobs.settings import Settings
 from jobs.submission import SubmissionRefused
 from jobs.waiting import Facts, Machines, PoolFacts, Waiting, why_not_running
@@ -64,8 +64,11 @@ class Outlook:
         self._last_pace = lru_cache(512)(lambda project, run: store.ledger.last_pace(project, before=run))
 
     def estimate(self, run: Run, tasks: Sequence[Task]) -> Estimate | None:
-        """Estimate what is left: from this run's own units, or from the last run's while it has too few."""
-        if run.state.final or run.units.total is None:
+        """Estimate what is left: from this run's own units, or from the last run's while it has too few.
+
+        None when nothing tells, and while a leg has yet to list its units.
+        """
+        if run.state.final or run.units.total is None or unlisted(run, tasks):
             return None
         finished, seconds = self._store.inside.unit_seconds(run.id)
         last = self._last_pace(run.project, run.id) if finished < UNITS_FOR_A_PACE else None

@@ -378,6 +378,13 @@ class Task:
     need: Used | None = None
 
 
+def unlisted(run: Run, tasks: Iterable[Task]) -> list[str]:
+    """Name the legs that have yet to list their units: nothing was taken over for them, and they have no batch."""
+    known = {task.leg for task in tasks if task.kind is TaskKind.VERIFY}
+    known |= {leg.name for leg in run.legs if leg.prepared or (leg.reused or {}).get("units")}
+    return [leg.name for leg in run.legs if leg.name not in known]
+
+
 @dataclass(frozen=True)
 class Attempt:
     """One claim of a task, how it ended and how many units it finished or had to repeat."""

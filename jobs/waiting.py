@@ -229,9 +229,16 @@ def _for_a_slot(
     need = next((task.need for task in queued if task.need is not None), None)
     if all(_shortage(worker, need) for worker in idle):
         return _no_host(pool.name, idle, need, others=len(free) > len(idle))
-    return _for_its_host(queued, {worker.host for worker in idle}, kept()) or Waiting(
-        "about_to_start", "A worker is about to take it."
-    )
+    kept_for = _for_its_host(queued, {worker.host for worker in idle}, kept())
+    return kept_for or Waiting("about_to_start", _about_to_start(queued, pool, len(idle)))
+
+
+def _about_to_start(queued: Sequence[Task], pool: PoolFacts, idle: int) -> str:
+    """Say that a slot is free; who of several takes it is not known before it is taken."""
+    if pool.queued <= max(len(queued), idle):
+        return "A worker is about to take it."
+    slots = f"A slot of pool {pool.name} is" if idle == 1 else f"{idle} slots of pool {pool.name} are"
+    return f"{slots} about to take work; {_count(pool.queued, 'task waits', 'tasks wait')} for {'it' if idle == 1 else 'them'}."
 
 
 def _slots_busy(queued: Sequence[Task], pool: PoolFacts, free: Sequence[Worker]) -> Waiting:

@@ -81,6 +81,7 @@ class Channel:
         self._tail_size = 0
         self._made_at = 0.0
         self._dirty = True
+        self._moved = False  # something was recorded since the snapshot was made
         self._seen: Pulse | None = None
         self._removed = service.run(run).removed is not None
         self.heads: dict[int, int] = {} if self._removed else {task.id: task.log_size for task in service.tasks(run)}
@@ -101,7 +102,8 @@ class Channel:
             self.event = found.event
             self._seen = found if whole else None
         age = time.monotonic() - self._made_at
-        if changed and self.snapshot.waiting and age >= WAITING_EVERY:
+        self._moved = self._moved or changed
+        if self._moved and self.snapshot.waiting and age >= WAITING_EVERY:
             self._dirty = True
         if (self._dirty and age >= SNAPSHOT_EVERY) or (age >= SNAPSHOT_AT_LEAST and not self.snapshot.final):
             snapshot = self._snapshot()
@@ -174,7 +176,7 @@ class Channel:
 
     def _snapshot(self) -> Snapshot:
         self._made_at = time.monotonic()
-        self._dirty = False
+        self._dirty = self._moved = False
         service = self._service
         run = service.run(self.run)
         self._removed = run.removed is not None

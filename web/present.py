@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from jobs.attempts import Work
-from jobs.run import Run, RunState, StepRecord, Task, TaskState, UnitCounts, Verdict
+from jobs.run import Run, RunState, StepRecord, Task, TaskState, UnitCounts, Verdict, unlisted
 from runner.model import TaskKind, UnitState
-from web import links
+from web import legwords, links
 from web.schemas import EstimateOut, WaitingOut
 from web.words import about, duration, number, plural, task_title
 
@@ -87,16 +87,21 @@ class Progress:
     words: str
 
 
-def progress(units: UnitCounts, legs: int = 1) -> Progress:
-    """Give the bar of some units; with several `legs` each counts on each of them."""
+def progress(units: UnitCounts, legs: int = 1, unlisted: Sequence[str] = ()) -> Progress:
+    """Give the bar of some units; with several `legs` each counts on each of them.
+
+    `unlisted`: the legs that have yet to list theirs. The bar takes it that each will list as many as the others.
+    """
     total = units.total
-    if total is None:
+    if total is None or len(unlisted) >= legs:
         return Progress(None, 0, 0, 0, 0.0, 0.0, "units not listed yet")
-    share = 100.0 / max(1, total)
+    share = 100.0 / max(1, total) * (1 - len(unlisted) / legs)
     left = max(0, total - units.done - units.failed)
-    words = f"{number(units.done)} of {plural(total, 'unit')}"
-    if legs > 1:
-        words += f" on {legs} legs"
+    if unlisted:
+        those = " and the ".join(legwords.title(name) for name in unlisted)
+        words = f"{plural(units.done, 'unit')} finished, those of the {those} not listed yet"
+    else:
+        words = f"{number(units.done)} of {plural(total, 'unit')}" + (f" on {legs} legs" if legs > 1 else "")
     if units.failed:
         words += f", {number(units.failed)} failed"
     return Progress(total, units.done, units.failed, left, units.done * share, units.failed * share, words)
@@ -112,10 +117,12 @@ class Button:
     confirm: str | None = None
 
 
-def buttons(run: Run) -> list[Button]:
+def buttons(run: Run, *, listed: bool = True) -> list[Button]:
+    """Give a run's buttons. `listed`: all its legs have listed their units."""
     found = []
     left = progress(run.units).left + run.units.failed
-    todo = plural(left, "unit") + " left" if run.units.total is not None else "begins with the preparation"
+    known = listed and run.units.total is not None
+    todo = plural(left, "unit") + " left" if known else "begins with the preparation"
     if run.state is RunState.INTERRUPTED:
         found.append(Button("resume", f"Resume now — {todo}", primary=True))
     elif run.state in (RunState.FAILED, RunState.ERRORED, RunState.CANCELLED) and run.removed is None:
@@ -373,22 +380,24 @@ def head(
     comparison: Comparison | None = None,
 ) -> Head:
     shown = badge(run)
-    bar = progress(run.units, len(run.legs))
+    ahead = unlisted(run, tasks) if len(run.legs) > 1 else []
+    bar = progress(run.units, len(run.legs), ahead)
     facts = []
     if comparison is not None and not run.state.final:
         facts += [f"{number(comparison.compared)} compared", differ(run)]
-    if bar.total is not None and not run.state.final:
+    if bar.total is not None and not ahead and not run.state.final:
         facts.append(f"{plural(bar.left, 'unit')} left")
     if estimate is not None and estimate.units_per_minute:
         facts.append(f"{estimate.units_per_minute:.0f}/min" if estimate.units_per_minute >= 1 else "under 1/min")
     if estimate is not None and estimate.seconds_left is not None:
-        facts.append(f"about {about(estimate.seconds_left)} left")
+        roughly = about(estimate.seconds_left)
+        facts.append(f"{roughly} left" if roughly.startswith("a few") else f"about {roughly} left")
     took = span(run)
     if took is not None:
         facts.append(f"took {duration(took)}" if run.state.final else f"{duration(took)} so far")
     if run.attempts > len(tasks):
         facts.append(plural(run.attempts, "attempt"))
-    percent = f" {int(bar.done_share)} %" if run.state is RunState.RUNNING and bar.total else ""
+    percent = f" {int(bar.done_share)} %" if run.state is RunState.RUNNING and bar.total and not ahead else ""
     lines = task_lines(run, tasks, steps)
     # Of the next try the banner tells.
     words = held.text if held is not None and held.code != "backing_off" else ""
@@ -401,7 +410,7 @@ def head(
         progress=bar,
         facts=facts,
         basis=estimate.basis if estimate is not None and estimate.seconds_left is not None else "",
-        buttons=buttons(run),
+        buttons=buttons(run, listed=not ahead),
         tabs=tabs(run),
         title=f"{shown.word}{percent} · run {run.id} · {run.candidate.ref}",
         preparations=[line for line in lines if line.task.kind is TaskKind.PREPARE],

@@ -16,7 +16,7 @@ from web_site import Site
 from jobs.adapters.sql_inside import Pulse
 from jobs.run import TaskState
 from runner.errors import StoreUnavailable
-from web.hub import Hub
+from web.hub import Channel, Hub
 from web.sse import CHUNK
 
 
@@ -226,6 +226,24 @@ def test_a_silent_stream_has_a_heartbeat(site: Site, app: Flask) -> None:
     piece = next(iter(stream.answer.response))
     assert (piece if isinstance(piece, bytes) else piece.encode()).startswith(b":")
     stream.close()
+
+
+def test_what_others_do_changes_what_a_run_waits_for(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another run takes the slot just after a snapshot was made, and nothing else happens."""
+    site.submit()
+    waiting = site.submit()
+    site.worker()
+    channel = Channel(site.service, waiting.id, None)
+    seen = site.service.pulses([waiting.id])[waiting.id]
+    monkeypatch.setattr("web.hub.SNAPSHOT_EVERY", 0.0)
+    channel.refresh(seen, changed=True)
+    assert json.loads(channel.snapshot.run)["waiting"]["code"] == "about_to_start"
+    site.claim()
+    monkeypatch.setattr("web.hub.WAITING_EVERY", 60.0)
+    channel.refresh(seen, changed=True)
+    monkeypatch.setattr("web.hub.WAITING_EVERY", 0.0)
+    channel.refresh(None, changed=False)
+    assert json.loads(channel.snapshot.run)["waiting"]["code"] == "slots_busy"
 
 
 def test_a_viewer_is_told_while_the_records_do_not_answer(

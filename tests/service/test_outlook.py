@@ -62,6 +62,23 @@ def test_a_runs_own_units_count_when_there_are_enough(site: Site) -> None:
     assert found.units_per_minute == pytest.approx(24)
 
 
+def test_nothing_is_estimated_before_both_legs_listed_their_units(site: Site) -> None:
+    site.passed(UNITS)
+    run = site.submit(options={"compare": True})
+    site.prepare(UNITS, batches=1)
+    baseline = next(leg for leg in site.service.run(run.id).legs if leg.prepared).name
+    assert baseline == "baseline"
+    assert estimate(site, run.id) is None
+    text = site.app().test_client().get(f"/runs/{run.id}").text
+    assert "0 units finished, those of the candidate not listed yet" in text
+    assert "left" not in text.split('class="figures"')[1].split("</p>")[0]
+    site.prepare(UNITS, batches=1)
+    found = estimate(site, run.id)
+    assert found is not None
+    assert found.seconds_left == pytest.approx(100 * 2.5)
+    assert "0 of 100 units on 2 legs · <span>0 compared" in site.app().test_client().get(f"/runs/{run.id}").text
+
+
 def test_units_are_unknown_before_the_first_run_that_lists_them_all(site: Site) -> None:
     assert site.service.known_units("accounts") is None
     site.submit(units="*/pl")

@@ -143,7 +143,8 @@ def test_a_queued_run_names_the_runs_that_it_waits_for(site: Site, client: Flask
     waiting = site.submit()
     assert "No worker of pool local is running." in page(client, f"/runs/{waiting.id}")
     site.worker()
-    assert "A worker is about to take it." in page(client, f"/runs/{waiting.id}")
+    # Whether it or the run before it is taken is not known yet.
+    assert "A slot of pool local is about to take work; 2 tasks wait for it." in page(client, f"/runs/{waiting.id}")
     site.claim()
     link = f'<a href="/runs/{first.id}">#{first.id}</a>'
     assert f"The only slot of pool local is busy with {link}." in page(client, f"/runs/{waiting.id}")

@@ -104,6 +104,12 @@ def ask(workers: PoolFacts, *tasks: Task, run: Run = RUN, now: datetime = NOW) -
         ),
         (pool(slot(1, 120), slot(2, draining=True)), "slots_busy", "The only slot of pool local is busy with #12."),
         (pool(slot(1, 120), slot(2)), "about_to_start", "A worker is about to take it."),
+        (
+            pool(slot(1, 120), slot(2), queued=3),
+            "about_to_start",
+            "A slot of pool local is about to take work; 3 tasks wait for it.",
+        ),
+        (pool(slot(1), slot(2), queued=2), "about_to_start", "A worker is about to take it."),
     ],
 )
 def test_a_queued_run_waits_for_a_slot(workers: PoolFacts, code: str, text: str) -> None:

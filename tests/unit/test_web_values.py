@@ -21,6 +21,7 @@ from web import archive, links, present, words
 from web.ansi import plain
 from web.cursor import Cursor
 from web.preview import ROWS, preview
+from web.schemas import EstimateOut
 
 NOW = datetime(2026, 11, 21, 14, 0, tzinfo=UTC)
 LEG = Leg(
@@ -176,6 +177,28 @@ def test_states_differ_in_word_and_look() -> None:
 def test_units_without_a_list_have_no_share() -> None:
     assert present.progress(UnitCounts()).total is None
     assert present.progress(UnitCounts(0)).done_share == 0
+
+
+def test_a_leg_without_a_list_is_not_taken_for_done() -> None:
+    """All units of the baseline were taken over, and the candidate has not listed its own."""
+    over = replace(
+        LEG, name="baseline", prepared=True, reused={"run": 2, "differs": [], "units": 40, "seconds_saved": 42}
+    )
+    run = replace(RUN, legs=(over, replace(LEG, prepared=False)), units=UnitCounts(40, 40, 0))
+    head = present.head(run, [task(TaskKind.PREPARE)], [], None, None)
+    assert head.progress.words == "40 units finished, those of the candidate not listed yet"
+    assert (head.progress.done_share, head.title) == (50, "Running · run 214 · feature/x")
+    assert not any("left" in fact for fact in head.facts)
+    again = present.head(replace(run, state=RunState.FAILED), [task(TaskKind.PREPARE)], [], None, None)
+    assert again.buttons[0].label == "Resume — begins with the preparation"
+    # Its batches stand although what it was prepared with is gone.
+    resumed = present.head(replace(run, units=UnitCounts(80, 40, 0)), [task()], [], None, None)
+    assert resumed.progress.words == "40 of 80 units on 2 legs"
+
+
+def test_a_few_seconds_are_rough_enough() -> None:
+    soon = EstimateOut(seconds_left=4.0, units_per_minute=57.0, basis="from this run's finished units")
+    assert "a few seconds left" in present.head(RUN, [task()], [], soon, None).facts
 
 
 def test_a_csv_is_shown_as_a_table() -> None:
