@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import Any
 
 from jobs.settings import settings_from_process
+from runner.parent import end_with_parent
 from web.app import VIEWERS, follow_server
 
 bind = settings_from_process().server.listen
@@ -28,6 +30,11 @@ forwarded_allow_ips = ""
 control_socket_disable = True
 
 
+def post_fork(_server: Any, worker: Any) -> None:
+    """End with a master that was killed: it alone ends a worker that waits for a client who does not take his answer."""
+    end_with_parent(worker.ppid, signal.SIGKILL)
+
+
 def post_worker_init(worker: Any) -> None:
-    """End live streams when the worker is told to stop, or is left alone by a master that was killed."""
-    follow_server(worker.wsgi, lambda: not worker.alive or os.getppid() != worker.ppid)
+    """End live streams when the worker is told to stop."""
+    follow_server(worker.wsgi, lambda: not worker.alive)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -143,6 +144,25 @@ def test_a_worker_whose_master_was_killed_ends_though_somebody_looks(server: Ser
     server.process.wait()
     worker.wait(60)
     viewer.close()
+
+
+def test_a_worker_whose_master_was_killed_ends_though_a_client_takes_no_more(server: Server) -> None:
+    run = server.site.submit().id
+    claim = server.site.claim()
+    server.site.log(claim, b"x" * (32 << 20) + b"\n")  # more than what is on its way
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=60) as client:
+        path = f"/api/v1/runs/{run}/tasks/{claim.task.id}/log"
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        receive(client, b"xxx")
+        (worker,) = psutil.Process(server.process.pid).children()
+        server.process.kill()
+        server.process.wait()
+        try:
+            worker.wait(20)
+        finally:
+            with suppress(psutil.NoSuchProcess):
+                worker.kill()
 
 
 def test_its_secret_is_its_own_and_kept(server: Server) -> None:
