@@ -12,6 +12,11 @@ _TOO_LONG = f"a line of more than {LINE_BYTES:,} bytes was left out"
 NAMED = 20  # so many wrong lines are named; the rest are counted
 
 
+def failed_line(unit: str) -> str:
+    """Give what is said in the log where a unit's mark as failed was taken."""
+    return f"unit {unit} failed"
+
+
 @dataclass(frozen=True)
 class Mark:
     """A line of the checkpoint file: this unit is finished. `end` is the byte offset after the line."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from runner.checkpoint import CheckpointParser, Mark
+from runner.checkpoint import CheckpointParser, Mark, failed_line
 from runner.errors import EngineUnavailable, InfraError, LimitExceeded, OutputRefused
 from runner.files import Tail
 from runner.journal import Journal
@@ -204,6 +204,9 @@ class Traces:
         if results:
             self.outputs.settle()
             self._journal.finished((unit, found.state, self.outputs.taken.get(unit)) for unit, found in results.items())
+            for unit, found in results.items():
+                if found.state is UnitState.FAILED:
+                    self.say(failed_line(unit))
             self.recorder.mark(list(results.values()), source=(self.execution, marks[-1].end))
             self.finished |= {unit: found.state for unit, found in results.items()}
         if broken is not None:

@@ -231,13 +231,15 @@ dsn = "postgresql://nobody:canary@localhost/old"
             self.end(claim)
         return self.service.run(run.id)
 
-    def failed(self, units: Sequence[str] = ("tenant_001/pl", "tenant_001/bs"), **more: object) -> Run:
-        """Submit a run whose last unit fails."""
+    def failed(
+        self, units: Sequence[str] = ("tenant_001/pl", "tenant_001/bs"), *, log: bytes = b"", **more: object
+    ) -> Run:
+        """Submit a run whose last unit fails; `log` is what its batch says besides."""
         run = self.submit(**more)  # type: ignore[arg-type]
         self.prepare(units, batches=1)
         claim = self.claim()
         self.step(claim, "run", 3.5, "bin/export")
-        self.log(claim, b"exporting\n\x1b[31mKeyError: amount\x1b[0m\n")
+        self.log(claim, b"exporting\n\x1b[31mKeyError: amount\x1b[0m\n" + log)
         self.mark(claim, claim.units[:-1])
         self.mark(claim, claim.units[-1:], failed="KeyError: amount (ledger.rb:42)")
         self.end(claim, TaskState.FAILED, Reason("units_failed", "1 of 2 units failed: tenant_001/bs"))

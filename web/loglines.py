@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from web.ansi import stripped
+from web.ansi import plain, stripped
 
 # Lines are found by counting newlines in blocks of this size: 4,096 numbers for a log of 256 MiB.
 BLOCK = 65_536
@@ -25,6 +25,9 @@ WINDOW_LIMIT = 2 << 20
 
 # One search request looks at so many bytes; the next one goes on.
 SEARCH_LIMIT = 64 << 20
+
+# So many hits at once, while the last one is looked for.
+HITS = 100
 
 # Indexes kept in memory; an index of a 256 MiB log takes about 150 KB.
 KEPT = 256
@@ -144,6 +147,16 @@ class LogIndex:
             if len(hits) >= limit or left <= 0:
                 return Hits(tuple(hits), following if following <= total else None, total)
         return Hits(tuple(hits), None, total)
+
+    def last(self, text: str) -> int | None:
+        """Find the last line that is `text`, among the first SEARCH_LIMIT bytes; None when there is none."""
+        found: int | None = None
+        start: int | None = 1
+        while start is not None:
+            hits = self.search(text, start, HITS)
+            found = next((hit.n for hit in reversed(hits.hits) if plain(hit.text) == text), found)
+            start = hits.next if len(hits.hits) == HITS else None
+        return found
 
     def _blocks(self, number: int, offset: int, size: int) -> Iterator[tuple[int, int, bytes]]:
         """Walk over whole lines, about a MiB at a time: their first number, their offset, their bytes."""

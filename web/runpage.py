@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from jinja2 import Environment
 
 from jobs.run import Run, RunState, StepRecord, Task, TaskState, Unit
+from runner.checkpoint import failed_line
 from runner.model import UnitState
 from web import diffwords, links, present, shapes
 from web.ansi import plain
@@ -19,13 +21,15 @@ from web.words import task_title
 if TYPE_CHECKING:
     from jobs.service import Service
 
-# "Its last twenty lines": enough to hold a traceback's end, little enough to be read.
+# "Its last twenty lines": enough to hold a traceback's end, little enough to be read. Where a unit failed, a few of them
+# stand after the place: some scripts tell why when they have marked it.
 EXCERPT = 20
+AFTER = 4
 
 
 @dataclass(frozen=True)
 class Failure:
-    """The one failure that matters first, with the end of its log."""
+    """The one failure that matters first, with its log where it was marked (`at_place`), or else with the log's end."""
 
     title: str
     text: str
@@ -33,6 +37,7 @@ class Failure:
     href: str
     log: str
     lines: list[tuple[int, str]]
+    at_place: bool
     more: int
 
 
@@ -43,6 +48,8 @@ class RunPages:
         self._service = service
         self._indexes = indexes
         self._templates = templates
+        # A log only grows: with the same size it has the same lines.
+        self._place = lru_cache(256)(lambda task, size, unit: indexes.of(task).last(f"seatrial: {failed_line(unit)}"))
 
     def head(self, run: Run) -> present.Head:
         """Gather the head of a run's page."""
@@ -93,8 +100,11 @@ class RunPages:
 
     def _of(self, run: Run, task: Task | None, unit: Unit | None, text: str, more: int) -> Failure:
         lines: list[tuple[int, str]] = []
+        place = None
         if task is not None and task.log_size and task.finished_at is not None and run.removed is None:
-            window = self._indexes.of(task.id).window(-EXCERPT, EXCERPT)
+            place = self._place(task.id, task.log_size, unit.unit) if unit is not None else None
+            first = -EXCERPT if place is None else max(1, place + AFTER + 1 - EXCERPT)
+            window = self._indexes.of(task.id).window(first, EXCERPT)
             lines = [(line.n, plain(line.text)) for line in window.lines]
         where = task_title(task).capitalize() if task is not None else "Its task"
         return Failure(
@@ -102,7 +112,8 @@ class RunPages:
             text=text,
             unit=unit,
             href=links.unit(run.id, unit.leg, unit.unit) if unit is not None else "",
-            log=links.log_line(run.id, task.id, lines[-1][0] if lines else None) if task is not None else "",
+            log=links.log_line(run.id, task.id, place or (lines[-1][0] if lines else None)) if task is not None else "",
             lines=lines,
+            at_place=place is not None,
             more=more,
         )

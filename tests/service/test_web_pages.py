@@ -20,6 +20,10 @@ def page(client: FlaskClient, path: str, status: int = 200, **options: object) -
     return answer.get_data(as_text=True)
 
 
+def plain_lines(text: str) -> list[str]:
+    return re.sub("<[^>]*>", "", text).split("\n")
+
+
 def token(client: FlaskClient, path: str) -> str:
     found = re.search(r'name="csrf_token" value="([^"]+)"', page(client, path))
     assert found is not None
@@ -108,6 +112,24 @@ def test_a_run_page_answers_first(site: Site, client: FlaskClient) -> None:
     for step in ("checkout", "clone", "template, reflink", "migrate"):
         assert step in text
     assert "\x1b" not in text
+    assert "The end of the log" in text, "nothing in it says where the unit was marked"
+
+
+def test_a_failed_unit_shows_its_log_where_it_was_marked(site: Site, client: FlaskClient) -> None:
+    """The batch went on for long, in another container too."""
+    before = b"".join(b"before %d\n" % n for n in range(30))
+    after = b"".join(b"after %d\n" % n for n in range(30))
+    place = b"seatrial: unit tenant_001/bs failed\n"
+    again = b"seatrial: unit tenant_001/bs failed twice\n"
+    run = site.failed(log=place + before + place + again + after)
+    text = page(client, f"/runs/{run.id}")
+    excerpt = text[text.index('<pre class="excerpt"') : text.index("The log at this place")]
+    shown = [line for line in plain_lines(excerpt.split("</pre>")[0]) if line]
+    assert len(shown) == 20
+    assert shown[0].endswith("before 15")
+    assert shown[15].endswith("seatrial: unit tenant_001/bs failed")
+    assert shown[-1].endswith("after 2")
+    assert "#L34" in excerpt, "the line itself"
 
 
 def test_every_tab_has_its_address(site: Site, client: FlaskClient) -> None:

@@ -874,3 +874,16 @@ def test_truncating_the_log_makes_no_room_in_it(scripted: Maker, tmp_path: Path)
     followed = traces()
     assert followed.log_room() == 65_536 - 2_536, "whoever takes over knows the place in the file alone"
     followed.close()
+
+
+def test_the_log_says_where_a_unit_failed(scripted: Maker) -> None:
+    def script(inside: Inside) -> int:
+        inside.print("cannot read b\n")
+        inside.finish("a")
+        inside.mark("b\tfailed\tno such table")
+        return 0
+
+    _, recorder = scripted(script).verify(SPEC, ("a", "b"))
+    said = recorder.said()
+    assert "cannot read b\nseatrial: unit b failed\n" in said
+    assert "unit a failed" not in said
