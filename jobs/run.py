@@ -211,12 +211,12 @@ class Comparison:
     """How far the units of a compare run are compared. `left`: some have no class yet; `different`: how many differ.
 
     `accepted`: so many of these are wholly explained by what was accepted.
-    `cancelled`: nobody wants to know any more. `stopped`: why it ended itself before all was compared.
+    `cancelled`: nobody wants to know any more, and who said so. `stopped`: why it ended itself before all was compared.
     """
 
     left: bool = False
     different: int = 0
-    cancelled: bool = False
+    cancelled: Reason | None = None
     stopped: Reason | None = None
     accepted: int = 0
 
@@ -261,7 +261,7 @@ def derive(tasks: Iterable[TaskFacts], *, comparison: Comparison | None = None) 
         return Derived(RunState.FAILED, None, first_reason(_S.FAILED))
     if comparison is not None and comparison.left:
         if comparison.cancelled:
-            return Derived(RunState.CANCELLED, None, Reason("cancelled", "The run was cancelled."))
+            return Derived(RunState.CANCELLED, None, comparison.cancelled)
         return Derived(RunState.RUNNING, None, None)
     return Derived(RunState.DONE, Verdict.PASSED if comparison is None else verdict_of(comparison), stopped)
 

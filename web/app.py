@@ -120,6 +120,7 @@ def _templates(app: Flask) -> None:
         "size": words.size,
         "ago": words.ago,
         "moment": words.moment,
+        "clock": words.clock,
         "soon": words.soon,
         "with_runs": words.with_runs,
         "rfc3339": schemas.rfc3339,

@@ -312,11 +312,14 @@ def banner(run: Run, tasks: Sequence[Task], held: WaitingOut | None = None) -> B
     if run.state is not RunState.INTERRUPTED or not waiting:
         return None
     first = min(waiting, key=lambda task: task.due_at)
-    others = f", and {plural(len(waiting) - 1, 'more task')}" if len(waiting) > 1 else ""
-    where = f" on {first.host}" if first.host else ""
+    before = f"; attempt {first.attempt} was on {first.host}" if first.host else ""
     by_itself = held is None or held.code != "no_sweeper"
     begin = "That will be" if by_itself else '"Resume now" begins'
-    text = f"{begin} attempt {first.attempt + 1} of {task_title(first)}{others}, after attempt {first.attempt}{where}."
+    text = f"{begin} attempt {first.attempt + 1} of {task_title(first)}{before}."
+    if len(waiting) > 1:
+        text += (
+            f" {plural(len(waiting) - 1, 'more task')} {'waits' if len(waiting) == 2 else 'wait'} for a next try too."
+        )
     if first.kind is TaskKind.PREPARE:
         text += " The preparation begins again from its start."
     elif run.units.total:

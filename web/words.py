@@ -104,6 +104,12 @@ def moment(at: datetime) -> str:
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
+def clock(at: datetime, now: datetime | None = None) -> str:
+    """Write the time of day with its zone, and the date unless it is today's."""
+    own, today = at.astimezone(UTC), (now or datetime.now(UTC)).astimezone(UTC).date()
+    return f"{own:%H:%M:%S} UTC" if own.date() == today else moment(at)
+
+
 def task_title(task: Task) -> str:
     """Name a task: prepare, batch 3; with its leg when that is not the candidate."""
     name = "prepare" if task.kind is TaskKind.PREPARE else f"batch {task.batch}"

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import BindParameter, ColumnElement, Connection, Row, bindparam, or_, select, update
 
 from jobs.adapters.sql_history import note_write
-from jobs.adapters.sql_rows import append_event
+from jobs.adapters.sql_rows import append_event, cancelled_by
 from jobs.adapters.sql_schema import attempts, runs, steps, tasks
 from jobs.run import FAR_SECONDS, FINAL_TASK_STATES, TaskState, check_transition
 from runner.errors import Fenced
@@ -42,7 +42,7 @@ def ending(connection: Connection, run: int) -> Reason | None:
     """Tell why nothing of the run is to be begun any more: somebody cancelled it, or it was stopped; None otherwise."""
     row = connection.execute(_END, {"run_": run}).one()
     if row.cancel_requested:
-        return Reason("cancelled", "The run was cancelled.")
+        return cancelled_by(connection, run)
     return Reason(row.stop_code, row.stop_text) if row.stop_code is not None else None
 
 

@@ -232,6 +232,11 @@ _BEFORE = select(
     runs.c.stop_code,
     runs.c.stop_text,
 ).where(runs.c.id == bindparam("run_"))
+_CANCEL = (
+    select(events.c.data)
+    .where(events.c.run == bindparam("run_"), events.c.kind == "cancel")
+    .order_by(events.c.id.desc())
+).limit(1)
 _FIRST = func.min(case((tasks.c.reason_code.is_not(None), tasks.c.id)))
 _GROUPS = (
     select(tasks.c.kind, tasks.c.state, func.max(tasks.c.attempt).label("attempt"), _FIRST.label("first"))
@@ -239,6 +244,12 @@ _GROUPS = (
     .group_by(tasks.c.kind, tasks.c.state)
     .order_by(_FIRST)
 )
+
+
+def cancelled_by(connection: Connection, run: int) -> Reason:
+    """Say who cancelled a run last."""
+    data = connection.execute(_CANCEL, {"run_": run}).scalar_one_or_none() or {}
+    return Reason("cancelled", f"Cancelled by {data['user']}." if data.get("user") else "The run was cancelled.")
 
 
 def refresh_run(connection: Connection, run: int, now: float) -> Derived:
@@ -253,7 +264,7 @@ def refresh_run(connection: Connection, run: int, now: float) -> Derived:
         comparison = Comparison(
             before.compared_at is None,
             before.units_different,
-            before.cancel_requested,
+            cancelled_by(connection, run) if before.cancel_requested else None,
             stopped=stopped,
             accepted=before.units_accepted,
         )

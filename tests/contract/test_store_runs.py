@@ -132,7 +132,8 @@ def test_an_interruption_of_a_cancelled_run_ends_it(hands: Hands) -> None:
     run, claim = hands.preparing()
     hands.store.runs.cancel(run, "mio")
     assert hands.interrupt(claim) is S.CANCELLED
-    assert hands.run(run).state is RunState.CANCELLED
+    found = hands.run(run)
+    assert (found.state, found.reason) == (RunState.CANCELLED, Reason("cancelled", "Cancelled by mio."))
 
 
 def test_a_preparation_that_ends_in_a_cancelled_run_starts_no_batches(hands: Hands) -> None:
@@ -200,6 +201,7 @@ def test_a_cancelled_run_goes_on(hands: Hands) -> None:
     hands.mark(claim, "a")
     hands.store.runs.cancel(run, "mio")
     hands.end(claim, S.CANCELLED, Reason("cancelled", "…"))
+    assert hands.run(run).reason == Reason("cancelled", "Cancelled by mio.")
     found = hands.store.runs.resume(run, "mio")
     assert (found.state, found.cancel_requested) == (RunState.RUNNING, False)
     assert hands.store.tasks.renew(hands.take().task.id, 2, 60.0) is False

@@ -157,7 +157,7 @@ def test_an_interrupted_run_says_when_it_goes_on(site: Site, client: FlaskClient
     assert "The connection dropped." in text
     assert "Resume now — 6 units left" in text
     assert "Next try" in text
-    assert "That will be attempt 2 of batch 1, after attempt 1 on host-a. 4 of 10 units are safe" in text
+    assert "That will be attempt 2 of batch 1; attempt 1 was on host-a. 4 of 10 units are safe" in text
 
 
 def test_a_queued_run_names_the_runs_that_it_waits_for(site: Site, client: FlaskClient) -> None:
@@ -208,7 +208,9 @@ def test_what_happened_tells_what_the_sweeper_removed(site: Site, client: FlaskC
     token = site.store.runs.begin_cleaning(run.id)
     assert token is not None
     site.store.runs.cleaned(run.id, token, removed=["seatrial-i-r1-t1-e1", "seatrial_x_i_r1_t1_e1"])
-    assert "seatrial-i-r1-t1-e1, seatrial_x_i_r1_t1_e1 " in page(client, f"/runs/{run.id}?tab=attempts")
+    text = page(client, f"/runs/{run.id}?tab=attempts")
+    assert "seatrial-i-r1-t1-e1, seatrial_x_i_r1_t1_e1 " in text
+    assert text.count('<time class="clock"') == len(site.service.events(run.id)), "each line has its time of day"
 
 
 def test_an_errored_preparation_shows_its_last_lines(site: Site, client: FlaskClient) -> None:

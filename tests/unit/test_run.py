@@ -27,6 +27,8 @@ from runner.model import Reason, TaskKind
 
 S, P, V = TaskState, TaskKind.PREPARE, TaskKind.VERIFY
 
+CANCELLED_BY = Reason("cancelled", "Cancelled by mio.")
+
 
 def fact(state: TaskState, kind: TaskKind = V, attempt: int = 1, code: str | None = None) -> TaskFacts:
     return TaskFacts(kind, state, attempt, Reason(code, code) if code else None)
@@ -98,8 +100,9 @@ def test_a_failing_batch_of_a_compare_run_is_a_class_of_its_units() -> None:
 def test_a_compare_run_goes_on_until_all_is_compared() -> None:
     facts = [fact(S.DONE, P), fact(S.DONE), fact(S.FAILED)]
     assert derive(facts, comparison=Comparison(left=True, different=1)).state is RunState.RUNNING
-    assert derive(facts, comparison=Comparison(left=True, cancelled=True)).state is RunState.CANCELLED
-    assert derive(facts, comparison=Comparison(cancelled=True)).state is RunState.DONE
+    cancelled = derive(facts, comparison=Comparison(left=True, cancelled=CANCELLED_BY))
+    assert (cancelled.state, cancelled.reason) == (RunState.CANCELLED, CANCELLED_BY)
+    assert derive(facts, comparison=Comparison(cancelled=CANCELLED_BY)).state is RunState.DONE
 
 
 def test_a_run_that_stopped_itself_is_done_with_what_it_found() -> None:
@@ -110,7 +113,7 @@ def test_a_run_that_stopped_itself_is_done_with_what_it_found() -> None:
     assert derive(facts, comparison=replace(stopped, left=True)).state is RunState.RUNNING
     assert derive([*facts, fact(S.RUNNING)], comparison=stopped).state is RunState.RUNNING
     assert derive([*facts, fact(S.ERRORED)], comparison=stopped).state is RunState.ERRORED
-    assert derive(facts, comparison=replace(stopped, cancelled=True)).state is RunState.CANCELLED
+    assert derive(facts, comparison=replace(stopped, cancelled=CANCELLED_BY)).state is RunState.CANCELLED
     assert derive(facts, comparison=Comparison(different=2)).state is RunState.CANCELLED
 
 

@@ -196,6 +196,22 @@ def test_a_leg_without_a_list_is_not_taken_for_done() -> None:
     assert resumed.progress.words == "40 of 80 units on 2 legs"
 
 
+def test_a_banner_tells_of_each_task_in_a_sentence_of_its_own() -> None:
+    run = replace(RUN, state=RunState.INTERRUPTED, units=UnitCounts(40, 12, 0))
+    waiting = [replace(task(state=TaskState.INTERRUPTED, batch=n), attempt=4, host="vm") for n in (1, 2)]
+    found = present.banner(run, waiting)
+    assert found is not None
+    assert found.text == (
+        "That will be attempt 5 of batch 1; attempt 4 was on vm. 1 more task waits for a next try too. "
+        "12 of 40 units are safe: only what was in flight is repeated."
+    )
+
+
+def test_a_clock_has_the_date_of_another_day() -> None:
+    assert words.clock(NOW, NOW + timedelta(hours=2)) == "14:00:00 UTC"
+    assert words.clock(NOW, NOW + timedelta(days=1)) == "2026-11-21 14:00:00 UTC"
+
+
 def test_a_few_seconds_are_rough_enough() -> None:
     soon = EstimateOut(seconds_left=4.0, units_per_minute=57.0, basis="from this run's finished units")
     assert "a few seconds left" in present.head(RUN, [task()], [], soon, None).facts
