@@ -339,6 +339,13 @@ class Execution:
             if not path.is_dir():
                 raise ContainerLost(f"{path} was removed from {self.runtime.host} while the container ran.")
 
+    def say(self, text: str) -> None:
+        """Write a line of ours into the log."""
+        if self._follower is not None:
+            self._follower.traces.say(text)
+        else:
+            self.recorder.log(f"seatrial: {text}\n".encode())
+
     def last_lines(self, count: int = LAST_LINES) -> str:
         """Give the last lines that the script printed."""
         try:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from runner.checkpoint import failed_line
 from runner.errors import (
     BranchError,
     Cancelled,
@@ -232,7 +233,7 @@ def verify(state: State) -> State:
             except BranchError as error:
                 left = _unfinished(left, execution, failed)
                 if left:
-                    recorder.mark([UnitResult(left[0], UnitState.FAILED, text=error.text)])
+                    _fail(execution, left[0], error.text)
                 raise
             except ContainerLost:
                 if not execution.gone:
@@ -249,7 +250,7 @@ def verify(state: State) -> State:
                     broken = next((unit for unit in left if unit not in execution.voided), left[0])
                     left.remove(broken)
                     failed.append(broken)
-                    recorder.mark([UnitResult(broken, UnitState.FAILED, text=text)])
+                    _fail(execution, broken, text)
                 elif exit_code != 0 and not failed:
                     raise StepFailed(f"All units are finished, but the script failed. {text}")
                 elif not execution.voided:
@@ -260,6 +261,12 @@ def verify(state: State) -> State:
             recorder.log(f"seatrial: going on with {_counted(left)} in a new container\n".encode())
     _conclude(left, failed, exit_code, tries)
     return state
+
+
+def _fail(execution: Execution, unit: str, text: str) -> None:
+    """Count a unit as failed that the script did not mark, and say so in the log, where that shows."""
+    execution.say(failed_line(unit))
+    execution.recorder.mark([UnitResult(unit, UnitState.FAILED, text=text)])
 
 
 def _unfinished(left: list[str], execution: Execution, failed: list[str]) -> list[str]:

@@ -887,3 +887,17 @@ def test_the_log_says_where_a_unit_failed(scripted: Maker) -> None:
     said = recorder.said()
     assert "cannot read b\nseatrial: unit b failed\n" in said
     assert "unit a failed" not in said
+
+
+def test_the_log_says_at_which_unit_a_script_broke_before_another_container_goes_on(scripted: Maker) -> None:
+    def script(inside: Inside) -> int:
+        inside.print(f"at work on {inside.units[0]}")
+        if "b" not in inside.units:
+            inside.finish("c")
+            return 0
+        inside.finish("a")
+        return 3
+
+    outcome, recorder = scripted(script).verify(SPEC, UNITS)
+    assert outcome.code == "units_failed"
+    assert "at work on a\nseatrial: unit b failed\n" in recorder.said()
