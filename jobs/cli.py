@@ -88,7 +88,7 @@ SECTIONS = {
 def main(config: Path | None) -> None:
     """Take any branch on a sea trial beside a copy of production, and bring back proof.
 
-    Exit codes: 0 passed, 1 failed or different, 2 usage, 3 infrastructure.
+    Exit codes: 0 passed, 1 failed, different or cancelled, 2 usage, 3 infrastructure.
     """
 
 

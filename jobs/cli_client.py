@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from jobs.api_client import ApiClient, Document
+from jobs.api_client import ApiClient, Document, ServerUnreachable
 from jobs.cli_common import EXIT_FAILED, EXIT_INFRASTRUCTURE, EXIT_PASSED, Failure, current_server, pass_config
 from jobs.cli_group import EXIT_STOPPED
 from jobs.cli_show import FINAL, counted, duration, headline, plain, say_json, standing
@@ -24,6 +24,10 @@ POLL_SECONDS = 0.5
 PATIENCE_SECONDS = 120.0
 # Where nobody watches a bar, a line is printed at least so often while something moves.
 LINE_SECONDS = 30.0
+NO_FILE = (
+    "There is no seatrial.toml here that says where the server is: go to its directory, or name it with "
+    "`seatrial --config FILE` or SEATRIAL_CONFIG."
+)
 
 
 def with_client(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -33,7 +37,14 @@ def with_client(function: Callable[..., Any]) -> Callable[..., Any]:
     def wrapped(config: Path | None, *args: Any, **kwargs: Any) -> Any:
         server = kwargs.pop("server")
         with ApiClient(server or current_server(config)) as client:
-            return function(client, *args, **kwargs)
+            try:
+                return function(client, *args, **kwargs)
+            except ServerUnreachable as error:
+                from jobs.settings import has_settings_file
+
+                if server or has_settings_file(config):
+                    raise
+                raise ServerUnreachable(f"{error.text} {NO_FILE}") from None
 
     option = click.option("--server", metavar="URL", help="The server (default: server.listen of the settings).")
     return option(update_wrapper(wrapped, function))

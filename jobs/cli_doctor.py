@@ -13,7 +13,7 @@ from rich.text import Text
 
 from jobs.cli_client import json_option
 from jobs.cli_common import EXIT_INFRASTRUCTURE, EXIT_PASSED, pass_config
-from jobs.cli_show import plain, say_json
+from jobs.cli_show import plain, say_json, say_lines
 from jobs.doctor import Finding, Level, counted, healthy
 from jobs.doctor_facts import Look, looks_at_installation, looks_at_machine, looks_at_pools
 
@@ -71,7 +71,8 @@ def show(findings: Iterable[Finding]) -> None:
     """Print the findings as a table, each problem with its remedy below."""
     findings = list(findings)
     console = Console(highlight=False)
-    if not console.is_terminal:
+    piped = not console.is_terminal
+    if piped:
         console = Console(highlight=False, width=PIPE_WIDTH)
     table = Table(box=None, pad_edge=False, show_header=False)
     for finding in findings:
@@ -79,5 +80,8 @@ def show(findings: Iterable[Finding]) -> None:
         if finding.remedy:
             said.append(f"\n→ {plain(finding.remedy)}", style="italic")
         table.add_row(Text(finding.level.value, style=STYLES[finding.level]), Text(plain(finding.what)), said)
-    console.print(table)
+    with console.capture() as written:
+        console.print(table)
+    # A table is as wide as its widest line, which a log or a pipe need not be.
+    say_lines(line.rstrip() if piped else line for line in written.get().splitlines())
     console.print(f"\n{counted(findings)}.")

@@ -13,6 +13,7 @@ from jobs.cli_show import (
     RUN_HEAD,
     columns,
     duration,
+    folded,
     headline,
     plain,
     run_lines,
@@ -23,11 +24,12 @@ from jobs.cli_show import (
 )
 
 STATES = ("queued", "running", "interrupted", "done", "failed", "errored", "cancelled")
+VERDICTS = ("passed", "different")
 RUNS_AT_ONCE = 200
 UNITS_AT_ONCE = 1_000
 
 wait_option = click.option(
-    "--wait", is_flag=True, help="Wait for the end; exit code 0 passed, 1 failed or cancelled, 3 errored."
+    "--wait", is_flag=True, help="Wait for the end; exit code 0 passed, 1 failed, different or cancelled, 3 errored."
 )
 
 
@@ -131,8 +133,8 @@ def _only_project(client: ApiClient) -> str:
 
 @click.command("list")
 @click.option("--project", metavar="NAME")
-@click.option("--state", type=click.Choice(STATES))
-@click.option("--verdict", type=click.Choice(("passed", "different")))
+@click.option("--state", type=click.Choice((*STATES, *VERDICTS)), help="As the column STATE says it, or done.")
+@click.option("--verdict", type=click.Choice(VERDICTS))
 @click.option("--user", metavar="NAME")
 @click.option("--text", metavar="TEXT", help="Search ref, commit, note and user.")
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="At most so many.")
@@ -143,6 +145,10 @@ def list_runs(client: ApiClient, limit: int, *, as_json: bool, **wanted: str | N
 
     Example: seatrial list --state failed --project ledger
     """
+    if wanted["state"] in VERDICTS:
+        if wanted["verdict"] not in (None, wanted["state"]):
+            raise Failure("--state and --verdict name two verdicts, and a run has one: leave one out.", EXIT_USAGE)
+        wanted |= {"state": None, "verdict": wanted["state"]}
     found: list[Document] = []
     for page in client.pages("/runs", limit=min(limit, RUNS_AT_ONCE), **wanted):
         found += page["runs"]
@@ -203,7 +209,7 @@ def units(client: ApiClient, run: int, *, as_json: bool, **wanted: str | None) -
 def _unit_line(unit: Document, *, several: bool) -> str:
     name = f"{unit['leg']} {unit['unit']}" if several else unit["unit"]
     weight = size(unit["output"]["size"]) if unit["output"] else ""
-    why = f"  {plain(unit['text'])}" if unit["text"] else ""
+    why = f"  {folded(unit['text'], '    ')}" if unit["text"] else ""
     return f"{unit['state']:<6}  {duration(unit['seconds']):>8}  {weight:>9}  {plain(name)}{why}"
 
 

@@ -21,7 +21,7 @@ from jobs.cli_common import current_settings, pass_config
 from jobs.flag import Flag
 from jobs.instances import slot_name, take_instance
 from jobs.logs import configure_logging
-from jobs.run import WORKER_LOST
+from jobs.run import WORKER_LOST, RunFilter, RunState
 from jobs.settings import Settings, host_environment
 from jobs.supervisor import Program, Supervisor
 from runner.errors import Drained, EngineUnavailable, ImageGone, StoreUnavailable
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 # seconds in which all ends.
 SLOT_SECONDS = 8.0
 WORKER_SECONDS = 10.0
+MOST_LEFT = 1_000  # runs that are counted when the server has ended
 HAND_OVER_SECONDS = 1.5  # that the records have at the end for what a killed slot held
 
 log = structlog.get_logger(__name__)
@@ -89,6 +90,34 @@ def up(config: Path | None) -> None:
     supervisor.install_signals()
     click.echo(f"Starting; the pages will be at {settings.server.url} in a few seconds.")
     supervisor.run()
+    if left := _left(settings):
+        click.echo(left)
+
+
+def _left(settings: Settings) -> str:
+    """Say what an end of the server leaves; nothing while no run has begun, or the store does not answer."""
+    from jobs.adapters.sql_store import Store
+
+    try:
+        with closing(Store.open(settings.server.database_url)) as store:
+            return left_words(runs_left(store))
+    except StoreUnavailable:
+        return ""
+
+
+def runs_left(store: Store) -> int:
+    """Count the runs that have begun and are not over, up to 1,000 of a state."""
+    begun = (RunState.RUNNING, RunState.INTERRUPTED)
+    pages = [store.runs.page(RunFilter(state=state), before=None, after=None, limit=MOST_LEFT) for state in begun]
+    return sum(len(page.runs) for page in pages)
+
+
+def left_words(runs: int) -> str:
+    """Say that so many runs are not over when the server has ended."""
+    if not runs:
+        return ""
+    are = "1 run is not over: what it has" if runs == 1 else f"{runs} runs are not over: what they have"
+    return f"{are} in containers goes on there, and `seatrial up` goes on with it."
 
 
 class Announcement:

@@ -25,6 +25,12 @@ def _seen(letter: str) -> str:
     return letter
 
 
+def folded(value: object, indent: str) -> str:
+    """Make text of several lines fit for a terminal: a line each, those below the first behind `indent`."""
+    first, *more = ("" if value is None else str(value)).split("\n")
+    return "\n".join([plain(first), *(indent + plain(line) for line in more)])
+
+
 def columns(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
     """Write a table as lines; nothing is cut, and the last column may be as long as it likes."""
     table = [list(head), *([plain(cell) for cell in row] for row in rows)]
@@ -71,11 +77,11 @@ def standing(run: Mapping[str, Any]) -> str:
 
 
 def counted(counts: Mapping[str, Any]) -> str:
-    """Write how far the units are: 12/40, 1 failed; - while there are none."""
+    """Write how far the units are, as the pages do: 11/40, 1 failed; - while there are none."""
     if not counts["total"]:
         return "-"
     failed = f", {counts['failed']} failed" if counts["failed"] else ""
-    return f"{counts['done'] + counts['failed']}/{counts['total']}{failed}"
+    return f"{counts['done']}/{counts['total']}{failed}"
 
 
 def headline(run: Mapping[str, Any]) -> str:

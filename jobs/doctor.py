@@ -138,11 +138,8 @@ def judge_disk_limit(kind: str | None, why_not: str = "") -> Finding:
     """Tell how limits.disk will be kept: by a project quota of that kind of file system, or by asking."""
     if kind is not None:
         return _ok("limits.disk", f"a project quota of {kind}: what a workspace writes past it is refused at once")
-    remedy = (
-        "It holds at once where home is on XFS or ext4 that is mounted with prjquota, and the worker may set quotas: "
-        "see docs/deploy.md, A quota for each workspace."
-    )
-    return Finding("limits.disk", Level.OK, f"polled every 5 s ({why_not})", remedy)
+    at_once = "docs/deploy.md, A quota for each workspace, says how it would hold at once"
+    return _ok("limits.disk", f"polled every 5 s ({why_not}); {at_once}")
 
 
 def _gib(count: int) -> str:

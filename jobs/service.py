@@ -128,7 +128,8 @@ class Service(Projects, Views, Outlook, Acceptances, Pools):
         source = self._source(submission, spec, project)
         if source is not None and source not in self._settings.databases:
             known = ", ".join(self.databases()) or "none yet"
-            problems.append(Problem("database", f"no such source in seatrial.toml; known: {known}", source))
+            text = f"no such source in seatrial.toml; known: {known}. {two_databases.READ_ONCE}"
+            problems.append(Problem("database", text, source))
         problems += two_databases.problems(submission.baseline_database, source, self.databases())
         if source is None:
             problems += [

@@ -97,6 +97,11 @@ def server_from_process(path: Path | None = None) -> ServerSettings:
     return load_server(path, os.environ)
 
 
+def has_settings_file(path: Path | None = None) -> bool:
+    """Tell whether this process finds a settings file: the one that `path` or SEATRIAL_CONFIG names, or ./seatrial.toml."""
+    return find_settings_file(path, os.environ) is not None
+
+
 def host_environment() -> Mapping[str, str]:
     """Give this process' environment, for secrets that the settings name and for a build's proxies."""
     return os.environ

@@ -8,6 +8,7 @@ from jobs.run import Run
 from runner.errors import Problem
 
 FIELD = "options.baseline_database"
+READ_ONCE = "The server read the file when it started: after an edit, end it and start it again"
 ALIKE = (
     "The legs have the same commit and take their data from two databases, which are taken to be alike: "
     "whatever differs comes from the servers or from the data."
@@ -22,7 +23,7 @@ def problems(baseline: str | None, candidate: str | None, known: Collection[str]
         return [Problem(FIELD, "this branch uses no database; leave it out", baseline[:80])]
     if baseline not in known:
         names = ", ".join(known) or "none yet"
-        return [Problem(FIELD, f"no such source in seatrial.toml; known: {names}", baseline[:80])]
+        return [Problem(FIELD, f"no such source in seatrial.toml; known: {names}. {READ_ONCE}", baseline[:80])]
     if baseline == candidate:
         return [Problem(FIELD, "name another source than the candidate's, or leave it out", baseline[:80])]
     return []

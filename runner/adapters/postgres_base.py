@@ -22,7 +22,7 @@ from runner.adapters.postgres_copy import (
     sessions,
     unlocked,
 )
-from runner.adapters.postgres_link import Connection, Server, execute, name, rows, value
+from runner.adapters.postgres_link import Connection, LoginRefused, Server, execute, name, rows, value
 from runner.adapters.postgres_names import (
     PRODUCTION,
     VERIFICATION,
@@ -242,7 +242,11 @@ def check(server: Server, *, owner: str | None, installation: str) -> SourceChec
         with server.session() as connection:
             return _check(server, connection, owner, installation)
     except DatabaseUnavailable as error:
-        problem = SourceProblem(error.text, "see that the server runs and that its pg_hba.conf admits Seatrial's role")
+        remedy = "see that the server runs and that its pg_hba.conf admits Seatrial's role"
+        if isinstance(error, LoginRefused):
+            told = f"what dsn, dsn_env or dsn_file of [databases.{server.source}] in seatrial.toml names"
+            remedy = f"correct the role or the password in {told}; docs/databases.md says how the role is made"
+        problem = SourceProblem(error.text, remedy)
         return SourceCheck(reachable=False, problems=(problem,))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,15 @@ OPTIONS = (
     "-c search_path=pg_catalog -c client_encoding=UTF8 -c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 "
     "-c tcp_keepalives_count=3 -c tcp_user_timeout=15s"
 )
+
+# What a server says, in English, to a role or a password that it does not take; libpq gives it no code.
+LOGIN = re.compile(
+    r"password authentication failed|no password supplied|role \".*\" (does not exist|is not permitted to log in)"
+)
+
+
+class LoginRefused(DatabaseUnavailable):
+    """The verification database's server refused the role or the password."""
 
 
 class Server:
@@ -112,6 +122,9 @@ class Server:
             if error.diag.message_detail:
                 words += f" ({' '.join(error.diag.message_detail.split())})"
             if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) and state is None:
+                if LOGIN.search(words):
+                    text = f"{self.source}: {self.place} refused the role or the password: {words}"
+                    raise LoginRefused(text) from error
                 raise DatabaseUnavailable(f"{self.source}: {self.place} does not answer: {words}") from error
             if state is not None and state.startswith(WORLD):
                 raise DatabaseUnavailable(f"{self.source}: {self.place}: {words}") from error

@@ -99,6 +99,10 @@ def test_what_bless_refuses_is_told_without_the_password(config: Path, sample18:
         found = seatrial(wrong, "db", *words, code=3)
         assert "canary-password" not in found.output
         assert "Traceback" not in found.output
+    checked = seatrial(wrong, "db", "check", code=3).stdout
+    assert "refused the role or the password: " in checked
+    assert "does not answer" not in checked
+    assert "correct the role or the password in what dsn, dsn_env or dsn_file of [databases.v]" in checked
 
 
 def test_a_server_that_is_away(tmp_path: Path) -> None:

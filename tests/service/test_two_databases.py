@@ -137,10 +137,18 @@ def test_the_form_takes_snapshots(site: Site, client: FlaskClient) -> None:
 @pytest.mark.parametrize(
     ("fields", "key", "words"),
     [
-        ({"options": {"baseline_database": "gone"}}, "options.baseline_database", "known: old_server, verification"),
+        (
+            {"options": {"baseline_database": "gone"}},
+            "options.baseline_database",
+            "known: old_server, verification. The server read",
+        ),
         ({"options": {"baseline_database": "verification"}}, "options.baseline_database", "another source"),
         ({"options": OPTIONS, "database": "old_server"}, "options.baseline_database", "another source"),
-        ({"options": OPTIONS, "database": "gone"}, "database", "no such source"),
+        (
+            {"options": OPTIONS, "database": "gone"},
+            "database",
+            "no such source in seatrial.toml; known: old_server, verification. The server read",
+        ),
         ({"options": OPTIONS, "project": "plain", "ref": "main"}, "options.baseline_database", "uses no database"),
         ({"options": {"snapshot": "x"}, "project": "plain", "ref": "main"}, "options.snapshot", "uses no database"),
     ],

@@ -6,7 +6,8 @@ import pytest
 
 from jobs.api_client import check_url, problem_words
 from jobs.cli_files import offered_name
-from jobs.cli_show import columns, counted, duration, headline, moment, plain, size
+from jobs.cli_runs import _unit_line
+from jobs.cli_show import columns, counted, duration, folded, headline, moment, plain, size
 from runner.errors import RequestError
 
 
@@ -22,6 +23,19 @@ from runner.errors import RequestError
 )
 def test_text_of_others_cannot_move_the_cursor(text: str | None, seen: str) -> None:
     assert plain(text) == seen
+
+
+def test_lines_of_a_text_are_indented_and_cannot_move_the_cursor_either() -> None:
+    assert folded("a\nb\x1b[2J\r\n\nc", "  ") == "a\n  b\\x1b[2J\\x0d\n  \n  c"
+    assert (folded("a", "  "), folded(None, "  ")) == ("a", "")
+
+
+def test_why_a_unit_failed_is_told_in_lines_of_its_own() -> None:
+    unit = {"state": "failed", "seconds": 1.0, "output": None, "leg": "candidate", "unit": "a\nb", "text": "no\nrows"}
+    assert _unit_line(unit, several=False).splitlines() == [
+        "failed     1.0 s             a\\x0ab  no",
+        "    rows",
+    ]
 
 
 def test_columns_are_as_wide_as_their_widest_cell_and_nothing_is_cut() -> None:
@@ -40,7 +54,7 @@ def test_figures() -> None:
     assert [size(c) for c in (0, 1023, 1536, 3 << 30)] == ["0 B", "1023 B", "1.5 KiB", "3.0 GiB"]
     assert (moment("2026-11-21T23:43:14.494Z"), moment(None)) == ("2026-11-21 23:43:14", "")
     assert counted({"total": None, "done": 0, "failed": 0}) == "-"
-    assert counted({"total": 40, "done": 11, "failed": 1}) == "12/40, 1 failed"
+    assert counted({"total": 40, "done": 11, "failed": 1}) == "11/40, 1 failed", "as the pages say it"
 
 
 def test_the_headline_tells_state_and_reason() -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from jobs.cli_doctor import show
 from jobs.doctor import (
     DiskFacts,
     EngineFacts,
@@ -112,8 +113,17 @@ def test_how_the_limit_of_the_disk_is_kept() -> None:
     kept, polled = judge_disk_limit("xfs"), judge_disk_limit(None, "/srv is xfs mounted without prjquota")
     assert (kept.level, polled.level) == (OK, OK)
     assert "a project quota of xfs" in kept.text
-    assert polled.text == "polled every 5 s (/srv is xfs mounted without prjquota)"
-    assert "mounted with prjquota" in polled.remedy
+    assert polled.text.startswith("polled every 5 s (/srv is xfs mounted without prjquota); docs/deploy.md, ")
+    assert polled.remedy == "", "what is well needs none"
+
+
+def test_lines_end_with_their_words(capsys: pytest.CaptureFixture[str]) -> None:
+    show([Finding("git", OK, "2.39"), Finding("redis", PROBLEM, "away [red]", "Start it, " + "and wait for it, " * 4)])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "ok       git    2.39"
+    assert lines[1] == "problem  redis  away [red]"
+    assert [line for line in lines if line != line.rstrip()] == []
+    assert lines[-1] == "1 problem."
 
 
 def test_a_good_engine() -> None:
