@@ -39,6 +39,7 @@ from runner.workspace import Command, Workspace, container, workspace_ids
 
 ONE_UNIT = "all"
 LAST_LINES = 20
+LINES_OF_A_RESUME = 8  # what a client says of a link that dropped takes some
 LAST_BYTES = 4_096
 _WRAPPER_LINE = re.compile(r"── \w+(?: ended after .*)?")
 
@@ -291,9 +292,16 @@ class Execution:
 
     # ---- what its end means ---------------------------------------------------------------------------
 
-    def resume_requested(self) -> ResumeRequested:
-        """Give the interruption that exit 75 asks for."""
-        return ResumeRequested(f"The script asked to be resumed (exit code 75). {self.last_lines(3)}".strip())
+    def resume_requested(self, ended: Ended) -> ResumeRequested:
+        """Give the interruption that exit 75 asks for, with what the world did to it, if it did anything."""
+        text = "The script asked to be resumed (exit code 75)."
+        try:
+            self.blame_the_world_first(ended)
+        except EngineUnavailable:  # so nobody knows
+            pass
+        except InfraError as world:
+            text += f" {world.text}"
+        return ResumeRequested(f"{text} {self.last_lines(LINES_OF_A_RESUME)}".strip())
 
     def blame_the_world_first(self, ended: Ended) -> None:
         """Raise what the world did to a script that ended with an error or left units out, if it did anything."""

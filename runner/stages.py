@@ -161,7 +161,7 @@ def prepare_database(state: State) -> State:
                 out = WayOut(source, template.database, order.execution_database(execution.number), template.owner)
             ended = execution.run(commands, image=state.image.id, tree=state.tree, way_out=out)
             if ended.exit_code == EXIT_RESUME:
-                raise execution.resume_requested()
+                raise execution.resume_requested(ended)
             if ended.exit_code != 0:
                 execution.blame_the_world_first(ended)
                 name = execution.last_step
@@ -290,7 +290,7 @@ def _run_units(state: State, execution: Execution, left: tuple[str, ...]) -> int
         units=units,
     )
     if ended.exit_code == EXIT_RESUME:
-        raise execution.resume_requested()
+        raise execution.resume_requested(ended)
     if ended.exit_code != 0 or (order.has_units and any(unit not in execution.finished for unit in left)):
         execution.blame_the_world_first(ended)
     elif not order.has_units:

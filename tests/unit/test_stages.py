@@ -581,6 +581,31 @@ def test_a_script_that_leaves_out_what_the_link_broke_is_interrupted_too(scripte
     assert [recorder.units[unit].value for unit in UNITS] == ["todo", "done", "todo"]
 
 
+def test_a_script_that_asks_to_be_resumed_after_a_link_dropped_is_told_with_it(scripted: Maker) -> None:
+    said = ["server closed the connection unexpectedly", "\tThis probably means so.", "\tWhile processing.", "", "bye"]
+
+    def script(inside: Inside) -> int:
+        if inside.commands[0] == "set up":
+            return listing(inside)
+        inside.print("\n".join(said) + "\n")
+        return 75
+
+    world = World(scripted, script, "execution")
+    prepared = world.prepare()
+    world.bench.door.lines = ["server conn crashed?"]
+    last = "Last lines:\n" + "\n".join(said)
+    order, recorder = world.batch(prepared)
+    outcome = world.bench.run(order, recorder)
+    assert outcome.why == f"The script asked to be resumed (exit code 75). {last}", "it ended its own session"
+    world.server.stop()
+    world.server.start()
+    order, recorder = world.batch(prepared, 3)
+    outcome = world.bench.run(order, recorder)
+    assert outcome.code == "resume_requested"
+    dropped = "The connection to the database dropped: server conn crashed?"
+    assert outcome.why == f"The script asked to be resumed (exit code 75). {dropped} {last}"
+
+
 class Working:
     """A batch of a script that works until it is told to end, on a link that dropped when it is told so."""
 
