@@ -45,7 +45,8 @@ def from_request_error(error: RequestError) -> ProblemOut:
         for p in error.problems
     ]
     if not items and error.field is not None:
-        items = [ProblemItem(key=error.field, message=error.text, value=_short(error.value), remedy=error.remedy)]
+        said = error.text.removesuffix(error.remedy or "").rstrip()  # some end with what can be done about it
+        items = [ProblemItem(key=error.field, message=said, value=_short(error.value), remedy=error.remedy)]
     status = error.http_status if isinstance(error, WebError) else error.status
     code = error.http_code if isinstance(error, WebError) else error.code
     told = any(item.remedy for item in items)

@@ -258,5 +258,6 @@ def _against(sent: NewRunForm, candidate: Preview) -> Against | None:
     except ValidationError as error:
         return Against(ref, None, from_validation(error).detail)
     except RequestError as error:
-        return Against(ref, None, f"{error.text} {error.remedy or ''}".strip())
+        remedy = error.remedy or ""
+        return Against(ref, None, f"{error.text.removesuffix(remedy).rstrip()} {remedy}".rstrip())
     return Against(ref, found)

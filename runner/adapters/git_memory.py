@@ -70,11 +70,14 @@ class MemoryMirror:
         if FULL_SHA.match(ref):
             return self._resolve_commit(ref.lower())
         self._answer()
-        found = Advertised(self._remote.refs).find(ref)
+        told = Advertised(self._remote.refs)
+        found = told.find(ref)
         if found is None and SHORT_SHA.match(ref):
             return self._resolve_short(ref.lower())
         if found is None:
-            raise RefNotFound(f"ref: there is no {ref!a}", field="ref", value=ref, remedy="Check the name.")
+            raise RefNotFound(
+                f"ref: there is no {ref!a}", field="ref", value=ref, remedy=f"{told.near(ref)}Check the name."
+            )
         if found.sha not in self._commits:
             self.fetch()
         return Resolved(found, self._commits[found.sha])

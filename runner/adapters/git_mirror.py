@@ -62,11 +62,12 @@ class GitMirror:
             if FULL_SHA.match(ref):
                 return self._resolve_commit(ref.lower())
             for _ in range(3):
-                found = self._store.ask(all_kinds=ref.startswith("refs/"), timeout=timeout).find(ref)
+                told = self._store.ask(all_kinds=ref.startswith("refs/"), timeout=timeout)
+                found = told.find(ref)
                 if found is None and SHORT_SHA.match(ref):
                     return self._resolve_short(ref.lower())
                 if found is None:
-                    raise self._not_found(ref, f"has no branch, tag or pull request named {ref!a}")
+                    raise self._not_found(ref, f"has no branch, tag or pull request named {ref!a}", told.near(ref))
                 commit = self._store.obtain(found.sha)
                 if commit is not None:
                     return Resolved(found, commit)
@@ -232,8 +233,8 @@ class GitMirror:
         except GitFailed as error:
             raise self._damaged(error.reason) from None
 
-    def _not_found(self, ref: str, why: str) -> RefNotFound:
-        remedy = "Names are exact, case included: check it, or push the branch first."
+    def _not_found(self, ref: str, why: str, near: str = "") -> RefNotFound:
+        remedy = f"{near}Names are exact, case included: check it, or push the branch first."
         return RefNotFound(f"ref: {self._remote.shown} {why}. {remedy}", field="ref", value=ref, remedy=remedy)
 
     def _unavailable(self, why: str) -> RemoteUnavailable:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final
 
 from runner.errors import RefRefused
@@ -11,6 +13,9 @@ from runner.model import Ref, RefKind
 
 NAME_LIMIT: Final = 255
 """Characters: a component longer than that has no file name on any common filesystem."""
+
+NEAR_AMONG: Final = 2_000
+"""Names: to look among these for a near one takes some hundredths of a second."""
 
 FULL_SHA: Final = re.compile(r"[0-9a-f]{40}\Z|[0-9a-f]{64}\Z", re.ASCII | re.IGNORECASE)
 SHORT_SHA: Final = re.compile(r"[0-9a-f]{7,39}\Z", re.ASCII | re.IGNORECASE)
@@ -96,6 +101,13 @@ class Advertised:
             if full in self.refs:
                 return self.ref(full)
         return None
+
+    def near(self, name: str) -> str:
+        """Ask in a sentence for the branch or tag whose name is nearest to one that there is not; empty when none is."""
+        full = (one for one in self.refs if one.startswith(("refs/heads/", "refs/tags/")))
+        names = [short_name(one, self.refs) for one in islice(full, NEAR_AMONG)]
+        found = difflib.get_close_matches(name, names, n=1, cutoff=0.75)
+        return f"Did you mean {found[0]!a}? " if found else ""
 
     def ref(self, full: str) -> Ref:
         """Name an advertised ref as a user would, so that `find` leads back to it."""

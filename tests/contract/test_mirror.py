@@ -105,6 +105,16 @@ def test_other_names_are_not_found(world: World, name: str) -> None:
     assert caught.value.remedy
 
 
+def test_the_nearest_name_is_offered(world: World) -> None:
+    publish(world, "feature/rounding")
+    with pytest.raises(RefNotFound) as caught:
+        world.mirror.resolve("feature/roundng")
+    assert (caught.value.remedy or "").startswith("Did you mean 'feature/rounding'? ")
+    with pytest.raises(RefNotFound) as caught:
+        world.mirror.resolve("something-else")
+    assert "Did you mean" not in (caught.value.remedy or "")
+
+
 @pytest.mark.parametrize("name", ["🚢/שלום", "\u202eniam", "a'b\"$(x);&|<>%s{{7-7}}", "x" * 60 + "/" + "y" * 60])
 def test_odd_names_that_exist_are_found(world: World, name: str) -> None:
     sha = publish(world, name)

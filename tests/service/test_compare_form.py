@@ -83,3 +83,10 @@ def test_the_preview_says_what_is_compared(site: Site, client: FlaskClient) -> N
     assert "same commit" in client.get("/new/preview?project=accounts&ref=main&against=default").text
     assert "merge base with v2.41.0" in client.get(f"{address}&against=default&merge_base=1").text
     assert "main" in client.get("/new/refs?project=accounts&field=baseline&baseline=mai").text
+
+
+def test_a_ref_that_there_is_not_is_told_once(client: FlaskClient) -> None:
+    _, text = send(client, ref="feature/roundng", against="nothing")
+    assert text.count("Did you mean &#39;feature/rounding&#39;?") == 1
+    assert "(given: feature/roundng)" not in text
+    assert 'hx-trigger="load, input changed delay:500ms from:#ref' not in text, "the preview would tell it again"
