@@ -405,6 +405,19 @@ def test_whoever_waits_for_a_tree_that_another_one_makes_is_heard(
     assert contents(cache.layers("p", sha)[0]) == {"a": b"1"}
 
 
+def test_whoever_hangs_over_a_tree_is_an_outage_to_others_in_the_end(
+    cache: TreeCache, remote: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sha = remote.branch("main", {"a": b"1"})
+    monkeypatch.setattr("runner.adapters.tree_cache._LONGEST", 0.2)
+    (tmp_path / "trees/p").mkdir(parents=True)
+    with (tmp_path / f"trees/p/.{sha}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(RepositoryUnavailable, match=f"the tree of {sha[:12]}"):
+            cache.get("p", sha)
+    assert contents(cache.get("p", sha)) == {"a": b"1"}
+
+
 def test_a_tree_that_is_called_off_leaves_nothing_and_is_laid_out_the_next_time(
     cache: TreeCache, mirror: Counting, remote: Repository, tmp_path: Path
 ) -> None:
