@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
 from typing import Any
 
-from jobs.causes import Bounds, Cause, Share, Span, constant, one_ratio
+from jobs.causes import Bounds, Cause, Share, constant, one_ratio
 from runner.errors import Problem, RequestError
 
 NAME_LIMIT = 100
@@ -85,7 +85,7 @@ class Acceptance:
         """Tell whether it is what a unit has of its cause: the same ratio or offset, when it had one."""
         if self.ratio is None and self.offset is None:
             return True
-        return _fits_ratio(share.ratio, self.ratio) or _fits(share.offset, self.offset)
+        return _fits(share.ratio, self.ratio, one_ratio) or _fits(share.offset, self.offset, constant)
 
 
 # The acceptances that hold for a run, by the key of their cause.
@@ -187,16 +187,8 @@ def _expiry(asked: str | int | None, now: datetime) -> tuple[datetime, Problem |
     return datetime.combine(day + timedelta(days=1), time(), UTC), None
 
 
-def _fits(bounds: Bounds | None, wanted: float | None) -> bool:
-    """Tell whether what lies between bounds is one number, that which is wanted."""
+def _fits(bounds: Bounds | None, wanted: float | None, one: Callable[[Bounds], float | None]) -> bool:
+    """Tell whether what lies between bounds is one number, within the rounding of written numbers."""
     if bounds is None or wanted is None:
         return False
-    return constant((min(bounds[0], wanted), max(bounds[1], wanted))) is not None
-
-
-def _fits_ratio(span: Span | None, wanted: float | None) -> bool:
-    """Tell whether there is one ratio, and it may be that which is wanted or is about the same; never the other way."""
-    found = one_ratio(span)
-    if span is None or found is None or wanted is None:
-        return False
-    return span[0] <= wanted <= span[1] or ((found < 1) == (wanted < 1) and _fits((found, found), wanted))
+    return one((min(bounds[0], wanted), max(bounds[1], wanted))) is not None

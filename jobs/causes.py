@@ -7,25 +7,19 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from decimal import Decimal, DecimalException
 from typing import Any
 
 from jobs.comparing import HARMLESS, Compared, UnitClass
 from runner.comparison import ROW_ORDER
 
 Bounds = tuple[float, float]  # the least and the greatest
-Span = tuple[float, float]  # where a number may lie: from, to; nowhere when the first is greater
 
 # Ways in which numbers of a column went in a unit, in the order in which they are told.
 EITHER: Mapping[str, int] = {"mixed": 0, "up": 1, "down": 2}
 ANY = "any"  # the sign of a cause that holds all of them
 
-# Two ratios, or offsets, that are no further apart are taken for the same.
+# Written numbers are rounded, mostly to cents: a ratio is the same when it explains the number but for that.
 ROUNDING = 0.01
-WIDEST = (
-    0.1  # a ratio that is known no better than to a tenth of itself is not known: from 2 to 5 may be 1.8 or 3.7 times
-)
-EXACTNESS = Decimal("1e-12")  # of what was reckoned in binary, which has 16 digits, in some steps
 _PLAIN = {
     "value": "another value",
     "type": "another type",
@@ -94,15 +88,14 @@ class Cause:
 
 @dataclass(frozen=True)
 class Share:
-    """What a unit has of a cause: how many cells or rows, and how numbers moved.
+    """What a unit has of a cause: how many cells or rows, and between which bounds numbers moved.
 
-    `ratio`: where the one b / a lies that explains all stored differences, as their numbers are rounded; `offset`:
-    (least, greatest) of b - a among them. None without numbers.
+    `ratio` and `offset` are (least, greatest) of b / a and b - a among the stored differences; None without numbers.
     """
 
     cause: Cause
     count: int
-    ratio: Span | None = None
+    ratio: Bounds | None = None
     offset: Bounds | None = None
 
 
@@ -145,17 +138,15 @@ def _of_file(pattern: str, file: Mapping[str, Any], differences: Sequence[Mappin
             if not count or not change["changed"]:
                 continue
             cells = [one for one in differences if one["column"] == change["column"] and one["change"] == kind]
-            numbers = [one for one in cells if _finite(one["delta"])]
-            deltas = [one["delta"] for one in numbers]
-            sign = _sign(deltas) if kind == "value" else None
+            numbers = [(one["a"], one["delta"]) for one in cells if _finite(one["delta"])]
+            sign = _sign([delta for _, delta in numbers]) if kind == "value" else None
             cause = Cause(pattern, kind if kind in _PLAIN else "other", change["column"], sign)
             if sign is None:
                 shares.append(Share(cause, count))
                 continue
             # A number that became nothing, or a text, is not explained by how others moved.
             rest = len(cells) - len(numbers)
-            written = [(one["a"], one["b"]) for one in numbers]
-            shares.append(Share(cause, count - rest, _ratio(written), (min(deltas), max(deltas))))
+            shares.append(Share(cause, count - rest, *_bounds(numbers)))
             if rest:
                 shares.append(Share(replace(cause, sign=None), rest))
     if any(note["code"] == ROW_ORDER for note in file.get("notes", ())):
@@ -170,7 +161,7 @@ def merged(shares: Sequence[Share]) -> tuple[Share, ...]:
         other = found.get(one.cause)
         if other is not None:
             one = Share(
-                one.cause, one.count + other.count, within(one.ratio, other.ratio), around(one.offset, other.offset)
+                one.cause, one.count + other.count, around(one.ratio, other.ratio), around(one.offset, other.offset)
             )
         found[one.cause] = one
     return tuple(found.values())
@@ -185,68 +176,23 @@ def constant(bounds: Bounds | None) -> float | None:
     return middle if high - low <= ROUNDING * max(abs(middle), ROUNDING) else None
 
 
-def one_ratio(span: Span | None) -> float | None:
-    """Give the shortest number by which all may have been multiplied, as they are rounded; None when there is none.
-
-    There is none either where 1 would do, which leaves everything as it is, or where too many others would.
-    """
-    if span is None or span[0] > span[1] or span[0] <= 1 <= span[1]:
-        return None
-    low, high = span
-    return _shortest(span) if high - low <= WIDEST * max(abs(low + high) / 2, ROUNDING) else None
+def one_ratio(bounds: Bounds | None) -> float | None:
+    """Give the one number that multiplied all of them; none made some larger and others smaller."""
+    return None if bounds is None or bounds[0] < 1 < bounds[1] else constant(bounds)
 
 
-def _shortest(span: Span) -> float:
-    """Give the number of fewest digits from `span`, of several the one nearest to its middle."""
-    low, high = (Decimal(repr(end)) for end in span)
-    if low <= 0 <= high:
-        return 0.0
-    middle = (low + high) / 2
-    first = max(abs(low), abs(high)).adjusted()
-    for place in range(first, first - 17, -1):
-        found = middle.quantize(Decimal(1).scaleb(place))
-        if low <= found <= high:
-            return float(found)
-    return float(middle)
-
-
-def _ratio(cells: Sequence[tuple[Any, Any]]) -> Span | None:
-    """Give where the one ratio of all pairs of written numbers lies; None when one of them has none.
-
-    All are taken to be rounded to the last place that any of them has: 1.5 beside 0.25 stands for 1.50.
-    """
-    try:
-        pairs = [(Decimal(str(a)), Decimal(str(b))) for a, b in cells]
-        half = _half(pairs)
-        ends = [_ends(a, b, half) for a, b in pairs]
-        span = float(max(low for low, _ in ends)), float(min(high for _, high in ends))
-    except (DecimalException, TypeError, ValueError):
-        return None
-    return span if all(map(math.isfinite, span)) else None
-
-
-def _half(pairs: Sequence[tuple[Decimal, Decimal]]) -> Decimal:
-    """Give half of the last place that any of the numbers has."""
-    places = [int(number.as_tuple().exponent) for pair in pairs for number in pair]
-    return Decimal(5).scaleb(min(places) - 1)
-
-
-def _ends(a: Decimal, b: Decimal, half: Decimal) -> tuple[Decimal, Decimal]:
-    """Give the least and the greatest b / a of numbers that may be `half` more or less; raises for an `a` of nothing."""
-    if not a:
-        raise ValueError(a)
-    ratios = [y / x for x in _around(a, half) for y in _around(b, half)]
-    return min(ratios), max(ratios)
-
-
-def _around(number: Decimal, half: Decimal) -> tuple[Decimal, Decimal]:
-    slack = max(half, abs(number) * EXACTNESS)
-    return number - slack, number + slack
-
-
-def within(one: Span | None, other: Span | None) -> Span | None:
-    """Give where both lie, which may be nowhere; None when one is not known."""
-    return None if one is None or other is None else (max(one[0], other[0]), min(one[1], other[1]))
+def _bounds(numbers: Sequence[tuple[str, float]]) -> tuple[Bounds | None, Bounds]:
+    ratios = []
+    for text, delta in numbers:
+        try:
+            before = float(text)
+        except (TypeError, ValueError):
+            continue
+        if before and math.isfinite(before) and math.isfinite(before + delta):
+            ratios.append((before + delta) / before)
+    deltas = [delta for _, delta in numbers]
+    whole = len(ratios) == len(numbers)
+    return (min(ratios), max(ratios)) if ratios and whole else None, (min(deltas), max(deltas))
 
 
 def around(one: Bounds | None, other: Bounds | None) -> Bounds | None:

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
 
-from jobs.causes import EITHER, Bounds, Cause, Span, around, constant, one_ratio, within
+from jobs.causes import EITHER, Bounds, Cause, around, constant, one_ratio
 
 
 @dataclass(frozen=True)
 class Group:
     """A cause and how many units share it.
 
-    `ratios`: where the one ratio of all its units lies; `offsets`: between which bounds those of all lie; None when a
-    unit has none. `parts`: the groups that were put together, none for most.
+    `ratios`, `offsets`: between which bounds the numbers of all its units lie; None when a unit has none. `parts`: the
+    groups that were put together, none for most.
     """
 
     cause: Cause
     units: int
     count: int
-    ratios: Span | None = None
+    ratios: Bounds | None = None
     offsets: Bounds | None = None
     first: tuple[str, ...] = ()
     parts: tuple[Group, ...] = ()
@@ -62,7 +61,7 @@ def together(groups: Sequence[Group]) -> list[Group]:
 
 
 def _are_one(family: Sequence[Group]) -> bool:
-    if one_ratio(reduce(within, [one.ratios for one in family])) is not None:
+    if one_ratio(_around([one.ratios for one in family])) is not None:
         return True
     by_sign = {one.cause.sign: one for one in family}
     return "mixed" in by_sign and not any(_has_number(one) for one in family)
@@ -79,7 +78,14 @@ def _merged(cause: Cause, family: Sequence[Group]) -> Group:
         cause,
         sum(one.units for one in parts),
         sum(one.count for one in parts),
-        reduce(within, [one.ratios for one in parts]),
-        reduce(around, [one.offsets for one in parts]),
+        _around([one.ratios for one in parts]),
+        _around([one.offsets for one in parts]),
         parts=parts,
     )
+
+
+def _around(bounds: Sequence[Bounds | None]) -> Bounds | None:
+    found = bounds[0]
+    for one in bounds[1:]:
+        found = around(found, one)
+    return found

@@ -67,11 +67,10 @@ def groups_of(connection: Connection, run: int, key: str | None = None) -> list[
 def _read(connection: Connection, run: int, key: str | None = None) -> list[Group]:
     columns = (causes.c.key, causes.c.pattern, causes.c.what, causes.c.column, causes.c.sign)
     units = func.count().label("units")
-    bounds = [  # of ratios where all of them lie, of offsets the least and the greatest
-        func.max(causes.c.ratio_low).label("ratio_low"),
-        func.min(causes.c.ratio_high).label("ratio_high"),
-        func.min(causes.c.offset_low).label("offset_low"),
-        func.max(causes.c.offset_high).label("offset_high"),
+    bounds = [
+        function(causes.c[f"{name}_{end}"]).label(f"{name}_{end}")
+        for name in ("ratio", "offset")
+        for end, function in (("low", func.min), ("high", func.max))
     ]
     # A unit without a ratio has none that all could share.
     known = [func.count(causes.c[f"{name}_low"]).label(f"{name}s") for name in ("ratio", "offset")]

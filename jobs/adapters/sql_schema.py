@@ -286,7 +286,7 @@ causes = Table(  # why a unit differs, see jobs.causes
     Column("column", Text),
     Column("sign", String(8)),
     Column("count", BigInteger, nullable=False),
-    Column("ratio_low", Float),  # of where it lies, see jobs.causes.Share; greater than the other where it lies nowhere
+    Column("ratio_low", Float),
     Column("ratio_high", Float),
     Column("offset_low", Float),
     Column("offset_high", Float),

@@ -40,10 +40,7 @@ def test_a_unit_is_explained_when_all_its_causes_are() -> None:
         (share(TAX, 1.0055), True),  # what rounding to cents makes of it
         (share(TAX, 1.05), False),
         (share(TAX), False),
-        (Share(TAX, 2, (1.5, 1.005), None), False),  # no ratio is that of all
-        (Share(TAX, 2, (1.001, 1.009), None), True),
-        (Share(TAX, 2, (1.001, 1.5), None), False),  # it may be anything
-        (Share(TAX, 2, (0.9999, 1.0101), None), False),  # it may be nothing at all
+        (Share(TAX, 2, (1.005, 1.5), None), False),
     ],
 )
 def test_a_ratio_is_part_of_what_was_accepted(found: Share, covered: bool) -> None:
