@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from web.ansi import plain, stripped
+from web.ansi import stripped
 
 # Lines are found by counting newlines in blocks of this size: 4,096 numbers for a log of 256 MiB.
 BLOCK = 65_536
 
-# What is read of a log at once.
-READ = 1 << 20
+# What is read of a log at once: whole blocks.
+READ = 16 * BLOCK
 
 # A longer line is shown up to here; the rest is in the download.
 LINE_LIMIT = 16_384
@@ -23,11 +23,8 @@ LINE_LIMIT = 16_384
 # A window holds at most so much text, however many lines were asked for.
 WINDOW_LIMIT = 2 << 20
 
-# One search request looks at so many bytes; the next one goes on.
+# One search request looks at so many bytes; the next one goes on. So many are looked at from the end for a line.
 SEARCH_LIMIT = 64 << 20
-
-# So many hits at once, while the last one is looked for.
-HITS = 100
 
 # Indexes kept in memory; an index of a 256 MiB log takes about 150 KB.
 KEPT = 256
@@ -81,6 +78,8 @@ class LogIndex:
         self._lock = threading.Lock()
         self._before: list[int] = [0]  # newlines before block i; one more entry than there are full blocks
         self._partial = b""  # what stands after the last full block
+        self._searching = threading.Lock()
+        self._newest: tuple[str, int, int | None] = ("", 0, None)  # the line looked for, in how many bytes, its number
 
     def _grow(self) -> None:
         while True:
@@ -149,14 +148,30 @@ class LogIndex:
         return Hits(tuple(hits), None, total)
 
     def last(self, text: str) -> int | None:
-        """Find the last line that is `text`, among the first SEARCH_LIMIT bytes; None when there is none."""
-        found: int | None = None
-        start: int | None = 1
-        while start is not None:
-            hits = self.search(text, start, HITS)
-            found = next((hit.n for hit in reversed(hits.hits) if plain(hit.text) == text), found)
-            start = hits.next if len(hits.hits) == HITS else None
-        return found
+        """Find the newest line that is `text`, among the last SEARCH_LIMIT bytes; None when there is none.
+
+        What stands before a carriage return was overwritten. Who asks for the same meanwhile waits for the one answer.
+        """
+        with self._searching:
+            before, _, size, _ = self._facts()
+            if self._newest[:2] != (text, size):
+                self._newest = (text, size, self._newest_line(text.encode(), before, size))
+            return self._newest[2]
+
+    def _newest_line(self, text: bytes, before: list[int], size: int) -> int | None:
+        """Go through the log once, from its end: a piece at a time, with as much of the one after as a line needs."""
+        needles = (b"\n" + text + b"\n", b"\r" + text + b"\n")
+        after = b"\n"
+        start = max(0, size - 1) // READ * READ
+        while start >= 0 and size - start <= SEARCH_LIMIT:
+            held = self._read(start, min(READ, size - start)) + after
+            first = b"" if start else b"\n"
+            found = max((first + held).rfind(needle) for needle in needles)
+            if found >= 0:
+                return before[start // BLOCK] + held.count(b"\n", 0, found + 1 - len(first)) + 1
+            after = held[: len(text) + 1]
+            start -= READ
+        return None
 
     def _blocks(self, number: int, offset: int, size: int) -> Iterator[tuple[int, int, bytes]]:
         """Walk over whole lines, about a MiB at a time: their first number, their offset, their bytes."""
@@ -191,17 +206,22 @@ class LogIndex:
             return 0
         block = bisect_left(before, wanted) - 1
         left = wanted - before[block]
-        data = b""
         start = block * BLOCK
-        while len(data) < BLOCK:
-            more = self._reader.log(self._task, offset=start + len(data), limit=BLOCK - len(data))
-            if not more:
-                break
-            data += more
+        data = self._read(start, BLOCK)
         place = -1
         for _ in range(left):
             place = data.index(b"\n", place + 1)
         return start + place + 1
+
+    def _read(self, start: int, length: int) -> bytes:
+        """Read so many bytes, or up to the log's end."""
+        data = b""
+        while len(data) < length:
+            more = self._reader.log(self._task, offset=start + len(data), limit=length - len(data))
+            if not more:
+                break
+            data += more
+        return data
 
     def _lines(self, number: int, offset: int, size: int) -> Iterator[tuple[Line, int]]:
         """Walk over lines from `offset` to `size` with their whole lengths; a long line is never held whole."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from jinja2 import Environment
@@ -48,8 +47,6 @@ class RunPages:
         self._service = service
         self._indexes = indexes
         self._templates = templates
-        # A log only grows: with the same size it has the same lines.
-        self._place = lru_cache(256)(lambda task, size, unit: indexes.of(task).last(f"seatrial: {failed_line(unit)}"))
 
     def head(self, run: Run) -> present.Head:
         """Gather the head of a run's page."""
@@ -102,9 +99,10 @@ class RunPages:
         lines: list[tuple[int, str]] = []
         place = None
         if task is not None and task.log_size and task.finished_at is not None and run.removed is None:
-            place = self._place(task.id, task.log_size, unit.unit) if unit is not None else None
+            index = self._indexes.of(task.id)
+            place = index.last(f"seatrial: {failed_line(unit.unit)}") if unit is not None else None
             first = -EXCERPT if place is None else max(1, place + AFTER + 1 - EXCERPT)
-            window = self._indexes.of(task.id).window(first, EXCERPT)
+            window = index.window(first, EXCERPT)
             lines = [(line.n, plain(line.text)) for line in window.lines]
         where = task_title(task).capitalize() if task is not None else "Its task"
         return Failure(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from web.loglines import BLOCK, LINE_LIMIT, LogIndex, LogIndexes
+from web import loglines
+from web.loglines import BLOCK, LINE_LIMIT, READ, LogIndex, LogIndexes
 
 
 class Bytes:
@@ -95,6 +97,76 @@ def test_search_goes_on_where_it_stopped() -> None:
     assert first.next is not None
     assert [hit.n for hit in index.search("hit", first.next, 100).hits] == [5, 6, 7, 8, 9, 10]
     assert index.search("hit", 11, 5).hits == ()
+
+
+MARK = "seatrial: unit a failed"
+
+
+@pytest.mark.parametrize("most", [10_000_000, 300_000])
+def test_the_newest_line_of_many_is_found_without_reading_the_log_twice(most: int) -> None:
+    near = f"not {MARK}\n{MARK} twice\n".encode()
+    reader = Bytes(f"{MARK}\n".encode() * (4 * READ // 24) + near * 1_000, most)
+    index = LogIndex(reader, 1)
+    index.total()
+    once = reader.read
+    assert index.last(MARK) == 4 * READ // 24
+    assert reader.read - once <= len(reader.data)
+
+
+def test_a_line_that_was_looked_for_is_not_looked_for_again_before_the_log_grows() -> None:
+    reader = Bytes(f"{MARK}\n".encode() + b"x\n" * 1_000_000)
+    index = LogIndex(reader, 1)
+    assert index.last(MARK) == 1
+    once = reader.read
+    assert index.last(MARK) == 1
+    assert reader.read - once < BLOCK
+    reader.data += f"{MARK}\n".encode()
+    assert index.last(MARK) == 1_000_002
+
+
+def test_several_who_look_for_the_same_line_at_once_have_it_read_once() -> None:
+    reader = Bytes(f"{MARK}\n".encode() + b"x\n" * 2_000_000)
+    index = LogIndex(reader, 1)
+    index.total()
+    once = reader.read
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(index.last, [MARK] * 8)) == [1] * 8
+    assert reader.read - once <= len(reader.data)
+
+
+@pytest.mark.parametrize("shift", range(-len(MARK) - 3, 3))
+def test_a_line_across_the_end_of_a_piece_is_found(shift: int) -> None:
+    data = b"\n" * (READ + shift) + f"{MARK}\n".encode() + b"more\n" * 10
+    assert LogIndex(Bytes(data), 1).last(MARK) == READ + shift + 1
+
+
+@pytest.mark.parametrize(
+    ("data", "number"),
+    [
+        ("", None),
+        ("seatrial: unit a failed", 1),
+        ("seatrial: unit a failed\n", 1),
+        ("x\nseatrial: unit a failed\ny\n", 2),
+        ("x\n50 %\rseatrial: unit a failed\n", 2),
+        ("\rseatrial: unit a failed", 1),
+        ("seatrial: unit a failed\ny\nseatrial: unit a failed\nz", 3),
+        ("x seatrial: unit a failed\nseatrial: unit a failed twice\nseatrial: unit A failed\n", None),
+    ],
+)
+def test_the_newest_of_the_lines_that_are_the_text(data: str, number: int | None) -> None:
+    assert LogIndex(Bytes(data.encode()), 1).last(MARK) == number
+
+
+def test_a_line_further_from_the_end_than_the_limit_is_not_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loglines, "SEARCH_LIMIT", 2 * READ)
+    reader = Bytes(f"{MARK}\n".encode() + b"x\n" * READ)
+    index = LogIndex(reader, 1)
+    index.total()
+    once = reader.read
+    assert index.last(MARK) is None
+    assert reader.read - once <= 2 * READ
+    reader.data += f"{MARK}\n".encode()
+    assert index.last(MARK) == READ + 2
 
 
 def test_few_indexes_are_kept() -> None:
