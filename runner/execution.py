@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import re
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +42,7 @@ ONE_UNIT = "all"
 LAST_LINES = 20
 LINES_OF_A_RESUME = 8  # what a client says of a link that dropped takes some
 LAST_BYTES = 4_096
+PROBE_SLACK = 2.0  # that a probe looks beyond what it is asked about
 _WRAPPER_LINE = re.compile(r"── \w+(?: ended after .*)?")
 
 
@@ -337,8 +339,14 @@ class Execution:
         A session that hangs tells the door nothing for as long as somebody on the way acknowledges what it sends.
         """
         self._blame_the_world(since, until, watched)
-        if self._lost_between is not None and self._lost_between(until, until):
+        if self._lost_between is not None and all(self._is_lost() for _ in range(2)):  # and not slow for once
             raise DatabaseLost("The database server does not answer.")
+
+    def _is_lost(self) -> bool:
+        """Tell whether the link is down from now on, and not only a moment ago."""
+        assert self._lost_between is not None
+        later = time.monotonic() + PROBE_SLACK
+        return self._lost_between(later, later)
 
     def _blame_removals(self) -> None:
         """Raise ContainerLost when directories that the container works in are gone: nothing in it can remove these."""

@@ -17,6 +17,7 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 # Each level costs a walk from the root; nobody's outputs lie deeper.
 MAX_DEPTH = 100
+REMOVALS = 10  # tries to remove a tree of which another one removes parts too
 
 
 def open_inside(root: Path, relative: str) -> BinaryIO:
@@ -125,13 +126,20 @@ def walk_inside(root: Path, relative: str = "", *, limit: int = 100_000) -> list
 def remove_tree(root: Path) -> None:
     """Remove a directory that branch code wrote to, however deep it made it; safe to call twice, also at once."""
     try:
-        while os.path.lexists(root):
-            with contextlib.suppress(FileNotFoundError):  # it is gone, or another one removes it too
-                shutil.rmtree(root)
+        _remove_with_others(root)
     except (OSError, RecursionError):
         # Deeper than Python's stack, or without permission for its owner: rm walks without either limit.
         for command in (["chmod", "-R", "u+rwX", str(root)], ["rm", "-rf", "--one-file-system", str(root)]):
             subprocess.run(command, capture_output=True, check=False, timeout=600)
+
+
+def _remove_with_others(root: Path) -> None:
+    for _ in range(REMOVALS):
+        if not os.path.lexists(root):
+            return
+        with contextlib.suppress(FileNotFoundError):  # it is gone, or another one removes it too
+            shutil.rmtree(root)
+    raise OSError(f"{root} stays, whatever is removed of it")
 
 
 class Tail:

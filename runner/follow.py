@@ -183,11 +183,12 @@ class Follower:
         found = self._exit_file()  # it may have been written while we asked
         if found is not None:
             return found
+        memory = self._out_of_memory() if state is not None and state.oom_killed else None
         self.traces.take_rest()
         if state is None:
             raise self._lost("The workspace's container was removed from outside.")
-        if state.oom_killed:
-            raise self._out_of_memory()
+        if memory is not None:
+            raise memory
         if (passed := self._disk.over()) is not None:
             raise passed  # with no room for an exit file
         code = state.exit_code
@@ -213,7 +214,7 @@ class Follower:
 
     def _ended(self, ending: Ending) -> Ended:
         at = time.monotonic()
-        memory = ending.code != 0 and self._ran_out_of_memory()
+        memory = self._out_of_memory() if ending.code != 0 and self._ran_out_of_memory() else None
         passed = self._disk.over()
         # From here on nothing writes any more: what a background process left is taken, and nothing changes behind it.
         self.dead = self._has_gone()
@@ -221,8 +222,8 @@ class Follower:
             self.engine.remove(self.name)
         self.traces.take_rest()
         self._disk.ended()
-        if memory:
-            raise self._out_of_memory()
+        if memory is not None:
+            raise memory
         if ending.stopped:
             self.recorder.check()  # it was an attempt before this one that asked
             raise self._lost("The workspace was stopped from outside.")
@@ -258,7 +259,7 @@ class Follower:
         return False
 
     def _out_of_memory(self) -> OutOfMemory | HostOutOfMemory:
-        """Blame the world only where the workspace certainly did not reach its limit."""
+        """Blame the world only where the workspace certainly did not reach its limit; to be asked at once."""
         limit = f"limits.memory, {format_size(self.order.spec.workspace.limits.memory)}"
         ended = "the kernel ended a process of the workspace for want of memory"
         if self._watch is not None and self._watch.kept_its_memory():
@@ -270,11 +271,22 @@ class Follower:
 
     # ---- signals and limits ---------------------------------------------------------------------------
 
-    def _stop(self) -> None:
+    def _stop(self, world: InfraError | None = None) -> None:
+        """Stop it and take what it left. With a fault of the world, what it marks as failed meanwhile is to do again."""
+
+        def blame(*_: object) -> None:
+            if world is not None:
+                raise world
+
         self.outputs.check = lambda: None  # what is there is taken, whatever else is asked of us
-        self.traces.on_failure = lambda *_: None
+        self.traces.on_failure = blame
         self.engine.stop(self.name, grace=GRACE_SECONDS)
-        self.traces.take_rest()
+        while True:  # each round takes some marks, so that it ends
+            try:
+                return self.traces.take_rest()
+            except InfraError as error:
+                if error is not world:
+                    raise
 
     def _limits(self, looked: float) -> None:
         error = self._passed_limit(looked)
@@ -284,7 +296,7 @@ class Follower:
             self.traces.say(error.text)
             if isinstance(error, BranchError):  # on record before the grace, in which we may be killed
                 self._note(fault=Reason(error.code, error.text))
-            self._stop()
+            self._stop(error if isinstance(error, InfraError) else None)
             raise error
 
     def _blame_the_world_first(self, error: BranchError, looked: float) -> None:
@@ -296,6 +308,7 @@ class Follower:
             raise
         except InfraError as world:
             self.traces.say(f"{error.text} That is not its fault: {world.text}")
+            self._stop(world)
             raise
 
     def _note(self, *, fault: Reason | None = None, wrote: Used | None = None) -> None:

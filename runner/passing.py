@@ -53,9 +53,13 @@ def _new(folder: Path, make: Callable[[Path], int]) -> tuple[Path, int]:
         path = folder / secrets.token_hex(16)
         with suppress(FileNotFoundError):
             held = make(path)
-            fcntl.flock(held, fcntl.LOCK_SH)
-            if _stands(path, held):
-                return path, held
+            try:
+                fcntl.flock(held, fcntl.LOCK_SH)
+                if _stands(path, held):
+                    return path, held
+            except BaseException:
+                os.close(held)
+                raise
             os.close(held)
 
 

@@ -64,16 +64,18 @@ class Traces:
         self._parser = CheckpointParser(known, mark_offset)
         self._refused: set[str] = set()
         self._open_line = False
-        self.begin()
         # Whoever goes on with a container knows neither when it marked what stands there nor the mark before that.
-        left = self.order.live == self.execution
-        self._looked = -math.inf if left else time.monotonic()
-        self._marked: float | None = None if left and mark_offset else -math.inf
+        self._left = self.order.live == self.execution
+        self._looked = -math.inf
+        self._marked: float | None = None if self._left and mark_offset else -math.inf
+        self.begin()
 
     def begin(self) -> None:
         """Count from now on: nothing was written before."""
         now = time.monotonic()
         self.alive = self.last_mark = now
+        if not self._left:
+            self._looked = now
         self.step_started = self._steps.began_at() if self.running else now
 
     @property

@@ -154,12 +154,13 @@ class GitStore:
             command += ["--update-shallow", *options, "--", self._remote.url, *refspecs]
             try:
                 git.run(command, timeout=self._fetch_timeout, keep_open=lock)
+                if first or len(list((self.path / "objects/pack").glob("*.pack"))) > _PACKS:
+                    for roll_up in (["pack-refs", "--all"], ["repack", "-d", "-n", "-q", "--geometric=2"]):
+                        git.run(roll_up, timeout=self._fetch_timeout, keep_open=lock)
             except BaseException:
-                self._remove_half_made(older_than=0.0)
+                with suppress(OSError):  # the sweeper tends it later
+                    self._remove_half_made(older_than=0.0)
                 raise
-            if first or len(list((self.path / "objects/pack").glob("*.pack"))) > _PACKS:
-                for roll_up in (["pack-refs", "--all"], ["repack", "-d", "-n", "-q", "--geometric=2"]):
-                    git.run(roll_up, timeout=self._fetch_timeout, keep_open=lock)
 
     def tend(self, *, older_than: float, repack: bool) -> int:
         """Remove what killed gits left in the object directory for longer than so many seconds; gives the bytes.

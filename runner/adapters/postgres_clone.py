@@ -22,7 +22,7 @@ from runner.adapters.postgres_names import (
 )
 from runner.adapters.postgres_probe import PostgresProbe
 from runner.adapters.postgres_refresh import PostgresRefresh, refreshing
-from runner.errors import DatabaseRefused, DatabaseUnavailable
+from runner.errors import DatabaseRefused, DatabaseUnavailable, InfraError
 from runner.model import Base, Clone, Login, Origin
 
 OURS = """
@@ -237,16 +237,22 @@ class PostgresSource:
                         if self._stale(connection, str(database), now):
                             self._release(connection, str(database))
                             dropped.append(str(database))
-                except (psycopg.Error, DatabaseRefused) as error:
+                except (psycopg.Error, InfraError) as error:
                     if connection.closed:
                         raise
                     refused = error
             for role, database in self._stale_roles(connection, now).items():
-                if role not in keep:
+                if role in keep:
+                    continue
+                try:
                     with postgres_copy.locked(connection, database):
                         if role in self._stale_roles(connection, now):
                             postgres_rights.drop_role(connection, role, self._installation)
                             dropped.append(role)
+                except (psycopg.Error, InfraError) as error:
+                    if connection.closed:
+                        raise
+                    refused = error
             if refused is not None and not dropped:
                 raise refused
         return dropped

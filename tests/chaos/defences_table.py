@@ -318,8 +318,8 @@ DEFENCES: tuple[Defence, ...] = (
         "the kernel is asked what ended a script",
         "tests/integration/test_pipeline_limits.py::test_b18_too_much_memory_is_the_branchs_fault_and_names_the_limit",
         "runner/follow.py",
-        "        memory = ending.code != 0 and self._ran_out_of_memory()\n",
-        "        memory = False\n",
+        "        memory = self._out_of_memory() if ending.code != 0 and self._ran_out_of_memory() else None\n",
+        "        memory = None\n",
     ),
     guard(
         "B19",

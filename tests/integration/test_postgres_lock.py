@@ -122,3 +122,19 @@ def test_a_sweep_spares_a_role_that_was_made_anew_before_it_could_drop_it(sample
         assert sweep.result(60) == []
     assert ROLE in sample.roles()
     assert source.sweep(set) == [ROLE]
+
+
+def test_a_name_that_somebody_holds_for_long_keeps_no_other_from_being_swept(
+    sample: Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_copy, "LOCK_MILLISECONDS", 200)
+    source = PostgresSource("v", sample.dsn, installation="lock")
+    base = source.bless()
+    later = f"{NAME}_later"
+    for clone in (NAME, later):
+        source.clone(base.database, clone)
+    with Server("v", sample.dsn).session() as link, postgres_copy.locked(link, NAME):
+        assert source.sweep(set) == [later]
+        with pytest.raises(DatabaseUnavailable, match=NAME):
+            source.sweep(set)
+    assert source.sweep(set) == [NAME]

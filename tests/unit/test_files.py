@@ -151,6 +151,15 @@ def test_what_another_one_removes_at_the_same_time_goes_all_the_same(
     assert not root.exists()
 
 
+def test_what_cannot_be_seen_to_go_is_not_tried_for_ever(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(path: str, *, dir_fd: int | None = None) -> None:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(os, "unlink", never)
+    remove_tree(root)  # rm does it
+    assert not root.exists()
+
+
 def test_a_tail_that_begins_later_and_before_its_file(root: Path) -> None:
     early = Tail(root, "log", 2)
     assert early.read(10) == b""

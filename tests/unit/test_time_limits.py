@@ -11,7 +11,9 @@ import pytest
 from fixtures_bench import BASE, Bench, Inside, MemoryRecorder, Running, ScriptedEngine
 
 from runner.adapters.postgres_memory import MemoryDatabases, MemoryServer
+from runner.follow import Follower
 from runner.model import Order, Template, UnitState
+from runner.traces import Traces
 
 Maker = Callable[[Callable[[Inside], int | None]], Bench]
 RUN, STALL = "run: 4s, stall: 20s", "run: 20s, stall: 4s"
@@ -187,6 +189,16 @@ def test_who_printed_too_much_while_a_write_waited_has_not_stalled(scripted: Mak
     assert running.end().code == "limit_exceeded"
 
 
+def test_a_server_that_was_slow_to_answer_a_moment_ago_is_no_excuse(scripted: Maker, clock: Clock) -> None:
+    script = Asking(scripted, "run: 120s, stall: 60s", clock)
+    running = script.begin()
+    clock.forward(59.0)
+    script.server.stop()
+    script.server.start()
+    clock.forward(1.5)
+    assert running.end().code == "stalled"
+
+
 @each_limit
 @pytest.mark.parametrize("heard", [False, True])
 def test_a_disk_that_was_full_before_a_script_was_heard_excuses_no_silence(
@@ -307,3 +319,74 @@ def test_what_nobody_watched_may_be_why_a_script_is_silent_until_it_is_heard(
         script.say(running, "at work")
     clock.forward()
     assert running.end().code == (CODES[timeouts] if heard else "database_lost")
+
+
+# ---- what is taken of a script that ends so -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cut", [False, True], ids=["stalled", "cut"])
+def test_whoever_is_to_blame_what_a_script_left_is_taken(scripted: Maker, clock: Clock, cut: bool) -> None:
+    script = Asking(scripted, "run: 120s, stall: 60s", clock)
+    running = script.begin()
+    script.inside.finish("a")
+    running.wait_for(lambda: script.recorder.units["a"] is UnitState.DONE)
+    for path in script.inside.place("/seatrial/output").iterdir():
+        path.write_text("changed after its mark")
+    stop = script.bench.engine.stop
+
+    def last_words(name: str, *, grace: float) -> None:
+        script.inside.print("last words\n")
+        script.inside.finish("b")
+        stop(name, grace=grace)
+
+    script.bench.engine.stop = last_words  # type: ignore[method-assign]
+    if cut:
+        script.cut()
+    clock.forward(61.0)
+    assert running.end().code == ("database_lost" if cut else "stalled")
+    assert "last words" in script.recorder.said()
+    assert [unit for unit, _ in script.recorder.voided] == ["a"]
+    assert script.recorder.units["b"] is UnitState.DONE
+
+
+def test_a_unit_that_fails_while_a_full_disk_ends_the_script_is_to_do_again(
+    scripted: Maker, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full: list[bool] = []
+    monkeypatch.setattr("runner.disk.host_is_full", lambda _: bool(full))
+    script = Script(scripted, "run: 120s, stall: 60s", clock)
+    running = script.begin()
+    stop = script.bench.engine.stop
+
+    def break_down(name: str, *, grace: float) -> None:
+        with (script.inside.place("/seatrial/io") / "checkpoint").open("a") as file:
+            file.write("a\tfailed\tNo space left on device\n")
+        stop(name, grace=grace)
+
+    script.bench.engine.stop = break_down  # type: ignore[method-assign]
+    full.append(True)
+    clock.forward()
+    assert running.end().code == "disk_full"
+    assert todo(script.recorder)
+
+
+def test_whose_memory_it_was_is_asked_before_anything_else_is_waited_for(
+    scripted: Maker, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+
+    def tell(place: type, name: str) -> None:
+        whole = getattr(place, name)
+        monkeypatch.setattr(place, name, lambda self: (told.append(name), whole(self))[1])
+
+    tell(Traces, "take_rest")
+    tell(Follower, "_out_of_memory")
+    monkeypatch.setattr(Follower, "_ran_out_of_memory", lambda _: True)
+    script = Script(scripted, STALL, clock)
+    running = script.begin()
+    script.inside.print("at work\n")
+    (script.inside.place("/seatrial/io") / "exit").write_text("1 \n")
+    assert isinstance(script.bench.engine, ScriptedEngine)
+    script.bench.engine.end(script.inside.container.name, 1)
+    assert running.end().code == "out_of_memory"
+    assert told[:2] == ["_out_of_memory", "take_rest"]
