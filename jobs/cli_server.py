@@ -7,8 +7,9 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -219,7 +220,7 @@ def worker(config: Path | None, pool: str, slots: int | None, slot: int | None, 
     tidy()
 
     def died(name: str) -> None:
-        _take_back(settings, name, Reason(WORKER_LOST, f"The worker process {name} on {host_name(settings)} died."))
+        _take_back(settings, [_died(settings, name)])
 
     children = [
         _again(
@@ -243,31 +244,61 @@ def worker(config: Path | None, pool: str, slots: int | None, slot: int | None, 
     supervisor = Supervisor(children, host_environment(), patience=SLOT_SECONDS)
     supervisor.install_signals()
     supervisor.run()
-    # Beside each other: what a slot hung on may hold up one of them, and the time in which all is to end is short.
-    giving = threading.Thread(target=_hand_over, args=(settings, supervisor.cut_off), daemon=True)
+    # What a slot left that was killed, and not there again before all ended, is closed beside it.
+    _beside(partial(_hand_over, settings, supervisor.cut_off, supervisor.crashed), tidy)
+
+
+def _beside(give: Callable[[], None], tidy: Callable[[], None]) -> None:
+    """Hand over beside `tidy`, which may raise: what a slot hung on may hold up one of them, and all is to end soon."""
+    giving = threading.Thread(target=give, daemon=True)
     giving.start()
-    tidy()  # what a slot left that was killed, and not there again before all ended
-    giving.join(HAND_OVER_SECONDS)
+    try:
+        tidy()
+    finally:
+        giving.join(HAND_OVER_SECONDS)
 
 
-def _hand_over(settings: Settings, names: Sequence[str]) -> None:
-    """Give back, at no cost, what slots held that were to end and did not hand it over themselves."""
+@dataclass(frozen=True)
+class _Dead:
+    """A slot that is dead, and why what it held is taken back; `free`: at no cost."""
+
+    name: str
+    reason: Reason
+    free: bool = False
+
+
+def _died(settings: Settings, name: str) -> _Dead:
     from jobs.host import host_name
 
-    for name in names:
-        text = f"The worker process {name} on {host_name(settings)} was to end, and did not hand the task over in time."
-        _take_back(settings, name, Reason(Drained.code, text), free=True)
+    return _Dead(name, Reason(WORKER_LOST, f"The worker process {name} on {host_name(settings)} died."))
 
 
-def _take_back(settings: Settings, name: str, reason: Reason, *, free: bool = False) -> None:
-    """Take back what a dead slot held; while the store does not answer, its lease has to run out instead."""
+def _cut_off(settings: Settings, name: str) -> _Dead:
+    from jobs.host import host_name
+
+    text = f"The worker process {name} on {host_name(settings)} was to end, and did not hand the task over in time."
+    return _Dead(name, Reason(Drained.code, text), free=True)
+
+
+def _hand_over(settings: Settings, cut_off: Sequence[str], crashed: Sequence[str]) -> None:
+    """Take back what slots held at the end: at no cost from those that were to end and could not hand it over in time."""
+    cut = [_cut_off(settings, name) for name in cut_off]
+    _take_back(settings, cut + [_died(settings, name) for name in crashed])
+
+
+def _take_back(settings: Settings, dead: Sequence[_Dead]) -> None:
+    """Take back what dead slots held; while the store does not answer, their leases have to run out instead."""
     from jobs.adapters.sql_store import Store
     from jobs.compose import build_doorbell
 
+    if not dead:
+        return
     try:
         with closing(Store.open(settings.server.database_url)) as store:
-            lost = store.tasks.revoke(name, reason, free=free)
-            for task in lost:
+            lost = [
+                (task, one.name) for one in dead for task in store.tasks.revoke(one.name, one.reason, free=one.free)
+            ]
+            for task, name in lost:
                 log.warning("task.revoked", task=task, worker=name)
             if lost:  # its container goes on: another slot may follow it now, and not when the sweeper comes by
                 store.tasks.requeue_due()

@@ -141,7 +141,9 @@ class Supervisor:
         self._children = [_Child(program, surroundings, output) for program in programs]
         self._stop = Flag()  # a signal handler raises it
         self._signals = 0
-        self.cut_off: list[str] = []  # those that were asked to end, and did not do so in order (with exit code 0)
+        self._killed: set[str] = set()
+        self.cut_off: list[str] = []  # those that our signal ended, or that had to be killed when their time was over
+        self.crashed: list[str] = []  # those that ended badly by themselves since they were looked at last
 
     def install_signals(self) -> None:
         """End on SIGTERM or SIGINT; at once on the second."""
@@ -152,7 +154,7 @@ class Supervisor:
         self._signals += 1
         self._stop.set()
         if self._signals > 1:
-            self._kill()
+            self._kill(self._children)
 
     def stop(self) -> None:
         """Ask the loop to end."""
@@ -185,22 +187,26 @@ class Supervisor:
         self._end_some([child for child in self._children if child.program.needed_by_others], deadline)
 
     def _end_some(self, children: list[_Child], deadline: float) -> None:
-        living = [child for child in children if child.process is not None]
-        for child in living:
-            assert child.process is not None
-            child.process.terminate()
-        for child in living:
-            assert child.process is not None
-            try:
-                code = child.process.wait(max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                log.warning("child.killed", child=child.program.name)
-                child.process.kill()
-                code = child.process.wait()
-            if code != 0:
-                self.cut_off.append(child.program.name)
+        living = [(child.program.name, child.process) for child in children if child.process is not None]
+        dead = {name for name, process in living if process.poll() is not None}
+        for _, process in living:
+            process.terminate()
+        try:
+            for _, process in living:
+                process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            self._kill(children)  # all of them first: none takes its time from those that come after it
+        for name, process in living:
+            code = process.wait()
+            if name in self._killed:
+                log.warning("child.killed", child=name)
+            if (code == -signal.SIGTERM and name not in dead) or (code == -signal.SIGKILL and name in self._killed):
+                self.cut_off.append(name)
+            elif code != 0 or name in dead:
+                self.crashed.append(name)
 
-    def _kill(self) -> None:
-        for child in self._children:
+    def _kill(self, children: Sequence[_Child]) -> None:
+        for child in children:
             if child.process is not None and child.process.poll() is None:
-                os.kill(child.process.pid, signal.SIGKILL)
+                self._killed.add(child.program.name)  # and no more: a signal's handler must not write
+                child.process.kill()

@@ -142,9 +142,61 @@ def test_it_tells_which_children_did_not_end_in_order(monkeypatch: pytest.Monkey
     def trapping(name: str, trap: str) -> Program:
         return Program(name, ["sh", "-c", f"trap '{trap}' TERM; echo up >>{ready}; while :; do sleep 0.02; done"])
 
-    with Running(trapping("meek", "exit 0"), trapping("broken", "exit 1"), trapping("stubborn", "")) as supervisor:
-        until(lambda: ready.exists() and ready.read_text().count("up") == 3)
-    assert supervisor.cut_off == ["broken", "stubborn"]
+    with Running(
+        trapping("meek", "exit 0"),
+        trapping("broken", "exit 1"),
+        trapping("shot", "kill -9 $$"),
+        trapping("stubborn", ""),
+        Program("deaf", SLEEP),
+    ) as supervisor:
+        until(lambda: ready.exists() and ready.read_text().count("up") == 4 and "deaf" in supervisor.pids())
+    assert supervisor.cut_off == ["stubborn", "deaf"], "our signals ended them"
+    assert supervisor.crashed == ["broken", "shot"], "they did so themselves"
+
+
+class Stubborn:
+    """A process that a SIGKILL alone ends, which takes effect at the next look."""
+
+    def __init__(self, name: str, story: list[str]) -> None:
+        self.name, self.story, self.code = name, story, None
+
+    def poll(self) -> int | None:
+        return self.code
+
+    def terminate(self) -> None:
+        self.story.append(f"asked {self.name}")
+
+    def kill(self) -> None:
+        self.story.append(f"killed {self.name}")
+        self.code = -signal.SIGKILL
+
+    def wait(self, timeout: float | None = None) -> int:
+        if self.code is None:
+            assert timeout is not None, "nothing ends it"
+            raise subprocess.TimeoutExpired(self.name, timeout)
+        self.story.append(f"ended {self.name}")
+        return self.code
+
+
+def test_all_that_still_live_at_the_end_of_their_time_are_killed_before_one_is_waited_for() -> None:
+    story: list[str] = []
+    one = Supervisor([Program(name, SLEEP) for name in "abc"], SURROUNDINGS, patience=0.0)
+    for child in one._children:
+        child.process = Stubborn(child.program.name, story)
+    one._end()
+    assert story == [f"{what} {name}" for what in ("asked", "killed", "ended") for name in "abc"]
+    assert (one.cut_off, one.crashed) == (["a", "b", "c"], [])
+
+
+def test_one_that_had_died_before_it_was_asked_to_end_crashed(tmp_path: Path) -> None:
+    one = Supervisor([Program("one", SLEEP)], SURROUNDINGS)
+    child = one._children[0]
+    child.start()
+    assert child.process is not None
+    child.process.terminate()
+    assert child.process.wait(30) == -signal.SIGTERM
+    one._end()
+    assert (one.cut_off, one.crashed) == ([], ["one"])
 
 
 def test_output_goes_where_it_was_asked_to(tmp_path: Path) -> None:
