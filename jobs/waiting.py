@@ -227,18 +227,19 @@ def _for_a_slot(
     if not idle:
         return _slots_busy(queued, pool, free)
     need = next((task.need for task in queued if task.need is not None), None)
-    if all(_shortage(worker, need) for worker in idle):
+    ready = [worker for worker in idle if not _shortage(worker, need)]
+    if not ready:
         return _no_host(pool.name, idle, need, others=len(free) > len(idle))
     kept_for = _for_its_host(queued, {worker.host for worker in idle}, kept())
-    return kept_for or Waiting("about_to_start", _about_to_start(queued, pool, len(idle)))
+    return kept_for or Waiting("about_to_start", _about_to_start(queued, pool, len(ready)))
 
 
-def _about_to_start(queued: Sequence[Task], pool: PoolFacts, idle: int) -> str:
-    """Say that a slot is free; who of several takes it is not known before it is taken."""
-    if pool.queued <= max(len(queued), idle):
+def _about_to_start(queued: Sequence[Task], pool: PoolFacts, ready: int) -> str:
+    """Say that a slot is free that lacks nothing; who of several takes it is not known before it is taken."""
+    if pool.queued <= max(len(queued), ready):
         return "A worker is about to take it."
-    slots = f"A slot of pool {pool.name} is" if idle == 1 else f"{idle} slots of pool {pool.name} are"
-    return f"{slots} about to take work; {_count(pool.queued, 'task waits', 'tasks wait')} for {'it' if idle == 1 else 'them'}."
+    slots = f"A slot of pool {pool.name} is" if ready == 1 else f"{ready} slots of pool {pool.name} are"
+    return f"{slots} about to take work; {_count(pool.queued, 'task waits', 'tasks wait')} for {'it' if ready == 1 else 'them'}."
 
 
 def _slots_busy(queued: Sequence[Task], pool: PoolFacts, free: Sequence[Worker]) -> Waiting:

@@ -148,6 +148,16 @@ def test_a_host_with_room_takes_what_another_cannot() -> None:
     assert found == Waiting("about_to_start", "A worker is about to take it.")
 
 
+def test_a_slot_that_lacks_something_is_not_about_to_take_work() -> None:
+    low = replace(slot(1), host="host-b", shortage="200 MiB free")
+    found = ask(pool(low, slot(2), queued=2))
+    assert found == Waiting("about_to_start", "A slot of pool local is about to take work; 2 tasks wait for it.")
+    little = replace(low, shortage=f"{NO_FIT}: 200 MiB free")
+    assert ask(pool(little, slot(2), queued=2)) == Waiting("about_to_start", "A worker is about to take it."), (
+        "a run that needs no certain room fits there"
+    )
+
+
 def test_a_slot_whose_task_has_ended_meanwhile_is_not_named() -> None:
     facts = PoolFacts("local", (slot(1, 120),), {}, 1)
     assert ask(facts) == Waiting("slots_busy", "The only slot of pool local is busy.")
