@@ -34,7 +34,7 @@ from runner.fullness import RoomWatch
 from runner.images import BuildHost
 from runner.model import Order, Output, Reason, TaskKind, UnitResult, UnitState
 from runner.outputs import Outputs
-from runner.ports import Databases, Door, Engine, Objects, Recorder, Trees
+from runner.ports import PROBE_SLACK, Databases, Door, Engine, Objects, Recorder, Trees
 from runner.quantities import format_size
 from runner.workspace import Command, Workspace, container, workspace_ids
 
@@ -42,7 +42,6 @@ ONE_UNIT = "all"
 LAST_LINES = 20
 LINES_OF_A_RESUME = 8  # what a client says of a link that dropped takes some
 LAST_BYTES = 4_096
-PROBE_SLACK = 2.0  # that a probe looks beyond what it is asked about
 _WRAPPER_LINE = re.compile(r"── \w+(?: ended after .*)?")
 
 

@@ -232,11 +232,15 @@ class Databases(Protocol):
         ...
 
 
+# How far the clock of the door's log and the moment at which a probe notices can be apart, in seconds.
+PROBE_SLACK = 2.0
+
+
 class Probe(Protocol):
     """A session of our own on the server, by the same road as the door's; it tells a dropped link from a broken branch."""
 
     def lost_between(self, start: float, end: float) -> bool:
-        """Tell whether the link was seen down at some time between two `time.monotonic()` values (± 2 s)."""
+        """Tell whether the link was seen down at some time between two `time.monotonic()` values (± PROBE_SLACK)."""
         ...
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from runner.adapters.file_lock import locked_within
 from runner.adapters.git_command import GitFailed, GitRunner, GitTimedOut, disk_full_told
 from runner.adapters.git_refs import Advertised
 from runner.adapters.git_remote import Remote
@@ -218,16 +219,8 @@ class GitStore:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         lock = os.open(self.path.with_name(f".{self.path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            deadline = time.monotonic() + (self._fetch_timeout if wait else 0.0)
-            while True:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    check()
-                    if time.monotonic() > deadline:
-                        raise GitTimedOut("another fetch of it has not ended yet") from None
-                    time.sleep(0.02)
+            if not locked_within(lock, fcntl.LOCK_EX, seconds=self._fetch_timeout if wait else 0.0, check=check):
+                raise GitTimedOut("another fetch of it has not ended yet")
             yield lock
         finally:
             os.close(lock)

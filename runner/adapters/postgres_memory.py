@@ -27,6 +27,7 @@ from runner.adapters.postgres_names import (
 )
 from runner.errors import DatabaseRefused, DatabaseUnavailable, SourceInUse
 from runner.model import Base, Clone, Login, Origin
+from runner.ports import PROBE_SLACK
 
 
 @dataclass
@@ -344,7 +345,10 @@ class MemoryProbe:
 
     def lost_between(self, start: float, end: float) -> bool:
         """Tell whether the server was down between two times (± 2 s)."""
-        return any(began <= end + 2.0 and (ended is None or ended >= start - 2.0) for began, ended in self._server.lost)
+        return any(
+            began <= end + PROBE_SLACK and (ended is None or ended >= start - PROBE_SLACK)
+            for began, ended in self._server.lost
+        )
 
     def close(self) -> None:
         """End the watch; safe to call twice."""

@@ -9,11 +9,10 @@ import time
 import psycopg
 
 from runner.adapters.postgres_link import Connection, Server
+from runner.ports import PROBE_SLACK
 
 EVERY = 0.5
 ANSWER = 1.5
-# How far the clock of the door's log and the moment at which the probe notices can be apart.
-SLACK = 2.0
 
 
 class PostgresProbe:
@@ -42,7 +41,8 @@ class PostgresProbe:
                 timeout=max(0.0, end - time.monotonic()) + EVERY + 2 * ANSWER + 2.0,
             )
             return any(
-                began <= end + SLACK and (ended is None or ended >= start - SLACK) for began, ended in self._lost
+                began <= end + PROBE_SLACK and (ended is None or ended >= start - PROBE_SLACK)
+                for began, ended in self._lost
             )
 
     def close(self) -> None:

@@ -6,13 +6,13 @@ import fcntl
 import os
 import re
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Final, Protocol
 
+from runner.adapters.file_lock import locked_within
 from runner.adapters.git_command import disk_full_told
 from runner.errors import RepositoryUnavailable
 from runner.ports import Mirror
@@ -22,8 +22,6 @@ _PROJECT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z", re.ASCII)
 _SHA: Final = re.compile(r"[0-9a-f]{40}\Z|[0-9a-f]{64}\Z", re.ASCII)
 _OVER: Final = ".over"
 _WORKSPACE_UID: Final = 10001
-_PAUSE: Final = 0.05
-"""Seconds between two tries for a lock."""
 _LONGEST: Final = 3600.0
 """Seconds that a lock is waited for: a fetch of half an hour and the largest tree end before, a process that hangs never."""
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
@@ -247,24 +245,16 @@ def _lock(path: Path, how: int, check: Callable[[], None] = lambda: None) -> Ite
 
     Raises RepositoryUnavailable when that was too long.
     """
-    deadline = time.monotonic() + _LONGEST
     lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        while True:
-            try:
-                fcntl.flock(lock, how | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if how & fcntl.LOCK_NB:
-                    raise
-                check()
-                if time.monotonic() > deadline:
-                    sha = path.name.strip(".")[:12]
-                    raise RepositoryUnavailable(
-                        f"Another process of this host has been at the tree of {sha} for {format_duration(_LONGEST)}: "
-                        "see which one holds its lock, and end it."
-                    ) from None
-                time.sleep(_PAUSE)
+        if how & fcntl.LOCK_NB:
+            fcntl.flock(lock, how)
+        elif not locked_within(lock, how, seconds=_LONGEST, check=check):
+            sha = path.name.strip(".")[:12]
+            raise RepositoryUnavailable(
+                f"Another process of this host has been at the tree of {sha} for {format_duration(_LONGEST)}: "
+                "see which one holds its lock, and end it."
+            )
         yield lock
     finally:
         os.close(lock)
