@@ -6,10 +6,8 @@ import os
 import signal
 import socket
 import sys
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -20,13 +18,13 @@ import structlog
 
 from jobs.cli_common import current_settings, pass_config
 from jobs.flag import Flag
+from jobs.handing_over import beside, died_by_itself, hand_over, take_back
 from jobs.instances import slot_name, take_instance
 from jobs.logs import configure_logging
-from jobs.run import WORKER_LOST, RunFilter, RunState
+from jobs.run import RunFilter, RunState
 from jobs.settings import Settings, host_environment
 from jobs.supervisor import Program, Supervisor
-from runner.errors import Drained, EngineUnavailable, ImageGone, StoreUnavailable
-from runner.model import Reason
+from runner.errors import EngineUnavailable, ImageGone, StoreUnavailable
 
 if TYPE_CHECKING:
     from jobs.adapters.sql_store import Store
@@ -37,7 +35,6 @@ if TYPE_CHECKING:
 SLOT_SECONDS = 8.0
 WORKER_SECONDS = 10.0
 MOST_LEFT = 1_000  # runs that are counted when the server has ended
-HAND_OVER_SECONDS = 1.5  # that the records have at the end for what a killed slot held
 
 log = structlog.get_logger(__name__)
 
@@ -220,7 +217,7 @@ def worker(config: Path | None, pool: str, slots: int | None, slot: int | None, 
     tidy()
 
     def died(name: str) -> None:
-        _take_back(settings, [_died(settings, name)])
+        take_back(settings, [died_by_itself(settings, name)])
 
     children = [
         _again(
@@ -245,68 +242,7 @@ def worker(config: Path | None, pool: str, slots: int | None, slot: int | None, 
     supervisor.install_signals()
     supervisor.run()
     # What a slot left that was killed, and not there again before all ended, is closed beside it.
-    _beside(partial(_hand_over, settings, supervisor.cut_off, supervisor.crashed), tidy)
-
-
-def _beside(give: Callable[[], None], tidy: Callable[[], None]) -> None:
-    """Hand over beside `tidy`, which may raise: what a slot hung on may hold up one of them, and all is to end soon."""
-    giving = threading.Thread(target=give, daemon=True)
-    giving.start()
-    try:
-        tidy()
-    finally:
-        giving.join(HAND_OVER_SECONDS)
-
-
-@dataclass(frozen=True)
-class _Dead:
-    """A slot that is dead, and why what it held is taken back; `free`: at no cost."""
-
-    name: str
-    reason: Reason
-    free: bool = False
-
-
-def _died(settings: Settings, name: str) -> _Dead:
-    from jobs.host import host_name
-
-    return _Dead(name, Reason(WORKER_LOST, f"The worker process {name} on {host_name(settings)} died."))
-
-
-def _cut_off(settings: Settings, name: str) -> _Dead:
-    from jobs.host import host_name
-
-    text = f"The worker process {name} on {host_name(settings)} was to end, and did not hand the task over in time."
-    return _Dead(name, Reason(Drained.code, text), free=True)
-
-
-def _hand_over(settings: Settings, cut_off: Sequence[str], crashed: Sequence[str]) -> None:
-    """Take back what slots held at the end: at no cost from those that were to end and could not hand it over in time."""
-    cut = [_cut_off(settings, name) for name in cut_off]
-    _take_back(settings, cut + [_died(settings, name) for name in crashed])
-
-
-def _take_back(settings: Settings, dead: Sequence[_Dead]) -> None:
-    """Take back what dead slots held; while the store does not answer, their leases have to run out instead."""
-    from jobs.adapters.sql_store import Store
-    from jobs.compose import build_doorbell
-
-    if not dead:
-        return
-    try:
-        with closing(Store.open(settings.server.database_url)) as store:
-            lost = [
-                (task, one.name) for one in dead for task in store.tasks.revoke(one.name, one.reason, free=one.free)
-            ]
-            for task, name in lost:
-                log.warning("task.revoked", task=task, worker=name)
-            if lost:  # its container goes on: another slot may follow it now, and not when the sweeper comes by
-                store.tasks.requeue_due()
-                with closing(build_doorbell(settings)) as doorbell:
-                    for task, where in store.tasks.to_ring(every=0.0):
-                        doorbell.ring(where, task)
-    except StoreUnavailable as error:
-        log.error("worker.store_away", error=error.text)
+    beside(partial(hand_over, settings, supervisor.cut_off, supervisor.crashed), tidy)
 
 
 def _be_slot(settings: Settings, pool: str, instance: int, number: int) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs import cli_server, compose
+from jobs import compose, handing_over
 from jobs.adapters.sql_store import Store
 from jobs.run import WORKER_LOST
 from jobs.settings import load_settings
@@ -52,7 +52,7 @@ def hand_over(
     monkeypatch.setattr(compose, "build_doorbell", lambda _: records)
     file = tmp_path / "seatrial.toml"
     file.write_text("")
-    cli_server._hand_over(load_settings(file, {"HOME": str(tmp_path)}), cut_off, crashed)
+    handing_over.hand_over(load_settings(file, {"HOME": str(tmp_path)}), cut_off, crashed)
     return story
 
 
@@ -88,5 +88,5 @@ def test_an_error_of_the_engine_does_not_end_it_before_it_has_handed_over() -> N
         raise EngineUnavailable("Docker does not answer.")
 
     with pytest.raises(EngineUnavailable):
-        cli_server._beside(give, tidy)
+        handing_over.beside(give, tidy)
     assert given.is_set()
