@@ -103,9 +103,10 @@ class Rq:
         """Give one of the processes that this started."""
         return psutil.Process(self._children[name].pid)
 
-    def containers(self) -> list[str]:
-        """List the containers of the jobs that run."""
+    def containers(self, *, running: bool = True) -> list[str]:
+        """List the containers of the jobs: those that run, or all that are there."""
         words = ["docker", "ps", "-q", "--no-trunc", "--filter", f"label=seatrial.installation={self.mark}"]
+        words += [] if running else ["--all"]
         return subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
 
     def end(self) -> None:
@@ -116,7 +117,7 @@ class Rq:
             if child.poll() is None:
                 kill(*psutil.Process(child.pid).children(recursive=True), psutil.Process(child.pid))
             child.wait()
-        for container in self.containers():
+        for container in self.containers(running=False):  # one whose client died between create and start too
             subprocess.run(["docker", "rm", "-f", container], check=False, capture_output=True)
         shutil.rmtree(self.folder)
 
@@ -208,7 +209,7 @@ class Figures:
                         for number, (one, _) in list(open_jobs.items()):
                             if _status(one) in ("finished", "failed", "gone"):
                                 del open_jobs[number]
-            self._left += len(rq.containers())
+            self._left += len(rq.containers(running=False))
             runs = {number: _look_at(number, one, log) for number, (one, log) in enumerate(jobs, 1)}
             engine = [(one["action"], one["name"], one["task"]) for one in history.entries("engine")]
             evidence = Evidence(accepted=list(runs), runs=runs, engine=engine)
