@@ -27,7 +27,7 @@ class Work:
     """An attempt's work.
 
     `kept`: units that earlier attempts had finished, which were not run again. `finished`: those that it finished
-    itself, failed ones included. `void`: finished ones that it had to take back, to run them again. `adopted`: it went
+    itself; `failed` of them failed. `void`: finished ones that it had to take back, to run them again. `adopted`: it went
     on with a container that an earlier attempt had left running. `begun_again`: whatever was in flight when the attempt
     before it was cut off had to begin again.
     """
@@ -37,6 +37,7 @@ class Work:
     void: int
     adopted: bool
     begun_again: bool
+    failed: int = 0
 
 
 def works(
@@ -44,6 +45,7 @@ def works(
     finished: Mapping[Key, int],
     void: Mapping[Key, int],
     containers: Sequence[Container],
+    failed: Mapping[Key, int] | None = None,
 ) -> dict[Key, Work]:
     """Tell the work of each attempt of a run; `attempts` in any order."""
     found: dict[Key, Work] = {}
@@ -59,6 +61,7 @@ def works(
             void=void.get(key, 0),
             adopted=adopted,
             begun_again=key in began and cut_off.get(task, False) and not adopted,
+            failed=(failed or {}).get(key, 0),
         )
         kept[task] = kept.get(task, 0) + finished.get(key, 0)
         if adopted or key in began:

@@ -15,6 +15,7 @@ from rich.live import Live
 from rich.table import Table
 
 from jobs.api_client import ApiClient
+from jobs.cli_alone import expect_free
 from jobs.cli_common import EXIT_FAILED, EXIT_INFRASTRUCTURE, Failure, current_settings
 from jobs.cli_doctor import PIPE_WIDTH
 from jobs.cli_server import WORKER_SECONDS
@@ -40,6 +41,7 @@ def demo(home: Path | None, port: int, slots: int, once: bool) -> None:
     Example: seatrial demo --once
     """
     home = (home or default_home()).absolute()
+    expect_free("127.0.0.1", port, remedy="name another one with --port")
     console = Console()
     if not console.is_terminal:
         console = Console(width=PIPE_WIDTH)

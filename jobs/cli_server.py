@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import structlog
 
+from jobs.cli_alone import expect_free, take_home
 from jobs.cli_common import current_settings, pass_config
 from jobs.flag import Flag
 from jobs.handing_over import beside, died_by_itself, hand_over, take_back
@@ -75,6 +76,8 @@ def up(config: Path | None) -> None:
     Example: seatrial --config /etc/seatrial.toml up
     """
     settings = current_settings(config)
+    take_home(settings.server.home)
+    expect_free(settings.server.host, settings.server.port, remedy="set another server.listen in seatrial.toml")
     configure_logging()
     _import_parts()
     supervisor = Supervisor(

@@ -341,8 +341,10 @@ def work(found: Work, task: Task | None) -> str:
         words.insert(0, f"{plural(found.kept, 'finished unit')} kept")
     if found.void:
         words.append(f"{plural(found.void, 'unit')} taken back and repeated")
-    if found.finished:
-        words.append(f"finished {plural(found.finished, 'unit')}")
+    if good := found.finished - found.failed:
+        words.append(f"finished {plural(good, 'unit')}")
+    if found.failed:
+        words.append(f"{plural(found.failed, 'unit')} failed")
     return "; ".join(words)
 
 

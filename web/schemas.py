@@ -224,13 +224,14 @@ class UnitsOut(Shape):
 class WorkOut(Shape):
     """What an attempt did with its task's units.
 
-    `kept`: finished before, not run again. `finished`: by this attempt. `void`: finished before, and taken back to be
-    run again. `adopted`: it went on with a container that ran on without a worker. `begun_again`: what was in flight
-    when the attempt before was cut off had to begin again.
+    `kept`: finished before, not run again. `finished`: by this attempt; `failed` of these failed. `void`: finished
+    before, and taken back to be run again. `adopted`: it went on with a container that ran on without a worker.
+    `begun_again`: what was in flight when the attempt before was cut off had to begin again.
     """
 
     kept: int
     finished: int
+    failed: int
     void: int
     adopted: bool
     begun_again: bool

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, select
+from sqlalchemy import Connection, bindparam, case, func, select
 
 from jobs.adapters.sql_engine import Database
 from jobs.adapters.sql_rows import at, attempt_of, event_of, moment, step_of, task_of, unit_of
@@ -91,11 +91,12 @@ class SqlInside:
         with self._db.read() as connection:
             query = select(attempts).where(attempts.c.run == run).order_by(attempts.c.started_at, attempts.c.task)
             claims = [attempt_of(row) for row in connection.execute(query)]
-            marked = select(units.c.task, units.c.attempt, func.count().label("n"))
+            wrong = func.count(case((units.c.state == UnitState.FAILED.value, 1)))
+            marked = select(units.c.task, units.c.attempt, func.count().label("n"), wrong.label("failed"))
             marked = marked.where(units.c.run == run, units.c.attempt.is_not(None)).group_by(
                 units.c.task, units.c.attempt
             )
-            finished = {(row.task, row.attempt): row.n for row in connection.execute(marked)}
+            ended = connection.execute(marked).all()
             taken = select(events.c.task, events.c.attempt, func.count().label("n"))
             taken = taken.where(events.c.run == run, events.c.kind == "void").group_by(events.c.task, events.c.attempt)
             void = {(row.task, row.attempt): row.n for row in connection.execute(taken)}
@@ -104,7 +105,9 @@ class SqlInside:
             Container(row.task, row.attempt, moment(row.ended_at), row.exit_code, row.state == "abandoned")
             for row in made
         ]
-        found = works(claims, finished, void, containers)
+        finished = {(row.task, row.attempt): row.n for row in ended}
+        failed = {(row.task, row.attempt): row.failed for row in ended}
+        found = works(claims, finished, void, containers, failed)
         return [(one, found[one.task, one.attempt]) for one in claims]
 
     def runs_of(self, wanted: Sequence[int]) -> dict[int, int]:

@@ -281,6 +281,14 @@ def test_an_attempts_work_is_read_from_marks_events_and_containers(hands: Hands)
     assert hands.store.inside.runs_of([task, 4711]) == {task: run}
 
 
+def test_an_attempts_work_tells_which_units_failed(hands: Hands) -> None:
+    run, claim = hands.verifying(["a", "b", "c"])
+    hands.mark(claim, "a", "b")
+    hands.mark(claim, "c", failed=True)
+    [(_, work)] = [(one, work) for one, work in hands.store.inside.works(run) if one.task == claim.task.id]
+    assert (work.finished, work.failed) == (3, 1)
+
+
 def test_a_log_is_read_in_pieces_of_any_size(hands: Hands, tmp_path: Path) -> None:
     site = service(hands, tmp_path)
     _, claim = hands.verifying(["a", "b"])

@@ -335,6 +335,26 @@ def test_what_is_refused(server: Server, passed: int, words: tuple[str, ...], co
     assert "Traceback" not in found.output
 
 
+def test_a_second_server_on_the_same_home_is_refused(server: Server) -> None:
+    """It would take the first one's Valkey away."""
+    found = subprocess.run(server.command("up"), capture_output=True, text=True, timeout=60, check=False)
+    assert found.returncode == 3, found.stderr
+    assert f"is running already on {server.home / 'home'}, as process {server.process.pid}" in found.stderr
+    assert (server.home / "home" / "valkey" / "valkey.sock").is_socket()
+
+
+def test_a_server_whose_address_somebody_has_starts_nothing(server: Server, tmp_path: Path) -> None:
+    config = tmp_path / "seatrial.toml"
+    config.write_text(
+        server.config.read_text("utf-8").replace('home = "home"', f'home = "{tmp_path / "home"}"'), "utf-8"
+    )
+    command = [sys.executable, "-m", "jobs.cli", "--config", str(config), "up"]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert found.returncode == 3, found.stderr
+    assert "perhaps another Seatrial. End it, or set another server.listen in seatrial.toml." in found.stderr
+    assert sorted(path.name for path in (tmp_path / "home").iterdir()) == ["up.pid"]
+
+
 def test_a_remote_that_is_away_is_infrastructure(server: Server, passed: int) -> None:
     away = server.repository.path.rename(server.home / "away.git")
     try:

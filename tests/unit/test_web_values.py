@@ -160,6 +160,13 @@ def test_an_attempt_says_what_it_repeated() -> None:
     assert present.work(Work(0, 0, 0, adopted=False, begun_again=False), batch) == ""
 
 
+def test_an_attempt_tells_units_that_failed_from_those_that_it_finished() -> None:
+    some = Work(kept=0, finished=10, void=0, adopted=False, begun_again=False, failed=1)
+    assert present.work(some, task()) == "finished 9 units; 1 unit failed"
+    only = Work(kept=9, finished=1, void=0, adopted=False, begun_again=False, failed=1)
+    assert present.work(only, task()) == "9 finished units kept; 1 unit failed"
+
+
 def test_runs_in_a_sentence_are_links() -> None:
     assert words.with_runs("busy with #12 and #15.") == (
         'busy with <a href="/runs/12">#12</a> and <a href="/runs/15">#15</a>.'
