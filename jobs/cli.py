@@ -13,6 +13,7 @@ SECTIONS = {
         "submit": ("jobs.cli_runs:submit", "Verify a branch, tag or commit."),
         "list": ("jobs.cli_runs:list_runs", "List runs, newest first."),
         "show": ("jobs.cli_runs:show", "Show a run: its state and why, its units, steps and tasks."),
+        "attempts": ("jobs.cli_runs:attempts", "List a run's attempts: by whom, how each ended, what it repeated."),
         "logs": ("jobs.cli_files:logs", "Write a run's log, byte by byte as the branch wrote it."),
         "units": ("jobs.cli_runs:units", "List a run's units."),
         "output": ("jobs.cli_files:output", "Fetch a unit's output, or all of a run as an archive."),

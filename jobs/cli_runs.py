@@ -10,7 +10,9 @@ from jobs.api_client import ApiClient, Document
 from jobs.cli_client import RUN_ID, json_option, wait_for, with_client
 from jobs.cli_common import EXIT_USAGE, Failure
 from jobs.cli_show import (
+    ATTEMPT_HEAD,
     RUN_HEAD,
+    attempt_row,
     columns,
     duration,
     folded,
@@ -21,6 +23,7 @@ from jobs.cli_show import (
     say_json,
     say_lines,
     size,
+    task_title,
 )
 
 STATES = ("queued", "running", "interrupted", "done", "failed", "errored", "cancelled")
@@ -179,6 +182,26 @@ def show(client: ApiClient, run: int, *, as_json: bool) -> None:
         say_json(found)
     else:
         say_lines(run_lines(found, client.url))
+
+
+@click.command()
+@click.argument("run", type=RUN_ID)
+@json_option
+@with_client
+def attempts(client: ApiClient, run: int, *, as_json: bool) -> None:
+    """List a run's attempts: by whom, how each ended, what it repeated.
+
+    Example: seatrial attempts 7
+    """
+    found = client.get(f"/runs/{run}/attempts")
+    if as_json:
+        say_json(found)
+        return
+    titles = {task["id"]: task_title(task) for task in client.run(run)["tasks"]}
+    if found["attempts"]:
+        say_lines(columns(ATTEMPT_HEAD, [attempt_row(one, titles) for one in found["attempts"]]))
+    else:
+        click.echo("No attempt yet: no worker has begun it.", err=True)
 
 
 @click.command()

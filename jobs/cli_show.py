@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import click
@@ -154,6 +154,28 @@ def run_lines(run: Mapping[str, Any], url: str) -> list[str]:
         ]
         lines += ["", *columns(("STEP OF", "", "STATE", "TOOK", "DETAIL"), steps)]
     return lines
+
+
+ATTEMPT_HEAD = ("TASK", "ATTEMPT", "WORKER", "HOST", "BEGAN (UTC)", "TOOK", "STATE", "UNITS", "WHY")
+
+
+def attempt_row(attempt: Mapping[str, Any], titles: Mapping[int, str]) -> tuple[object, ...]:
+    """Give an attempt's cells of a list; `titles`: of the run's tasks."""
+    return (
+        titles.get(attempt["task"], attempt["task"]),
+        attempt["attempt"],
+        attempt["worker"],
+        attempt["host"],
+        moment(attempt["started_at"]),
+        duration(_between(attempt["started_at"], attempt["ended_at"])),
+        attempt["outcome"] or "running",
+        attempt["work"]["text"],
+        _why(attempt["reason"]),
+    )
+
+
+def _between(began: str, ended: str | None) -> float | None:
+    return None if ended is None else (datetime.fromisoformat(ended) - datetime.fromisoformat(began)).total_seconds()
 
 
 def _data(legs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -80,7 +80,7 @@ class Views:
                 f"Unit {unit} has no output (yet): it is {found.state}.",
                 field="unit",
                 value=unit,
-                remedy="Wait for it.",
+                remedy="Wait for it, or resume the run when it has ended.",
             )
         return found.output, self.open_object(found.output.digest)
 

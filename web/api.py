@@ -173,7 +173,9 @@ def attempts(run: int) -> Response:
     asking.query(q.NoQuery)
     service = asking.service()
     service.run(run)
-    return answer(s.AttemptsOut(attempts=[shapes.attempt(*one) for one in service.works(run)]))
+    tasks = {task.id: task for task in service.tasks(run)}
+    found = [shapes.attempt(one, work, tasks.get(one.task)) for one, work in service.works(run)]
+    return answer(s.AttemptsOut(attempts=found))
 
 
 @blueprint.get("/runs/<id:run>/events")

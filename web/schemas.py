@@ -226,7 +226,7 @@ class WorkOut(Shape):
 
     `kept`: finished before, not run again. `finished`: by this attempt; `failed` of these failed. `void`: finished
     before, and taken back to be run again. `adopted`: it went on with a container that ran on without a worker.
-    `begun_again`: what was in flight when the attempt before was cut off had to begin again.
+    `begun_again`: what was in flight when the attempt before was cut off had to begin again. `text`: all of it in words.
     """
 
     kept: int
@@ -235,6 +235,7 @@ class WorkOut(Shape):
     void: int
     adopted: bool
     begun_again: bool
+    text: str
 
 
 class AttemptOut(Shape):

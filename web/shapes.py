@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from jobs.run import Attempt, Event, Leg, Run, StepRecord, Task, Unit, UnitCounts
 from runner.model import Reason, Ref
-from web import links
+from web import links, present
 from web import schemas as s
 
 if TYPE_CHECKING:
@@ -151,7 +152,8 @@ def unit(run_id: int, found: Unit) -> s.UnitOut:
     )
 
 
-def attempt(found: Attempt, work: Work) -> s.AttemptOut:
+def attempt(found: Attempt, work: Work, task: Task | None) -> s.AttemptOut:
+    told = s.WorkOut(**asdict(work), text=present.work(work, task))
     return s.AttemptOut(
         task=found.task,
         attempt=found.attempt,
@@ -162,7 +164,7 @@ def attempt(found: Attempt, work: Work) -> s.AttemptOut:
         outcome=found.outcome,
         reason=reason(found.reason),
         log_offset=found.log_offset,
-        work=s.WorkOut(**{name: getattr(work, name) for name in s.WorkOut.model_fields}),
+        work=told,
     )
 
 

@@ -161,6 +161,12 @@ def test_list_and_show(server: Server, passed: int, failed: int) -> None:
     assert "rounding \\x1b[31m" in shown
     assert "batch 1  checkout" in shown
     assert json.loads(seatrial(server, "show", str(failed), "--json").stdout)["reason"]["code"] == "units_failed"
+    told = [line.split() for line in seatrial(server, "attempts", str(failed)).stdout.splitlines()]
+    assert told[0][:4] == ["TASK", "ATTEMPT", "WORKER", "HOST"]
+    assert told[1][0] == "prepare"
+    assert "units_failed:" in next(words for words in told[2:] if "failed" in words)
+    known = json.loads(seatrial(server, "attempts", str(failed), "--json").stdout)["attempts"]
+    assert len(known) == len(told) - 1
 
 
 def test_list_pages_on_until_it_has_enough(

@@ -199,7 +199,9 @@ def test_attempts_say_what_was_repeated(site: Site, client: FlaskClient) -> None
     assert "<html" not in part
     assert "what was in flight began again" in part
     work = client.get(f"/api/v1/runs/{run.id}/attempts").json["attempts"][-1]["work"]
-    assert work == {"kept": 1, "finished": 1, "failed": 0, "void": 0, "adopted": False, "begun_again": True}
+    told = "1 finished unit kept; what was in flight began again; finished 1 unit"
+    known = {"kept": 1, "finished": 1, "failed": 0, "void": 0, "adopted": False, "begun_again": True}
+    assert work == known | {"text": told}
 
 
 def test_what_happened_tells_what_the_sweeper_removed(site: Site, client: FlaskClient) -> None:

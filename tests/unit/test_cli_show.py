@@ -7,7 +7,7 @@ import pytest
 from jobs.api_client import check_url, problem_words
 from jobs.cli_files import offered_name
 from jobs.cli_runs import _unit_line
-from jobs.cli_show import columns, counted, duration, folded, headline, moment, plain, size
+from jobs.cli_show import attempt_row, columns, counted, duration, folded, headline, moment, plain, size
 from runner.errors import RequestError
 
 
@@ -108,3 +108,21 @@ def test_a_server_address_loses_its_last_slash() -> None:
 )
 def test_an_offered_file_name_never_leaves_the_directory(header: str, name: str) -> None:
     assert offered_name(header) == name
+
+
+def test_an_attempt_tells_who_made_it_what_it_did_and_why_it_ended() -> None:
+    attempt = {
+        "task": 3,
+        "attempt": 2,
+        "worker": "vm-local-1-1",
+        "host": "vm",
+        "started_at": "2026-11-23T06:17:18.475Z",
+        "ended_at": "2026-11-23T06:18:33.475Z",
+        "outcome": "interrupted",
+        "reason": {"code": "worker_lost", "text": "The worker process died."},
+        "work": {"text": "9 finished units kept"},
+    }
+    row = ("batch 1", 2, "vm-local-1-1", "vm", "2026-11-23 06:17:18", "0:01:15", "interrupted", "9 finished units kept")
+    assert attempt_row(attempt, {3: "batch 1"}) == (*row, "worker_lost: The worker process died.")
+    going = attempt_row(attempt | {"ended_at": None, "outcome": None, "reason": None}, {})
+    assert (going[0], *going[5:7], going[8]) == (3, "", "running", "")
