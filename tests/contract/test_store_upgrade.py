@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from fixtures_store import older_store
 from hands import SPEC, Hands
 from sqlalchemy import MetaData, inspect, select, text
@@ -97,5 +98,32 @@ def test_tables_made_by_migrations_are_those_of_the_schema(empty_url: str) -> No
             assert {column["name"] for column in seen.get_columns(table.name)} == set(table.columns.keys())
             named = {str(index["name"]) for index in seen.get_indexes(table.name)}
             assert {str(index.name) for index in table.indexes} <= named
+    finally:
+        store.close()
+
+
+@pytest.mark.parametrize(
+    ("revision", "written"),
+    [
+        ("0021", [(1.1, 1.1), (1.05, 1.051), (0.9, 1.2), (2.0, 5.0), (None, None)]),
+        ("0022", [(1.1, 1.1), (1.05, 1.051), (1.2, 0.9), (5.0, 2.0), (None, None)]),  # where they lie, or nowhere
+    ],
+)
+def test_ratios_are_the_least_and_the_greatest(
+    empty_url: str, revision: str, written: list[tuple[float | None, float | None]]
+) -> None:
+    insert = text(
+        "INSERT INTO causes (run, key, unit, pattern, what, count, ratio_low, ratio_high)"
+        " VALUES (1, 'k', :unit, '*', 'value', 1, :low, :high)"
+    )
+    with older_store(empty_url, revision) as connection:
+        connection.execute(
+            insert, [{"unit": str(n), "low": low, "high": high} for n, (low, high) in enumerate(written)]
+        )
+    store = Store.open(empty_url)
+    try:
+        with store.database.read() as connection:
+            found = connection.execute(text("SELECT ratio_low, ratio_high FROM causes ORDER BY unit")).all()
+        assert [tuple(row) for row in found] == [(1.1, 1.1), (1.05, 1.051), (0.9, 1.2), (2.0, 5.0), (None, None)]
     finally:
         store.close()
