@@ -43,9 +43,9 @@ class Work:
 def works(
     attempts: Sequence[Attempt],
     finished: Mapping[Key, int],
+    failed: Mapping[Key, int],
     void: Mapping[Key, int],
     containers: Sequence[Container],
-    failed: Mapping[Key, int] | None = None,
 ) -> dict[Key, Work]:
     """Tell the work of each attempt of a run; `attempts` in any order."""
     found: dict[Key, Work] = {}
@@ -61,7 +61,7 @@ def works(
             void=void.get(key, 0),
             adopted=adopted,
             begun_again=key in began and cut_off.get(task, False) and not adopted,
-            failed=(failed or {}).get(key, 0),
+            failed=failed.get(key, 0),
         )
         kept[task] = kept.get(task, 0) + finished.get(key, 0)
         if adopted or key in began:

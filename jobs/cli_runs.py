@@ -196,9 +196,8 @@ def attempts(client: ApiClient, run: int, *, as_json: bool) -> None:
     found = client.get(f"/runs/{run}/attempts")
     if as_json:
         say_json(found)
-        return
-    titles = {task["id"]: task_title(task) for task in client.run(run)["tasks"]}
-    if found["attempts"]:
+    elif found["attempts"]:
+        titles = {task["id"]: task_title(task) for task in client.run(run)["tasks"]}
         say_lines(columns(ATTEMPT_HEAD, [attempt_row(one, titles) for one in found["attempts"]]))
     else:
         click.echo("No attempt yet: no worker has begun it.", err=True)

@@ -107,7 +107,7 @@ class SqlInside:
         ]
         finished = {(row.task, row.attempt): row.n for row in ended}
         failed = {(row.task, row.attempt): row.failed for row in ended}
-        found = works(claims, finished, void, containers, failed)
+        found = works(claims, finished, failed, void, containers)
         return [(one, found[one.task, one.attempt]) for one in claims]
 
     def runs_of(self, wanted: Sequence[int]) -> dict[int, int]:

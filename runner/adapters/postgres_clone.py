@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import datetime
 
 import psycopg
@@ -225,36 +225,26 @@ class PostgresSource:
         when there is no other.
         """
         dropped = []
-        refused: Exception | None = None
+        refused: list[Exception] = []
         with self._server.session() as connection:
             now = postgres_base.server_time(connection)
             keep = wanted()
             for (database,) in rows(connection, OURS):
                 if database in keep or not self._stale(connection, str(database), now):
                     continue
-                try:
-                    with postgres_copy.locked(connection, str(database)):
-                        if self._stale(connection, str(database), now):
-                            self._release(connection, str(database))
-                            dropped.append(str(database))
-                except (psycopg.Error, InfraError) as error:
-                    if connection.closed:
-                        raise
-                    refused = error
+                with _others_go_on(connection, refused), postgres_copy.locked(connection, str(database)):
+                    if self._stale(connection, str(database), now):
+                        self._release(connection, str(database))
+                        dropped.append(str(database))
             for role, database in self._stale_roles(connection, now).items():
                 if role in keep:
                     continue
-                try:
-                    with postgres_copy.locked(connection, database):
-                        if role in self._stale_roles(connection, now):
-                            postgres_rights.drop_role(connection, role, self._installation)
-                            dropped.append(role)
-                except (psycopg.Error, InfraError) as error:
-                    if connection.closed:
-                        raise
-                    refused = error
-            if refused is not None and not dropped:
-                raise refused
+                with _others_go_on(connection, refused), postgres_copy.locked(connection, database):
+                    if role in self._stale_roles(connection, now):
+                        postgres_rights.drop_role(connection, role, self._installation)
+                        dropped.append(role)
+            if refused and not dropped:
+                raise refused[-1]
         return dropped
 
     # ---- inner ---------------------------------------------------------------------------------------------
@@ -332,6 +322,17 @@ class PostgresSource:
             ) from error
         if became != owner:
             raise DatabaseRefused(f"{self.name}: the role {login.role} became {became} at login, not {owner}")
+
+
+@contextmanager
+def _others_go_on(connection: Connection, refused: list[Exception]) -> Iterator[None]:
+    """Note why one thing cannot be dropped, instead of raising it: while the connection holds, others can."""
+    try:
+        yield
+    except (psycopg.Error, InfraError) as error:
+        if connection.closed:
+            raise
+        refused.append(error)
 
 
 __all__ = ["PostgresSource", "SourceCheck"]

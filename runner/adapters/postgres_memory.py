@@ -344,7 +344,7 @@ class MemoryProbe:
         self._server = server
 
     def lost_between(self, start: float, end: float) -> bool:
-        """Tell whether the server was down between two times (± 2 s)."""
+        """Tell whether the server was down between two times (± PROBE_SLACK)."""
         return any(
             began <= end + PROBE_SLACK and (ended is None or ended >= start - PROBE_SLACK)
             for began, ended in self._server.lost
