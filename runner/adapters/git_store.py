@@ -26,6 +26,7 @@ _REFSPECS: Final = (
     "+refs/pull/*/head:refs/pull/*/head",
 )
 _PINS: Final = "refs/seatrial/pins"
+_PIN_TRIES: Final = 10
 _LOCAL: Final = 60.0
 """Seconds for a command that reads the mirror only: a listing of a million files takes 10."""
 _PACKS: Final = 50
@@ -233,14 +234,20 @@ class GitStore:
         if self.pinned(sha):
             return
         pin = self.path / _PINS / sha
-        pin.parent.mkdir(parents=True, exist_ok=True)
         fresh = self.path / f"pin-{sha}-{os.getpid()}-{time.monotonic_ns()}"
         with disk_full_told():
             with fresh.open("w") as file:
                 file.write(f"{sha}\n")
                 file.flush()
                 os.fsync(file.fileno())
-            fresh.replace(pin)
+            for left in reversed(range(_PIN_TRIES)):
+                try:
+                    pin.parent.mkdir(parents=True, exist_ok=True)
+                    fresh.replace(pin)
+                    break
+                except FileNotFoundError:  # a git that packs all refs removes a directory which that empties
+                    if not left:
+                        raise
 
 
 def _utc(seconds: int) -> datetime:

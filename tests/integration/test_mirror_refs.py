@@ -444,3 +444,23 @@ def test_a_sha256_repository_is_refused_in_words(tmp_path: Path) -> None:
     git(path, "update-ref", "refs/heads/main", made.stdout.strip())
     with pytest.raises(RemoteUnavailable, match="256"):
         GitMirror(tmp_path / "m.git", str(path)).resolve("main")
+
+
+def test_a_commit_is_pinned_while_git_packs_all_refs(
+    remote: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`git pack-refs` removes the directory of the pins where it packed the last one."""
+    sha = remote.branch("main", {"a": b"1"})
+    mirror = GitMirror(tmp_path / "m.git", str(remote.path))
+    real, packed = Path.replace, list[Path]()
+
+    def replace(self: Path, target: Path) -> Path:
+        if not packed:
+            packed.append(target)
+            target.parent.rmdir()
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    assert mirror.resolve("main").ref.sha == sha
+    assert [path.name for path in packed] == [sha]
+    assert packed[0].read_text() == f"{sha}\n"
